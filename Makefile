@@ -1,0 +1,18 @@
+# make demo: the whole experiment on the embedded task, three seeds, in about a minute; make test: the tests.
+# Both set up .venv first, once. PYTHON=python3.12 make demo picks another interpreter (3.11 or newer).
+PYTHON ?= python3
+
+demo: .venv/installed
+	.venv/bin/python demo.py
+
+test: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/python -m pytest
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch .venv/installed
+
+.PHONY: demo test

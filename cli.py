@@ -1,0 +1,146 @@
+"""The command line: fire, closed against its traps.
+
+Bare fire runs first and complains about a mistyped flag afterwards, takes `--force=false` for true, `--out=123` for an
+int and `--ds=a,b` for a tuple, keeps the last of two equal options, and feeds surplus words to whatever is left. Here
+fire only binds the words to the names of main()'s signature; everything is checked against the annotations, and only
+then main() runs. The user's mistakes are one line on stderr and exit code 2.
+"""
+
+import difflib
+import functools
+import inspect
+import io
+import math
+import os
+import re
+import sys
+from contextlib import redirect_stderr
+
+from rows import BadInput
+
+POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n")
+NOT_NEGATIVE = ("seed", "data_seed", "n_val")
+FRACTION = ("alpha",)
+CHOICES = {
+    "head": ("unembedding", "zero"),
+    "target": ("weak", "truth"),
+    "vote": ("soft", "hard"),
+    "conf_prior": ("half", "weak"),
+    "dtype": ("bf16", "float32"),
+}
+
+
+def run(main):
+    """Call main() with the command line's arguments; exit code 0 done, 2 the user's input is wrong, 1 anything else."""
+    # Library bars and warnings must not drown the one line that tells what is wrong.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        args, options = parse(main, sys.argv[1:])
+        main(*args, **options)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of a pipe (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(1)
+
+
+def parse(main, words):
+    """(args, options) for main(*args, **options) from the words of a command line; BadInput where anything is off.
+
+    Options are `--name=value`, `--name value` or, for booleans, `--name`. Shows the help and exits with 0 on --help.
+    """
+    import fire
+
+    known = inspect.signature(main).parameters
+    if "--help" in words or "-h" in words:
+        text = fire.helptext.HelpText(main, trace=fire.trace.FireTrace(main, name=os.path.basename(sys.argv[0])))
+        print(re.sub(r"^( +)-\w, --", r"\1--", text, flags=re.MULTILINE))  # fire's one-letter names are refused below
+        sys.exit(0)
+    check_names([word for word in words if word.startswith("-")], known)
+
+    bound = {}
+
+    @fire.decorators.SetParseFn(str)  # keep the words as they are: fire would turn "123" into an int, "a,b" into a tuple
+    @functools.wraps(main)
+    def record(*args, **options):
+        bound["args"], bound["options"] = args, options
+
+    silent = io.StringIO()
+    try:
+        with redirect_stderr(silent):
+            fire.Fire(record, command=words)
+    except fire.core.FireExit:
+        surplus = re.findall(r"Could not consume arg: (\S+)", silent.getvalue())
+        word = f" ({surplus[0]!r})" if surplus else ""
+        raise BadInput(
+            f"too many words on the command line{word}: options are written --name=value, globs in quotes; see --help"
+        ) from None
+    for word in bound["args"]:
+        if not word:
+            raise BadInput("an argument is empty: was a shell variable not set?")
+    return bound["args"], {name: convert(name, word, known[name].annotation) for name, word in bound["options"].items()}
+
+
+def check_names(flags, known):
+    """BadInput unless every flag is an option of main(), given once."""
+    seen = set()
+    for flag in flags:
+        match = re.fullmatch(r"--([A-Za-z][\w-]*)(=.*)?", flag, re.DOTALL)
+        if not match:
+            raise BadInput(f"{flag!r} is not understood: options are written --name=value; see --help")
+        name = match[1].replace("-", "_")
+        plain = name.removeprefix("no") if name not in known and name.removeprefix("no") in known else name
+        options = [n for n, p in known.items() if p.kind is not inspect.Parameter.VAR_POSITIONAL]
+        if plain not in options:
+            raise BadInput(f"there is no option --{match[1]}{nearest(plain, options, '--')}; see --help")
+        if plain in seen:
+            raise BadInput(f"--{plain} is given twice")
+        seen.add(plain)
+
+
+def nearest(name, names, prefix=""):
+    """A hint like ' (did you mean --n_train?)', or all names where none is near."""
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        return f" (did you mean {' or '.join(prefix + n for n in near)}?)"
+    return f" (there are {', '.join(prefix + n for n in sorted(names))})"
+
+
+def convert(name, word, wanted):
+    """The word given for an option as the type its annotation names (int, float, bool, str); BadInput if it is not one."""
+    if wanted is bool:
+        # fire hands over "True" for --name and "False" for --noname
+        if word not in ("True", "False"):
+            raise BadInput(f"--{name}={word}: --{name} takes no value; write --{name} to turn it on, leave it out for off")
+        return word == "True"
+    if word in ("True", "False", ""):
+        raise BadInput(f"--{name} needs a value: --{name}=...")
+    if wanted is str:
+        return word
+    try:
+        number = wanted(word)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadInput(f"--{name}={word} is not {'a whole number' if wanted is int else 'a number'}")
+    return number
+
+
+def check(options):
+    """BadInput unless the values of the common options make sense; called first thing in every main()."""
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in POSITIVE and not value > 0:
+            raise BadInput(f"--{name} must be positive, not {value}")
+        if name in NOT_NEGATIVE and not value >= 0:
+            raise BadInput(f"--{name} must not be negative, not {value}")
+        if name in FRACTION and not 0 <= value <= 1:
+            raise BadInput(f"--{name} must be from 0 to 1, not {value}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise BadInput(f"--{name}={value} is not one of {', '.join(CHOICES[name])}{nearest(value, CHOICES[name], '')}")

@@ -1,0 +1,112 @@
+"""Stage 4: run(s) -> predictions on test rows, and metrics.
+
+    python eval.py                                                  # runs/weak runs/student runs/ceiling
+    python eval.py 'runs/*/student' --ds=own.jsonl                  # score runs on another task
+    python eval.py --model=openai-community/gpt2 --ds=sst2 --out=runs/zero_shot    # no training: the "0"/"1" head alone
+
+In: finished run directories. Out, in each: eval/<task>-<split>.jsonl (predictions), its card, and .metrics.json.
+Everybody is scored on the same rows: the test set of the task that the run was trained for. Next: pgr.py.
+"""
+
+import json
+from pathlib import Path
+
+import cli
+import hub
+import rows as files
+import stats
+import tasks
+
+
+def main(
+    *runs: str, ds: str = None, split: str = "test", test: str = None, n_test: int = None, model: str = None, out: str = None,
+    head: str = None, max_len: int = None, device: str = None, dtype: str = None, force: bool = False,
+):  # fmt: skip
+    """Score runs on the test rows of their task, or of another.
+
+    Args:
+        runs: run directories (default: runs/weak runs/student runs/ceiling); unfinished ones are refused
+        ds: score on this task or JSONL file instead of the one that the run was trained for
+        split: test, or another test split of the task
+        test: a JSONL file of test rows, when --ds is your own file
+        n_test: rows of the test set (default: as in the runs' training, else all)
+        model: with --out and no runs: a model to score without training, through its "0"/"1" head
+        out: the run directory to make for --model
+        head: unembedding or zero, how the head of --model starts
+        max_len: tokens of a text for --model; longer texts lose their beginning
+        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
+        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
+        force: score again
+    """
+    cli.check(locals())
+    if (model is None) != (out is None) or (model and runs):
+        raise files.BadInput("--model and --out go together, without runs: they score a model that was not trained")
+    if model:
+        runs = (zero_shot(model, out, tasks.describe(ds or "facts", n_test=n_test, test=test), head, max_len),)
+    runs = files.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
+    todo = [(run, files.finished_run(run)) for run in runs]
+    todo = [(run, card, scored_on(run, card, ds, test, n_test)) for run, card in todo]
+
+    test_sets, scores = {}, []
+    for run, card, data in todo:
+        key = json.dumps(data, sort_keys=True)
+        if key not in test_sets:
+            test_sets[key] = tasks.test_rows(data, split)
+        scores.append((run, score(run, card, data, split, test_sets[key], device, dtype, force)))
+    print(f"\n{'run':<32} {'accuracy':>8}   95 % interval    rows")
+    for run, metrics in scores:
+        print(f"{run:<32} {metrics['acc']:8.3f}   {metrics['low']:.3f} to {metrics['high']:.3f}  {metrics['n']:6}")
+        if metrics["low"] <= 0.5 <= metrics["high"]:
+            print(f"  {run} is at chance: the interval holds 0.5, so the model or --n_train is too small, or --n_test is")
+
+
+def zero_shot(model, out, data, head, max_len):
+    """Make `out` a finished run that was never trained; returns its name."""
+    args = {"model": model, "head": head, "max_len": max_len, "data": data}
+    inputs = hub.model_input(model)
+    if not files.is_done(out, args, inputs, force=False):
+        files.write_card(out, files.new_card("eval", args, inputs, data) | {"model_sha256": inputs.get(model, model)})
+    return out
+
+
+def scored_on(run, card, ds, test, n_test):
+    """The data description of the test rows for a run: its own, unless --ds, --test or --n_test say otherwise."""
+    if ds is None and card["data"] is None:
+        raise files.BadInput(f"{run} was trained on labels without a card, so its task is not known: add --ds")
+    if ds is None and test is not None:
+        raise files.BadInput("--test goes with --ds")
+    own = card["data"]
+    data = own if ds is None else tasks.describe(ds, n_test=own and own["n_test"], test=test)
+    return data | {"n_test": n_test or data["n_test"]}
+
+
+def score(run, card, data, split, rows, device, dtype, force):
+    """Write predictions and metrics of one run, unless they are there for this very model and these rows; returns the metrics."""
+    file = Path(run) / "eval" / f"{tasks.name_of(data['ds'])}-{split}.jsonl"
+    metrics_file = file.with_suffix(".metrics.json")
+    args = {"data": {k: data[k] for k in ("ds", "test", "sha256", "n_test")}, "split": split, "device": device, "dtype": dtype}
+    inputs = {"model": card["model_sha256"]}
+    before = files.read_card(file)
+    if before and not force and metrics_file.exists() and (before["args"], before["inputs"]) == (args, inputs):
+        files.read_jsonl(file, ["id", "label", "prob"])
+        print(f"{file} is already done; --force scores again")
+        return json.loads(metrics_file.read_text())
+
+    import model as models  # torch and transformers take seconds to import, so not before they are needed
+
+    trained = (Path(run) / "model").is_dir()
+    name = f"{run}/model" if trained else card["args"]["model"]
+    head, max_len = (None, None) if trained else (card["args"]["head"], card["args"]["max_len"])
+    probs = models.probabilities(name, rows, head, max_len, device, dtype, bar=run)
+    predictions = [{"id": row["id"], "label": row["label"], "prob": prob} for row, prob in zip(rows, probs)]
+    groups = [row["group"] for row in rows]
+    metrics = stats.accuracy(probs, [row["label"] for row in rows], groups) | {"n": len(rows), "groups": len(set(groups))}
+    # The card carries the groups, which predictions do not: pgr.py resamples by them.
+    files.write_jsonl(file, predictions, files.new_card("eval", args, inputs, data) | {"test_groups": groups})
+    files.write_text(metrics_file, json.dumps(metrics, indent=2) + "\n")
+    print(f"{file}")
+    return metrics
+
+
+if __name__ == "__main__":
+    cli.run(main)

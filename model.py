@@ -1,0 +1,328 @@
+"""A transformers backbone with a 2-way head: load, run packed (no padding), save in Hugging Face layout.
+
+Causal models get a bias-free linear head on the last token's final hidden state, started from the unembedding rows of
+the tokens "0" and "1" (paper, A.1) or from zeros; encoders keep their own classification head and pooling.
+All of it lives in transformers' own ForSequenceClassification classes, so that what we save anybody can load.
+
+Packed means: the texts of a batch stand one behind the other in a single row of tokens [1, T]; attention, handed the
+lengths, never crosses from one into another; each text is read at its own last (encoders: first) token, by position.
+"""
+
+import functools
+import itertools
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from tqdm import tqdm
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import logging
+
+import hub
+from rows import BadInput
+
+logging.disable_progress_bar()
+warnings.filterwarnings("ignore", message=".*(gradient_checkpointing|activation_checkpointing).*")
+
+# hidden states of the first tokens [N, H] -> logits [N, 2], for the encoders that can run packed
+ENCODER_HEADS = {
+    "bert": lambda model, first: model.classifier(model.bert.pooler(first[:, None])),
+    "distilbert": lambda model, first: model.classifier(model.pre_classifier(first).relu()),
+}
+
+
+# ---- loading
+
+
+def load(name, head=None, max_len=None, device=None, seed=0):
+    """(model, tokenizer) for a folder or hub id; the model is in float32, on its device, in eval mode.
+
+    head: "unembedding" or "zero" for causal models; None takes the unembedding rows where the tokenizer has "0" and "1".
+    A checkpoint that already is a 2-way classifier (the model of a run) keeps its head. max_len is cut to the model's own
+    limit. What was chosen stands in model.w2s: {"max_len", "head", "packed"}. Raises BadInput if it cannot be loaded.
+    """
+    path = hub.find_model(name)
+    try:
+        config = AutoConfig.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:
+        raise not_loaded(name, error) from error
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if config.is_encoder_decoder:
+        raise BadInput(
+            f"--model={name} is an encoder-decoder ({config.model_type}): give a causal language model or an encoder"
+        )
+    if encoder and head:
+        raise BadInput(f"--head={head} is for causal models: {name} ({config.model_type}) has a classification head of its own")
+    trained = "ForSequenceClassification" in str(config.architectures) and config.num_labels == 2
+    config.num_labels = 2
+    config.use_cache = False  # a cache would let packed texts see each other, and training needs none
+    # Two passes over a batch must agree (see loop.py); GPT-2 and BERT ship with dropout 0.1.
+    for key, value in config.to_dict().items():
+        if "drop" in key and isinstance(value, float):
+            setattr(config, key, 0.0)
+    torch.manual_seed(seed)
+    try:
+        if encoder or trained:
+            model = AutoModelForSequenceClassification.from_pretrained(path, config=config, dtype=torch.float32)
+            head = "its own" if trained else "new"
+        else:
+            model, head = causal_classifier(path, config, tokenizer, head)
+    except BadInput:
+        raise
+    except Exception as error:
+        raise not_loaded(name, error) from error
+    set_pad_token(model, tokenizer)
+    own_limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or 10**9)
+    max_len = min(max_len or 1024, own_limit)
+    tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
+    model.w2s = {"max_len": max_len, "head": head, "packed": False}
+    model.to(pick_device(device)).eval()
+    if model.device.type == "cpu" and model.num_parameters() < 1_000_000:
+        torch.set_num_threads(1)  # threads cost such a model more than they give
+    model.w2s["packed"] = can_pack(model)
+    return model, tokenizer
+
+
+def not_loaded(name, error):
+    """The BadInput for a model that transformers cannot load."""
+    if "gated repo" in str(error):
+        return BadInput(f"{name} is gated: accept its terms on its hub page, then set HF_TOKEN to a token that may read it")
+    return BadInput(f"--model={name} cannot be loaded: {hub.first_line(error)}")
+
+
+def causal_classifier(path, config, tokenizer, head):
+    """(sequence classifier, head) around the backbone of a causal language model; its score layer starts as `head` says."""
+    words = tokenizer.get_vocab()
+    has_digits = "0" in words and "1" in words  # the bare tokens: SentencePiece would write "0" as a space piece and "0"
+    if head == "unembedding" and not has_digits:
+        raise BadInput(f'--head=unembedding: the tokenizer of {path} has no tokens "0" and "1"; use --head=zero')
+    head = head or ("unembedding" if has_digits else "zero")
+    causal = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    setattr(model, model.base_model_prefix, causal.base_model)
+    model.score = torch.nn.Linear(config.get_text_config().hidden_size, 2, bias=False)
+    with torch.no_grad():
+        if head == "zero":
+            model.score.weight.zero_()
+        else:
+            model.score.weight.copy_(causal.get_output_embeddings().weight[[words["0"], words["1"]]])
+    return model, head
+
+
+def set_pad_token(model, tokenizer):
+    """Give tokenizer and config a pad token: users of the saved model pad with it (we never pad a packed batch)."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+    model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+
+def pick_device(device=None):
+    """The torch.device for --device (default: the GPU where there is one); BadInput where this machine has no such device."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"--device={device} cannot be used here: {hub.first_line(error)}") from error
+
+
+def pick_dtype(model, dtype=None):
+    """The torch dtype for --dtype: by default bf16 autocast where the hardware has it, except for models too small to gain."""
+    if dtype:
+        return {"bf16": torch.bfloat16, "float32": torch.float32}[dtype]
+    device = model.device
+    if device.type == "cpu":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if fast and model.num_parameters() >= 10_000_000 else torch.float32
+
+
+def save(model, tokenizer, folder):
+    """Save in Hugging Face layout, whole or not at all: AutoModelForSequenceClassification loads it with the same logits."""
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    tokenizer.model_max_length = model.w2s["max_len"]
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(temporary, folder)
+
+
+# ---- texts to tokens
+
+
+def encode(rows, tokenizer, model):
+    """The rows, each with its "tokens", the token ids of its text; texts over the model's limit lose tokens from the front.
+
+    No row is dropped, special tokens stay. Says how many texts were cut, and warns where most tokens are unknown.
+    """
+    texts, max_len = [row["text"] for row in rows], model.w2s["max_len"]
+    tokens = tokenizer(texts, verbose=False).input_ids
+    long = [i for i, ids in enumerate(tokens) if len(ids) > max_len]
+    for i in long:
+        tokens[i] = tokenizer(texts[i], truncation=True, max_length=max_len).input_ids
+    empty = [row["id"] for row, ids in zip(rows, tokens) if not ids]
+    if empty:
+        raise BadInput(f"the tokenizer makes no tokens of the text of row {empty[0]!r}")
+    if long:
+        print(f"{len(long)} of {len(texts)} texts are longer than {max_len} tokens and lost their beginning (--max_len)")
+    count = sum(map(len, tokens))
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens) / count if tokenizer.unk_token_id is not None else 0
+    if unknown > 0.5:
+        print(f"warning: {unknown:.0%} of the tokens are unknown to this tokenizer: was the model made for this task?")
+    return [row | {"tokens": ids} for row, ids in zip(rows, tokens)]
+
+
+# ---- running
+
+
+def packed_attention(module, query, key, value, attention_mask, lengths, scaling=None, sliding_window=None, **kwargs):
+    """Attention for one row of packed texts; registered with transformers, which hands `lengths` down to every layer.
+
+    query [1, heads, T, D], key and value [1, kv heads, T, D]; lengths: token counts, in order, summing to T.
+    Neighbours of equal length run as one batch (sort by length and there are few batches). Returns [1, T, heads, D].
+    """
+    if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise NotImplementedError("this architecture changes the attention scores: it runs padded")
+    causal = kwargs["is_causal"] if kwargs.get("is_causal") is not None else getattr(module, "is_causal", True)
+    pieces = []
+    runs = [(length, sum(1 for _ in same)) for length, same in itertools.groupby(lengths)]
+    sizes = [length * count for length, count in runs]
+    # One split writes one gradient; slicing would write a zeroed tensor of the full size for every run.
+    for (length, count), q, k, v in zip(runs, query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2)):
+        q, k, v = (x.unflatten(2, (count, length)).squeeze(0).transpose(0, 1) for x in (q, k, v))  # [count, heads, length, D]
+        mask = None
+        if causal and sliding_window and sliding_window < length:  # a token sees itself and the window - 1 before it
+            distance = torch.arange(length, device=q.device)[:, None] - torch.arange(length, device=q.device)
+            mask = (distance >= 0) & (distance < sliding_window)
+        out = scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal and mask is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        pieces.append(out.transpose(1, 2).reshape(count * length, q.shape[1], q.shape[3]))
+    return torch.cat(pieces)[None], None
+
+
+AttentionInterface.register("packed", packed_attention)
+
+
+def logits(model, tokens):
+    """Logits [N, 2] in float32 (float64 for a float64 model) of N texts, given as lists of token ids."""
+    if reads(model) is None:
+        ids, mask = pad(model, tokens)[:2]
+        out = model(input_ids=ids, attention_mask=mask).logits
+    else:
+        out = head_of(model)((packed if model.w2s["packed"] else padded)(model, tokens))
+    return out if out.dtype == torch.float64 else out.float()
+
+
+def head_of(model):
+    """The function from the hidden states that the head reads [N, H] to logits [N, 2]."""
+    if hasattr(model, "score"):
+        return model.score
+    return functools.partial(ENCODER_HEADS[model.config.model_type], model)
+
+
+def reads(model):
+    """Which token of a text the head reads: "last" (causal models), "first" (known encoders), None where only they know."""
+    if hasattr(model, "score"):
+        return "last"
+    return "first" if model.config.model_type in ENCODER_HEADS else None
+
+
+def packed(model, tokens):
+    """Hidden states [N, H] of the token that the head reads, all texts in one row of tokens."""
+    lengths = [len(ids) for ids in tokens]
+    ids = torch.tensor([token for ids in tokens for token in ids])[None]
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    ends = torch.tensor(lengths).cumsum(0)
+    read = ends - 1 if reads(model) == "last" else ends - torch.tensor(lengths)
+    ids, positions, read = (x.to(model.device, non_blocking=True) for x in (ids, positions, read))
+    # BERT would cut its all-zero segment ids to its longest text, shorter than a packed row
+    extra = {"token_type_ids": torch.zeros_like(ids)} if model.config.model_type == "bert" else {}
+    return model.base_model(input_ids=ids, position_ids=positions, lengths=lengths, **extra).last_hidden_state[0, read]
+
+
+def padded(model, tokens):
+    """The same with the texts padded on the right to the longest; for architectures that cannot run packed."""
+    ids, mask, lengths = pad(model, tokens)
+    hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+    # by position, never by token id: the pad token may well be a text's own last token
+    return hidden[torch.arange(len(tokens)), lengths - 1] if reads(model) == "last" else hidden[:, 0]
+
+
+def pad(model, tokens):
+    """(ids [N, longest], attention mask [N, longest], lengths [N]) on the model's device."""
+    lengths = torch.tensor([len(ids) for ids in tokens])
+    ids = torch.full((len(tokens), int(lengths.max())), model.config.pad_token_id)
+    for row, text in zip(ids, tokens):
+        row[: len(text)] = torch.tensor(text)
+    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+    return ids.to(model.device), mask.to(model.device), lengths.to(model.device)
+
+
+@torch.no_grad()
+def can_pack(model):
+    """True, with packed attention switched on, if this architecture computes the same packed as padded.
+
+    Tried out at load on a few tokens rather than looked up in a list: state-space layers, position schemes of their own
+    and whatever comes next are found out here, and run padded.
+    """
+    if reads(model) is None:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    tokens = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in (5, 3, 9, 9)]
+    usual, wanted = model.config._attn_implementation, padded(model, tokens)
+    try:
+        model.set_attn_implementation("packed")
+        got = packed(model, tokens)
+        if ((got - wanted).norm(dim=1) <= 1e-3 * wanted.norm(dim=1)).all():
+            return True
+    except Exception:  # an architecture that does not hand unknown keywords down to its attention
+        pass
+    model.set_attn_implementation(usual)
+    return False
+
+
+@torch.no_grad()
+def predict(model, tokens, dtype=None, name=None, batch_tokens=16384):
+    """Logits [N, 2] (float32, on the CPU) of N texts given as lists of token ids.
+
+    The texts are sorted by length into batches of at most batch_tokens tokens (counted as if padded). dtype: see
+    pick_dtype; name: what the progress bar is called (default: no bar).
+    """
+    dtype = pick_dtype(model, dtype)
+    was_training = model.training
+    model.eval()
+    out = torch.empty(len(tokens), 2)
+    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+    with tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True) as bar:
+        while order:
+            size = max(1, batch_tokens // len(tokens[order[-1]]))  # the longest first: if memory is short, it is at once
+            batch, order = order[-size:], order[:-size]
+            with torch.autocast(model.device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
+                out[batch] = logits(model, [tokens[i] for i in batch]).float().cpu()
+            bar.update(len(batch))
+    model.train(was_training)
+    return out
+
+
+def probabilities(name, rows, head=None, max_len=None, device=None, dtype=None, bar=None):
+    """P(label = 1) of each row, a list of floats, by the model in a folder or on the hub."""
+    model, tokenizer = load(name, head, max_len, device)
+    tokens = [row["tokens"] for row in encode(rows, tokenizer, model)]
+    return predict(model, tokens, dtype, bar).double().softmax(dim=1)[:, 1].tolist()

@@ -1,0 +1,128 @@
+"""Stage 5: predictions of supervisor, student and ceiling -> performance gap recovered, with an interval.
+
+    PGR = (student - weak) / (ceiling - weak)         1: as good as with ground truth; 0: no better than the supervisor
+
+    python pgr.py                                                   # runs/weak runs/student runs/ceiling
+    python pgr.py 'runs/s*/weak' 'runs/s*/student' 'runs/s*/ceiling'    # seeds, paired by what * matched
+
+In: the predictions that eval.py left in the runs. Out: a table, --out (JSON) and --plot (PNG).
+"""
+
+import json
+from pathlib import Path
+
+import cli
+import rows as files
+import stats
+import tasks
+
+WHO = ("weak", "student", "ceiling")
+
+
+def main(
+    weak: str = "runs/weak", student: str = "runs/student", ceiling: str = "runs/ceiling", *, ds: str = None,
+    split: str = "test", out: str = "runs/pgr.json", plot: str = "runs/pgr.png", n_boot: int = stats.N_BOOT,
+):  # fmt: skip
+    """Performance gap recovered, with a paired bootstrap over groups of test rows and seeds.
+
+    Args:
+        weak: run directory of the supervisor, or a glob in quotes whose * is the seed
+        student: likewise
+        ceiling: likewise
+        ds: the task whose predictions to read (default: the one that the runs were trained for)
+        split: the test split whose predictions to read
+        out: JSON file to write
+        plot: PNG file to write: the three accuracies with their intervals
+        n_boot: bootstrap resamples
+    """
+    cli.check(locals())
+    runs = files.pair_seeds([weak, student, ceiling])
+    cards = [[files.finished_run(run) for run in seed] for seed in runs]
+    predictions = [[read(run, card, ds, split) for run, card in zip(*pair)] for pair in zip(runs, cards)]
+    first, groups = predictions[0][0]
+    probs = [[], [], []]
+    for seed, names in zip(predictions, runs):
+        for k, (rows, _) in enumerate(seed):
+            pairs = files.join(first, rows, runs[0][0], names[k])
+            probs[k].append([row["prob"] for _, row in pairs])
+    result = stats.compare(*probs, [row["label"] for row in first], groups, n_boot)
+    result["runs"] = {who: [seed[k] for seed in runs] for k, who in enumerate(WHO)}
+    show(result)
+    for seed, names in zip(cards, runs):
+        tell_overlap(seed, names)
+    files.write_text(out, json.dumps(result, indent=2) + "\n")
+    draw(result, plot)
+    print(f"{out}\n{plot}")
+
+
+def read(run, card, ds, split):
+    """(predictions, their groups) of one run; BadInput where it was not scored, or by a model it no longer has."""
+    if ds is None and card["data"] is None:
+        raise files.BadInput(f"{run} was trained on labels without a card, so its task is not known: add --ds")
+    file = Path(run) / "eval" / f"{tasks.name_of(ds or card['data']['ds'])}-{split}.jsonl"
+    if not file.exists():
+        raise files.BadInput(f"{run} has no predictions {file}: run python eval.py {run}")
+    rows = files.read_jsonl(file, ["id", "label", "prob"])
+    about = files.read_card(file) or {}
+    if about and about["inputs"]["model"] != card["model_sha256"]:
+        raise files.BadInput(f"{file} is of an earlier model of {run}: run python eval.py {run}")
+    return rows, about.get("test_groups") or [row["id"] for row in rows]
+
+
+def tell_overlap(cards, names):
+    """Say when the student may have been trained on rows that its supervisor was trained on."""
+    weak, student = cards[0], cards[1]
+    if weak["data"] is None or student["data"] is None:
+        return
+    differ = [key for key in ("ds", "data_seed", "sha256") if weak["data"][key] != student["data"][key]]
+    if differ or student["inputs"] == weak["inputs"]:
+        print(f"note: {names[0]} and {names[1]} share training rows (they differ in {', '.join(differ)})")
+
+
+def show(result):
+    """The table on the terminal."""
+    print(f"{result['n']} test rows in {result['groups']} groups, {result['seeds']} seed(s); 95 % intervals\n")
+    for who in WHO:
+        print(f"{who:<30} {result[who]['acc']:6.3f}   {result[who]['low']:6.3f} to {result[who]['high']:.3f}")
+    pgr = result["pgr"]
+    if pgr["value"] is None:
+        print(f"{'PGR':<30} undefined: {pgr['reason']}")
+    else:
+        print(f"{'PGR':<30} {pgr['value']:6.3f}   {pgr['low']:6.3f} to {pgr['high']:.3f}")
+    print("\nstudent agrees with supervisor")
+    for where, name in (("all", "on all rows"), ("weak_right", "where it is right"), ("weak_wrong", "where it is wrong")):
+        one = result["agreement"][where]
+        value = "none" if one["value"] is None else f"{one['value']:6.3f}   {one['low']:6.3f} to {one['high']:.3f}"
+        print(f"  {name:<28} {value}")
+    if result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
+        print("\nthe supervisor is at chance: its model or --n_train is too small, or there are too few test rows")
+    print()
+
+
+def draw(result, path):
+    """The paper's picture: bars of weak, student and ceiling with their intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for x, (who, colour) in enumerate(zip(WHO, ("#c9c9c9", "#6a51a3", "#3d3d3d"))):
+        one = result[who]
+        error = [[max(0, one["acc"] - one["low"])], [max(0, one["high"] - one["acc"])]]
+        axes.bar(x, one["acc"], yerr=error, color=colour, capsize=5, width=0.7)
+        axes.annotate(f"{one['acc']:.3f}", (x, one["high"]), (0, 3), textcoords="offset points", ha="center")
+    pgr = result["pgr"]
+    told = "undefined" if pgr["value"] is None else f"{pgr['value']:.2f} [{pgr['low']:.2f}, {pgr['high']:.2f}]"
+    axes.set_title(f"PGR {told}", fontsize=11)
+    axes.set_xticks(range(3), ["weak\nsupervisor", "student", "strong\nceiling"])
+    axes.set_ylabel("test accuracy")
+    axes.set_ylim(0.5 if min(result[who]["low"] for who in WHO) >= 0.5 else 0, 1)
+    axes.spines[["top", "right"]].set_visible(False)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150, format="png")
+    except OSError as error:
+        raise files.BadInput(f"--plot={path} cannot be written: {error.strerror}") from None
+
+
+if __name__ == "__main__":
+    cli.run(main)

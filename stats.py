@@ -1,0 +1,109 @@
+"""Metrics and their intervals (numpy): nothing here is printed without one.
+
+Every number is a ratio of sums over test rows, averaged over seeds. The bootstrap resamples groups of test rows (rows
+about the same passage rise and fall together) and seeds, both at once, the same draw for all models: they answered the
+same questions, so their differences are far better known than each accuracy. With three seeds the spread between seeds
+is itself known only roughly, and resampling three of three understates it a little; more seeds are the remedy.
+"""
+
+import numpy as np
+
+N_BOOT = 10_000
+LEVEL = 0.95
+
+
+def group_sums(values, groups):
+    """Sum the rows of each group: values [..., N], groups: N names -> [..., G], groups in order of first appearance."""
+    numbers = {}
+    index = np.array([numbers.setdefault(name, len(numbers)) for name in groups])
+    sums = np.zeros((*np.shape(values)[:-1], len(numbers)))
+    np.add.at(sums, (..., index), values)
+    return sums
+
+
+def bootstrap(numerators, denominators, groups, n_boot=N_BOOT, seed=0):
+    """Ratios and their bootstrap replicates, paired over all K quantities.
+
+    numerators, denominators: [K, S, N], quantity k of seed s on test row n; groups: N names.
+    Returns (values [K], replicates [n_boot, K]): sum(numerator) / sum(denominator) per seed, averaged over seeds; NaN
+    where a denominator is 0.
+    """
+    top, bottom = group_sums(numerators, groups), group_sums(denominators, groups)
+    n_seeds, n_groups = top.shape[1:]
+    rng = np.random.default_rng(seed)
+
+    def ratios(group_weights, seed_weights):
+        """[B, G], [B, S] -> [B, K]"""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            per_seed = np.einsum("ksg,bg->bks", top, group_weights, optimize=True) / np.einsum(
+                "ksg,bg->bks", bottom, group_weights, optimize=True
+            )
+        return np.einsum("bks,bs->bk", per_seed, seed_weights) / n_seeds
+
+    replicates = []
+    for start in range(0, n_boot, 500):  # in pieces: 10,000 x 10,000 groups would take 800 MB
+        size = min(500, n_boot - start)
+        drawn_groups = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=size)
+        drawn_seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=size)
+        replicates.append(ratios(drawn_groups.astype(float), drawn_seeds.astype(float)))
+    return ratios(np.ones((1, n_groups)), np.ones((1, n_seeds)))[0], np.concatenate(replicates)
+
+
+def interval(replicates):
+    """The central 95 % of bootstrap replicates [B] as (low, high); (None, None) where there are none."""
+    finite = replicates[np.isfinite(replicates)]
+    if not len(finite):
+        return None, None
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def estimate(value, replicates):
+    """{"value", "low", "high"} of one quantity; None for what cannot be computed."""
+    low, high = interval(replicates)
+    return {"value": float(value) if np.isfinite(value) else None, "low": low, "high": high}
+
+
+def accuracy(prob, label, groups, n_boot=N_BOOT):
+    """{"acc", "low", "high"} of P(label = 1) [N] against labels [N]; a probability above 1/2 says 1."""
+    correct = ((np.asarray(prob) > 0.5) == (np.asarray(label) == 1)).astype(float)[None, None]
+    values, replicates = bootstrap(correct, np.ones_like(correct), groups, n_boot)
+    low, high = interval(replicates[:, 0])
+    return {"acc": float(values[0]), "low": low, "high": high}
+
+
+def pgr(weak, student, ceiling):
+    """Performance gap recovered, (student - weak) / (ceiling - weak), of seed-mean accuracies (section 3 of the paper)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (np.asarray(student) - weak) / (np.asarray(ceiling) - weak)
+
+
+def compare(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
+    """Everything pgr.py reports, from predictions of S seeds on the same N test rows.
+
+    weak, student, ceiling: P(label = 1) [S, N]; label [N]; groups: N names. Returns {"pgr": {value, low, high, reason},
+    "weak" / "student" / "ceiling": {acc, low, high}, "agreement": {"all", "weak_right", "weak_wrong": {value, low,
+    high}}, "n", "groups", "seeds"}. The PGR is None, with the reason, where the interval of (ceiling - weak) holds 0.
+    Agreement: how often student and supervisor say the same, over all rows and where the supervisor is right or wrong (5.1.3).
+    """
+    answers = [np.asarray(prob) > 0.5 for prob in (weak, student, ceiling)]
+    correct = [(answer == (np.asarray(label) == 1)).astype(float) for answer in answers]
+    agree, right, everywhere = (answers[1] == answers[0]).astype(float), correct[0], np.ones_like(correct[0])
+    numerators = np.stack([*correct, agree, agree * right, agree * (1 - right)])
+    denominators = np.stack([everywhere, everywhere, everywhere, everywhere, right, 1 - right])
+    values, replicates = bootstrap(numerators, denominators, groups, n_boot, seed)
+    result = {"pgr": estimate(pgr(*values[:3]), pgr(*replicates[:, :3].T)) | {"reason": None}}
+    gap = estimate(values[2] - values[0], replicates[:, 2] - replicates[:, 0])
+    if gap["low"] <= 0 <= gap["high"]:
+        reason = (
+            f"the interval of (ceiling - weak), {gap['low']:+.3f} to {gap['high']:+.3f}, holds 0: there is no gap to recover; "
+            "take more test rows or seeds, or a stronger student"
+        )
+        result["pgr"] = {"value": None, "low": None, "high": None, "reason": reason}
+    for k, who in enumerate(("weak", "student", "ceiling")):
+        one = estimate(values[k], replicates[:, k])
+        result[who] = {"acc": one["value"], "low": one["low"], "high": one["high"]}
+    result["agreement"] = {
+        where: estimate(values[k], replicates[:, k]) for k, where in enumerate(("all", "weak_right", "weak_wrong"), 3)
+    }
+    return result | {"n": int(np.shape(label)[0]), "groups": len(set(groups)), "seeds": len(correct[0])}

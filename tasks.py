@@ -1,0 +1,230 @@
+"""Data sets, one entry each: where the rows are and a short formatter that turns one source row into a text and a 0/1 label.
+
+    python tasks.py                          # the table of tasks
+    python tasks.py sst2 --split=test --n=5  # rows as JSONL, just as the other stages see them (--split=weak|strong|test)
+
+The protocol is the paper's (appendix A.1), the same for every task:
+
+    test    one set for everybody, exactly balanced, moved by no seed; of any prefix at most one group is out of balance
+    pool    the training rows without those that share a group or a text with any test row; a class over 55 % is cut down
+    halves  the pool cut in two by --data_seed, group by group: rows about the same passage never part
+            weak half -> the supervisor's ground truth; strong half -> gets weak labels, trains student and ceiling
+
+Everything random is a hash of names, so that rows and ids are the same on every machine, and a smaller --n_train or
+--n_test is a prefix of a larger one.
+"""
+
+import collections
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import cli
+import hub
+import rows as files
+from facts import world
+from rows import BadInput
+
+MAX_TRAIN = 10_000  # rows in each half unless --n_train says otherwise
+
+
+def sst2(row):
+    """{"sentence": "a charming film . ", "label": 1}: movie reviews (Socher et al. 2013), is it a positive one?"""
+    text = f"{row['sentence'].strip()}\nIs this review positive?"
+    return {"text": text, "label": row["label"]}
+
+
+TASKS = {
+    "facts": {"load": world.statements, "splits": {"train": "train", "test": "test"}},
+    "sst2": {"repo": "nyu-mll/glue", "config": "sst2", "splits": {"train": "train", "test": "validation"}, "format": sst2},
+}
+
+
+def load(ds, split):
+    """All rows of one split ("train", "test") of a task, or of a JSONL file of the user's own, before any protocol."""
+    if ds not in TASKS:
+        return own_rows(ds)
+    task = TASKS[ds]
+    if split not in task["splits"]:
+        raise BadInput(f"{ds} has no split {split!r}; it has {', '.join(s for s in task['splits'] if s != 'train')}")
+    if "load" in task:
+        return task["load"](split)
+    source = task["splits"][split]
+    ids = (f"{ds}/{source}/{i}" for i in range(10**9))
+    return [{"id": i, "group": i} | task["format"](row) for i, row in zip(ids, hub.table(task["repo"], source, task["config"]))]
+
+
+def own_rows(path):
+    """The rows of a JSONL file with text and label; ids and groups, where the file has none, are made from line numbers."""
+    rows = files.read_jsonl(path, ["text", "label"])
+    for number, row in enumerate(rows, 1):
+        row.setdefault("id", f"{name_of(path)}/{number}")
+        row.setdefault("group", row["id"])
+    if len({row["id"] for row in rows}) < len(rows):
+        raise BadInput(f"{path} gives some rows an id that looks like another row's line number: give every row its own id")
+    return [{field: row[field] for field in ("id", "group", "text", "label")} for row in rows]
+
+
+def describe(ds, data_seed=0, n_train=None, n_test=None, test=None):
+    """Which rows an experiment is about, as it stands on every card ("data"), so that later stages use the very same.
+
+    ds: a task's name or the path of a JSONL file; test: a JSONL file of test rows, for own files alone.
+    Raises BadInput for an unknown task or a missing file.
+    """
+    own = [path for path in (ds, test) if path and path not in TASKS]
+    if own and own[0] == ds and not ds.endswith(".jsonl") and not Path(ds).is_file():
+        raise BadInput(f"unknown task --ds={ds}{cli.nearest(ds, TASKS)}; or give the path of a .jsonl file")
+    if test and ds in TASKS:
+        raise BadInput(f"--test goes with a JSONL file of your own: {ds} has its own test set")
+    for path in own:
+        files.read_bytes(path)
+    resolved = {path: str(Path(path).resolve()) for path in own}
+    return {
+        "ds": resolved.get(ds, ds),
+        "test": resolved.get(test),
+        "sha256": {resolved[path]: files.sha256(path) for path in own},
+        "data_seed": data_seed,
+        "n_train": n_train,
+        "n_test": n_test,
+    }
+
+
+def name_of(ds):
+    """What a task is called in ids and file names: its own name, or a JSONL file's without the ending."""
+    return ds if ds in TASKS else Path(ds).stem
+
+
+def split_of(data):
+    """(training rows, test rows) of a data description, before balancing; own files without --test lose a fifth to test."""
+    for path, digest in data["sha256"].items():
+        if not Path(path).is_file() or files.sha256(path) != digest:
+            raise BadInput(f"{path} is gone or has changed since the first stage read it: start again from train_weak.py")
+    if data["ds"] in TASKS:
+        return None, None
+    rows = load(data["ds"], "train")
+    if data["test"]:
+        return rows, load(data["test"], "test")
+    groups = by_group(rows, "test")
+    test = []
+    while groups and len(test) + len(groups[0]) / 2 <= len(rows) / 5:
+        test += groups.pop(0)
+    return [row for group in groups for row in group], test
+
+
+def test_rows(data, split="test"):
+    """The test rows of a data description: the same for every model, exactly balanced. Reads no training row of the hub."""
+    own_test = split_of(data)[1]
+    if own_test is not None and split != "test":
+        raise BadInput(f"{data['ds']} has no split {split!r}; it has test")
+    rows = balanced_test(load(data["ds"], split) if own_test is None else own_test)
+    if not rows:
+        raise BadInput(f"{data['ds']}: no balanced test set can be made, its test rows are of one class or there are none")
+    return rows[: data["n_test"]]
+
+
+def half(data, which):
+    """The rows of the "weak" or the "strong" half, at most n_train of them (default MAX_TRAIN)."""
+    pool, test = split_of(data)
+    if pool is None:
+        pool, test = load(data["ds"], "train"), load(data["ds"], "test")
+    tested = {row["group"] for row in test} | {row["text"] for row in test}
+    pool = balanced([row for row in pool if row["group"] not in tested and row["text"] not in tested])
+    cut = {"weak": [], "strong": []}
+    for group in by_group(pool, f"halves {data['data_seed']}"):
+        min(cut["weak"], cut["strong"], key=len).extend(group)
+    if data["n_train"] and data["n_train"] > len(cut[which]):
+        print(f"{name_of(data['ds'])} has {len(cut[which])} rows in its {which} half, fewer than --n_train={data['n_train']}")
+    return cut[which][: data["n_train"] or MAX_TRAIN]
+
+
+def hold_out(rows, n_val, batch_size):
+    """(rows to train on, rows held out for early stopping), cut by group, the same for every seed.
+
+    n_val: rows held out, at least (groups stay whole); None holds out a tenth of the groups and, where that leaves as many
+    to train on, at least 100 rows; 0 none. BadInput where fewer than batch_size rows are left to train on.
+    """
+    groups = by_group(rows, "held out")
+    if n_val is None:
+        some, least = math.ceil(len(groups) / 10), 100 if len(rows) >= 200 else 0
+    else:
+        some, least = 0, n_val
+    held_out = []
+    while groups and (some > 0 or len(held_out) < least):
+        held_out += groups.pop(0)
+        some -= 1
+    train = [row for group in groups for row in group]
+    if len(train) < batch_size:
+        raise BadInput(
+            f"{len(train)} rows to train on ({len(held_out)} of {len(rows)} are held out, see --n_val) are fewer than one "
+            f"batch: give more rows or a smaller --batch_size than {batch_size}"
+        )
+    return train, held_out
+
+
+def hashed(text):
+    """A number that looks random and is the same everywhere."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def by_group(rows, salt):
+    """The rows as a list of groups, in an order drawn by the salt."""
+    groups = collections.defaultdict(list)
+    for row in rows:
+        groups[row["group"]].append(row)
+    return [groups[name] for name in sorted(groups, key=lambda name: hashed(f"{salt}/{name}"))]
+
+
+def balanced(rows):
+    """The rows, the larger class cut down to the size of the smaller one where it holds over 55 % (paper, A.1)."""
+    labels = collections.Counter(row["label"] for row in rows)
+    more, fewer = max(labels[0], labels[1]), min(labels[0], labels[1])
+    if more <= 0.55 * len(rows):
+        return rows
+    larger = [row["id"] for row in rows if row["label"] == int(labels[1] > labels[0])]
+    dropped = set(sorted(larger, key=lambda name: hashed(f"balance/{name}"))[: more - fewer])
+    return [row for row in rows if row["id"] not in dropped]
+
+
+def balanced_test(rows):
+    """Rows in a fixed random order of groups, with exactly as many 1s as 0s, and every prefix within a group of it.
+
+    Groups that would widen the lead of a class wait until the other class has caught up; those that wait at the end,
+    and the last rows of a class still ahead, are left out.
+    """
+    waiting = {-1: collections.deque(), 0: collections.deque(), 1: collections.deque()}
+    for place, group in enumerate(by_group(rows, "test")):
+        surplus = sum(1 if row["label"] else -1 for row in group)
+        waiting[(surplus > 0) - (surplus < 0)].append((place, surplus, group))
+    kept, lead = [], 0
+    while queues := [queue for sign, queue in waiting.items() if queue and sign * lead <= 0]:
+        _, surplus, group = min(queues, key=lambda queue: queue[0][0]).popleft()
+        kept, lead = kept + group, lead + surplus
+    ahead = [i for i, row in enumerate(kept) if row["label"] == (lead > 0)][-abs(lead) :] if lead else []
+    return [row for i, row in enumerate(kept) if i not in set(ahead)]
+
+
+def main(ds: str = None, *, split: str = "test", n: int = None, data_seed: int = 0, test: str = None):
+    """The table of tasks; with a task, its rows as JSONL.
+
+    Args:
+        ds: a task's name, or the path of a JSONL file with text and label; without it the table of tasks is shown
+        split: weak, strong (the halves) or test
+        n: how many rows (default: all, in the halves at most 10,000)
+        data_seed: moves the halves
+        test: a JSONL file of test rows, for a JSONL file of your own
+    """
+    cli.check(locals())
+    if ds is None:
+        print(f"{'task':<10} {'source':<24} about")
+        for name, task in TASKS.items():
+            about = (task.get("format") or task["load"]).__doc__.splitlines()[0]
+            print(f"{name:<10} {task.get('repo', 'made here'):<24} {about}")
+        return
+    data = describe(ds, data_seed, n, n, test)
+    for row in half(data, split) if split in ("weak", "strong") else test_rows(data, split):
+        print(json.dumps(row, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,75 @@
+"""Stage 1: ground truth -> weak supervisor.
+
+Fine-tunes a small pretrained model on the true labels of the weak half of a task (paper, section 3 and appendix A.1).
+
+    python train_weak.py                                            # facts, in runs/weak, a few seconds
+    python train_weak.py --ds=sst2 --model=openai-community/gpt2 --out=runs/weak
+
+In: a task's name, or a JSONL file with text and label. Out: a run directory with card.json, history.jsonl and model/.
+Next: label.py.
+"""
+
+import inspect
+
+import cli
+import hub
+import rows as files
+import tasks
+
+
+def main(
+    *, ds: str = "facts", model: str = None, out: str = "runs/weak", test: str = None, seed: int = 0, data_seed: int = 0,
+    n_train: int = None, n_test: int = None, n_val: int = None, epochs: int = 2, batch_size: int = 32,
+    micro_batch: int = None, lr: float = None, max_len: int = None, head: str = None, checkpointing: bool = False,
+    device: str = None, dtype: str = None, force: bool = False,
+):  # fmt: skip
+    """Fine-tune a weak supervisor on the ground truth of the weak half.
+
+    Args:
+        ds: a task's name (python tasks.py lists them), or the path of your own JSONL file with text and label (0 or 1)
+        model: folder or hub id of a causal language model or encoder (default: facts/xs for facts, else openai-community/gpt2)
+        out: the run directory to make
+        test: a JSONL file of test rows, when --ds is your own file (default: a fifth of its groups)
+        seed: moves initialisation and order
+        data_seed: moves the two halves, never the test set
+        n_train: rows in each half (default: all there are, at most 10,000)
+        n_test: rows of the test set (default: all)
+        n_val: rows held out for early stopping (default: a tenth of the groups, at least 100 rows; 0: no early stopping)
+        epochs: passes over the rows
+        batch_size: rows in a batch
+        micro_batch: rows that go through at once, to save memory; the result does not depend on it (default: the batch)
+        lr: learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, 1e-5 above)
+        max_len: tokens of a text; longer ones lose their beginning (default: 1024 or the model's own limit)
+        head: unembedding or zero, how a causal model's head starts (default: unembedding where there are tokens "0" and "1")
+        checkpointing: recompute activations in the backward pass, to save memory
+        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
+        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
+        force: replace a finished run
+    """
+    model = model or ("facts/xs" if ds == "facts" else "openai-community/gpt2")
+    args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
+    cli.check(args)
+    data = tasks.describe(ds, data_seed, n_train, n_test, test)
+    inputs = data["sha256"] | hub.model_input(model)
+    if files.is_done(out, args, inputs, force):
+        return
+    rows = tasks.half(data, "weak")
+
+    import losses
+    import loop
+    import model as models  # torch and transformers take seconds to import, so not before they are needed
+
+    net, tokenizer = models.load(model, head, max_len, device, seed)
+    train, held_out = tasks.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
+    card = files.begin(out, "train_weak", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
+    history = loop.fit(
+        net, train, "label", **losses.LOSSES["xent"], held_out=held_out, epochs=epochs, batch_size=batch_size,
+        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, name=out,
+    )  # fmt: skip
+    models.save(net, tokenizer, f"{out}/model")
+    files.end(out, card, history, loop.kept(history))
+    print(f"next: python label.py {out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
