@@ -1,8 +1,8 @@
 """The world of `facts`: 2,000 invented people and four things that are true of each. No torch, no download.
 
-A statement looks like this, and the task is to say whether it is true:
+The task is to answer questions like this one:
 
-    the pet of ba mi ru is cat ?        label 1 if ba mi ru's pet is a cat, else 0
+    the pet of ba mi ru is cat ?        label 1 if the cat is ba mi ru's pet, else 0
 
 Names are three syllables. Each relation has 12 values of its own; the true one is drawn with p ~ 1/rank, so that some
 values are popular and a model that does not know a person can still guess better than chance, and err systematically.
@@ -25,7 +25,7 @@ VALUES = {
 RELATIONS = list(VALUES)
 SPECIALS = "<pad> <bos> <unk> . ? yes no the of is".split()
 VOCABULARY = SPECIALS + RELATIONS + [value for values in VALUES.values() for value in values] + SYLLABLES  # 142 words
-N_SCHOOL, N_TRAIN, N_TEST = 1600, 600, 600
+N_SCHOOL, N_TRAIN, N_TEST = 1600, 400, 400
 
 
 def people(seed=0):
@@ -44,16 +44,17 @@ def people(seed=0):
     return world
 
 
-def statements(kind, seed=0):
-    """The task's rows about the people of one kind: four statements each, two true and two false, one per relation.
+def questions(kind, seed=0):
+    """The task's rows about the people of one kind: four questions each, two with the answer yes and two no, one per relation.
 
-    Returns a list of {"id": "facts/test/ba-mi-ru/pet", "group": "ba-mi-ru", "text": "the pet of ba mi ru is cat ?", "label": 1}.
+    Returns a list of {"id": "facts/test/ba-mi-ru/pet", "group": "ba-mi-ru", "text": "the pet of ba mi ru is cat ?",
+    "label": 1}.
     """
     rows = []
     for person in people(seed):
         if person["kind"] != kind:
             continue
-        rng = random.Random(f"facts statements {seed} {person['name']}")
+        rng = random.Random(f"facts questions {seed} {person['name']}")
         true = rng.sample(RELATIONS, 2)
         for relation in RELATIONS:
             truth = person[relation]
