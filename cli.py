@@ -59,7 +59,8 @@ def parse(main, words):
     known = inspect.signature(main).parameters
     if "--help" in words or "-h" in words:
         text = fire.helptext.HelpText(main, trace=fire.trace.FireTrace(main, name=os.path.basename(sys.argv[0])))
-        print(re.sub(r"^( +)-\w, --", r"\1--", text, flags=re.MULTILINE))  # fire's one-letter names are refused below
+        text = re.sub(r"^( +)-\w, --", r"\1--", text, flags=re.MULTILINE)  # fire's one-letter names are refused below
+        print(inspect.getmodule(main).__doc__, re.search(r"(?s)\n(POSITIONAL ARGUMENTS|FLAGS)\n.*", text)[0], sep="")
         sys.exit(0)
     check_names([word for word in words if word.startswith("-")], known)
 

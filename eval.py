@@ -65,7 +65,7 @@ def zero_shot(model, out, data, head, max_len):
     args = {"model": model, "head": head, "max_len": max_len, "data": data}
     inputs = hub.model_input(model)
     if not files.is_done(out, args, inputs, force=False):
-        files.write_card(out, files.new_card("eval", args, inputs, data) | {"model_sha256": inputs.get(model, model)})
+        files.write_card(out, files.new_card("eval", args, inputs, data) | {"model_sha256": inputs.get("model", model)})
     return out
 
 
@@ -81,7 +81,7 @@ def scored_on(run, card, ds, test, n_test):
 
 
 def score(run, card, data, split, rows, device, dtype, force):
-    """Write predictions and metrics of one run, unless they are there for this very model and these rows; returns the metrics."""
+    """Write the predictions and metrics of one run, unless this very model was scored on these rows; returns the metrics."""
     file = Path(run) / "eval" / f"{tasks.name_of(data['ds'])}-{split}.jsonl"
     metrics_file = file.with_suffix(".metrics.json")
     args = {"data": {k: data[k] for k in ("ds", "test", "sha256", "n_test")}, "split": split, "device": device, "dtype": dtype}

@@ -55,9 +55,9 @@ def find_model(name):
 
 
 def model_input(name):
-    """{name: sha256} for a model in a folder, {} for one of the hub: what a card records of --model as an input."""
+    """{"model": sha256} for a model in a folder, {} for one of the hub: what a card records of --model as an input."""
     path = Path(find_model(name))
-    return {name: sha256(path)} if path.is_dir() else {}
+    return {"model": sha256(path)} if path.is_dir() else {}
 
 
 def ask(name, kind):
@@ -73,16 +73,16 @@ def ask(name, kind):
         ) from None
     except errors.RepositoryNotFoundError:
         raise BadInput(
-            f"the hub has no {kind} {name!r} that this token may see: check the name (owner/name); for a private one set HF_TOKEN"
+            f"the hub has no {kind} {name!r} that you may see: check the name (owner/name); for a private one set HF_TOKEN"
         ) from None
     except errors.HFValidationError:
         raise BadInput(f"{name!r} is neither a folder nor a name that the hub could have (owner/name)") from None
     except Exception:  # every kind of network trouble, and HF_HUB_OFFLINE=1
         if not cached(name, kind):
-            own = "give a folder with --model=DIR" if kind == "model" else "give a mirror of parquet files with W2S_MIRROR=DIR"
+            instead = "--model=DIR takes a folder" if kind == "model" else "--ds=FILE.jsonl takes a file"
             raise BadInput(
-                f"the hub is out of reach and {name} is not in its local cache: {own} (on a machine without the hub, "
-                "W2S_MIRROR=DIR serves the data sets and --model takes folders; --ds=facts needs neither)"
+                f"the hub is out of reach and {name} is not in its local cache: {instead}, and W2S_MIRROR=DIR serves data "
+                "sets from a folder of parquet files"
             ) from None
         print(f"the hub is out of reach: using the cached copy of {name}", file=sys.stderr)
         os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries that are imported later

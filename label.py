@@ -41,7 +41,7 @@ def main(
         if card["data"] is None or card["data"] != cards[0]["data"]:
             raise files.BadInput(f"{run} was not trained on the same task, sizes and data seed as {runs[0]}: {card['data']}")
     data = cards[0]["data"]
-    inputs = {run: card["model_sha256"] for run, card in zip(runs, cards)} | data["sha256"]
+    inputs = {"runs": [card["model_sha256"] for card in cards]} | data["sha256"]
     if files.is_done(out, args, inputs, force):
         return
     rows = tasks.half(data, "strong")

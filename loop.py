@@ -17,7 +17,8 @@ import time
 import torch
 from tqdm import tqdm
 
-from model import logits, pick_dtype, predict
+from model import pick_dtype, predict
+from packing import logits
 
 EVALUATIONS_PER_EPOCH = 8
 
@@ -63,7 +64,7 @@ def batches(n, batch_size, generator):
     return torch.randperm(n, generator=generator).tensor_split(math.ceil(n / batch_size))
 
 
-def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtype):
+def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtype=None):
     """Backpropagate the mean loss of one batch in pieces of micro_batch rows; returns that mean, detached.
 
     The sum of the gradients is the whole batch's, whatever the pieces, also where the loss depends on all its rows.
@@ -121,7 +122,7 @@ def fit(
     steps = epochs * per_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     stops = {round(k * per_epoch / EVALUATIONS_PER_EPOCH) for k in range(1, epochs * EVALUATIONS_PER_EPOCH + 1)}
-    if checkpointing:
+    if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     generator = torch.Generator().manual_seed(seed)
@@ -129,7 +130,7 @@ def fit(
     history, losses, n_tokens, began, best, best_weights = [], [], 0, time.monotonic(), -1.0, None
     bar = tqdm(order, desc=name, unit="step", disable=None)  # None: no bar in a log file
     for step, chosen in enumerate(bar, 1):
-        # Near-equal lengths side by side: attention runs over them as one (model.packed_attention).
+        # Near-equal lengths side by side: attention runs over them as one (packing.packed_attention).
         batch = sorted((rows[i] for i in chosen.tolist()), key=lambda row: len(row["tokens"]))
         tokens = [row["tokens"] for row in batch]
         target = torch.tensor([row[given] for row in batch], dtype=model.dtype, device=model.device)

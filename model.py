@@ -1,25 +1,18 @@
-"""A transformers backbone with a 2-way head: load, run packed (no padding), save in Hugging Face layout.
+"""A transformers backbone with a 2-way head: load, encode texts, predict, save in Hugging Face layout.
 
 Causal models get a bias-free linear head on the last token's final hidden state, started from the unembedding rows of
 the tokens "0" and "1" (paper, A.1) or from zeros; encoders keep their own classification head and pooling.
 All of it lives in transformers' own ForSequenceClassification classes, so that what we save anybody can load.
-
-Packed means: the texts of a batch stand one behind the other in a single row of tokens [1, T]; attention, handed the
-lengths, never crosses from one into another; each text is read at its own last (encoders: first) token, by position.
 """
 
-import functools
-import itertools
 import os
 import shutil
 import warnings
 from pathlib import Path
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from tqdm import tqdm
 from transformers import (
-    AttentionInterface,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -29,17 +22,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import logging
 
 import hub
+from packing import can_pack, logits
 from rows import BadInput
 
 logging.disable_progress_bar()
-warnings.filterwarnings("ignore", message=".*(gradient_checkpointing|activation_checkpointing).*")
-
-# hidden states of the first tokens [N, H] -> logits [N, 2], for the encoders that can run packed
-ENCODER_HEADS = {
-    "bert": lambda model, first: model.classifier(model.bert.pooler(first[:, None])),
-    "distilbert": lambda model, first: model.classifier(model.pre_classifier(first).relu()),
-}
-
+warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable")
 
 # ---- loading
 
@@ -62,9 +49,9 @@ def load(name, head=None, max_len=None, device=None, seed=0):
         raise BadInput(
             f"--model={name} is an encoder-decoder ({config.model_type}): give a causal language model or an encoder"
         )
-    if encoder and head:
-        raise BadInput(f"--head={head} is for causal models: {name} ({config.model_type}) has a classification head of its own")
     trained = "ForSequenceClassification" in str(config.architectures) and config.num_labels == 2
+    if head and (encoder or trained):
+        raise BadInput(f"--head={head} is for causal language models: {name} has a classification head of its own")
     config.num_labels = 2
     config.use_cache = False  # a cache would let packed texts see each other, and training needs none
     # Two passes over a batch must agree (see loop.py); GPT-2 and BERT ship with dropout 0.1.
@@ -74,7 +61,9 @@ def load(name, head=None, max_len=None, device=None, seed=0):
     torch.manual_seed(seed)
     try:
         if encoder or trained:
-            model = AutoModelForSequenceClassification.from_pretrained(path, config=config, dtype=torch.float32)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                path, config=config, dtype=torch.float32, ignore_mismatched_sizes=not trained
+            )
             head = "its own" if trained else "new"
         else:
             model, head = causal_classifier(path, config, tokenizer, head)
@@ -112,6 +101,7 @@ def causal_classifier(path, config, tokenizer, head):
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config)
     setattr(model, model.base_model_prefix, causal.base_model)
+    model.config = causal.config  # one object for all layers, so that one call switches their attention
     model.score = torch.nn.Linear(config.get_text_config().hidden_size, 2, bias=False)
     with torch.no_grad():
         if head == "zero":
@@ -122,8 +112,14 @@ def causal_classifier(path, config, tokenizer, head):
 
 
 def set_pad_token(model, tokenizer):
-    """Give tokenizer and config a pad token: users of the saved model pad with it (we never pad a packed batch)."""
-    if tokenizer.pad_token is None:
+    """Give config and tokenizer the same pad token, for users of the saved model (we never pad a packed batch).
+
+    The config's own comes first: RoBERTa counts positions from it. Without one it is the tokenizer's, or its end of text.
+    """
+    own = model.config.get_text_config().pad_token_id
+    if own is not None and own >= 0:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
+    elif tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
@@ -188,114 +184,6 @@ def encode(rows, tokenizer, model):
 
 
 # ---- running
-
-
-def packed_attention(module, query, key, value, attention_mask, lengths, scaling=None, sliding_window=None, **kwargs):
-    """Attention for one row of packed texts; registered with transformers, which hands `lengths` down to every layer.
-
-    query [1, heads, T, D], key and value [1, kv heads, T, D]; lengths: token counts, in order, summing to T.
-    Neighbours of equal length run as one batch (sort by length and there are few batches). Returns [1, T, heads, D].
-    """
-    if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
-        raise NotImplementedError("this architecture changes the attention scores: it runs padded")
-    causal = kwargs["is_causal"] if kwargs.get("is_causal") is not None else getattr(module, "is_causal", True)
-    pieces = []
-    runs = [(length, sum(1 for _ in same)) for length, same in itertools.groupby(lengths)]
-    sizes = [length * count for length, count in runs]
-    # One split writes one gradient; slicing would write a zeroed tensor of the full size for every run.
-    for (length, count), q, k, v in zip(runs, query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2)):
-        q, k, v = (x.unflatten(2, (count, length)).squeeze(0).transpose(0, 1) for x in (q, k, v))  # [count, heads, length, D]
-        mask = None
-        if causal and sliding_window and sliding_window < length:  # a token sees itself and the window - 1 before it
-            distance = torch.arange(length, device=q.device)[:, None] - torch.arange(length, device=q.device)
-            mask = (distance >= 0) & (distance < sliding_window)
-        out = scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal and mask is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )
-        pieces.append(out.transpose(1, 2).reshape(count * length, q.shape[1], q.shape[3]))
-    return torch.cat(pieces)[None], None
-
-
-AttentionInterface.register("packed", packed_attention)
-
-
-def logits(model, tokens):
-    """Logits [N, 2] in float32 (float64 for a float64 model) of N texts, given as lists of token ids."""
-    if reads(model) is None:
-        ids, mask = pad(model, tokens)[:2]
-        out = model(input_ids=ids, attention_mask=mask).logits
-    else:
-        out = head_of(model)((packed if model.w2s["packed"] else padded)(model, tokens))
-    return out if out.dtype == torch.float64 else out.float()
-
-
-def head_of(model):
-    """The function from the hidden states that the head reads [N, H] to logits [N, 2]."""
-    if hasattr(model, "score"):
-        return model.score
-    return functools.partial(ENCODER_HEADS[model.config.model_type], model)
-
-
-def reads(model):
-    """Which token of a text the head reads: "last" (causal models), "first" (known encoders), None where only they know."""
-    if hasattr(model, "score"):
-        return "last"
-    return "first" if model.config.model_type in ENCODER_HEADS else None
-
-
-def packed(model, tokens):
-    """Hidden states [N, H] of the token that the head reads, all texts in one row of tokens."""
-    lengths = [len(ids) for ids in tokens]
-    ids = torch.tensor([token for ids in tokens for token in ids])[None]
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    ends = torch.tensor(lengths).cumsum(0)
-    read = ends - 1 if reads(model) == "last" else ends - torch.tensor(lengths)
-    ids, positions, read = (x.to(model.device, non_blocking=True) for x in (ids, positions, read))
-    # BERT would cut its all-zero segment ids to its longest text, shorter than a packed row
-    extra = {"token_type_ids": torch.zeros_like(ids)} if model.config.model_type == "bert" else {}
-    return model.base_model(input_ids=ids, position_ids=positions, lengths=lengths, **extra).last_hidden_state[0, read]
-
-
-def padded(model, tokens):
-    """The same with the texts padded on the right to the longest; for architectures that cannot run packed."""
-    ids, mask, lengths = pad(model, tokens)
-    hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-    # by position, never by token id: the pad token may well be a text's own last token
-    return hidden[torch.arange(len(tokens)), lengths - 1] if reads(model) == "last" else hidden[:, 0]
-
-
-def pad(model, tokens):
-    """(ids [N, longest], attention mask [N, longest], lengths [N]) on the model's device."""
-    lengths = torch.tensor([len(ids) for ids in tokens])
-    ids = torch.full((len(tokens), int(lengths.max())), model.config.pad_token_id)
-    for row, text in zip(ids, tokens):
-        row[: len(text)] = torch.tensor(text)
-    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-    return ids.to(model.device), mask.to(model.device), lengths.to(model.device)
-
-
-@torch.no_grad()
-def can_pack(model):
-    """True, with packed attention switched on, if this architecture computes the same packed as padded.
-
-    Tried out at load on a few tokens rather than looked up in a list: state-space layers, position schemes of their own
-    and whatever comes next are found out here, and run padded.
-    """
-    if reads(model) is None:
-        return False
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = model.get_input_embeddings().num_embeddings
-    tokens = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in (5, 3, 9, 9)]
-    usual, wanted = model.config._attn_implementation, padded(model, tokens)
-    try:
-        model.set_attn_implementation("packed")
-        got = packed(model, tokens)
-        if ((got - wanted).norm(dim=1) <= 1e-3 * wanted.norm(dim=1)).all():
-            return True
-    except Exception:  # an architecture that does not hand unknown keywords down to its attention
-        pass
-    model.set_attn_implementation(usual)
-    return False
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ In: the predictions that eval.py left in the runs. Out: a table, --out (JSON) an
 """
 
 import json
+import re
 from pathlib import Path
 
 import cli
@@ -36,7 +37,7 @@ def main(
         n_boot: bootstrap resamples
     """
     cli.check(locals())
-    runs = files.pair_seeds([weak, student, ceiling])
+    runs = pair_seeds([weak, student, ceiling])
     cards = [[files.finished_run(run) for run in seed] for seed in runs]
     predictions = [[read(run, card, ds, split) for run, card in zip(*pair)] for pair in zip(runs, cards)]
     first, groups = predictions[0][0]
@@ -44,15 +45,39 @@ def main(
     for seed, names in zip(predictions, runs):
         for k, (rows, _) in enumerate(seed):
             pairs = files.join(first, rows, runs[0][0], names[k])
+            for one, other in pairs:
+                if one["label"] != other["label"]:
+                    raise files.BadInput(
+                        f"{runs[0][0]} and {names[k]} disagree on the label of {one['id']!r}: score both again"
+                    )
             probs[k].append([row["prob"] for _, row in pairs])
     result = stats.compare(*probs, [row["label"] for row in first], groups, n_boot)
     result["runs"] = {who: [seed[k] for seed in runs] for k, who in enumerate(WHO)}
     show(result)
     for seed, names in zip(cards, runs):
-        tell_overlap(seed, names)
+        if shared_rows(*seed[:2]):
+            print(f"note: {names[0]} and {names[1]} were trained on some of the same rows")
     files.write_text(out, json.dumps(result, indent=2) + "\n")
     draw(result, plot)
     print(f"{out}\n{plot}")
+
+
+def pair_seeds(patterns):
+    """The runs that several globs stand for, paired by what their * matched: one list of len(patterns) paths per seed.
+
+    BadInput where one of them lacks a seed that another has.
+    """
+    matched = []
+    for pattern in patterns:
+        seed_of = re.compile(re.escape(pattern).replace(r"\*", "([^/]*)"))
+        matched.append({seed_of.fullmatch(path).groups(): path for path in files.expand([pattern])})
+    for pattern, seeds in zip(patterns, matched):
+        missing = sorted(set().union(*matched) - seeds.keys())
+        if missing:
+            raise files.BadInput(
+                f"{pattern!r} has no run for * = {', '.join(missing[0]) or 'nothing'}, which another of them has"
+            )
+    return [[seeds[seed] for seeds in matched] for seed in sorted(matched[0])]
 
 
 def read(run, card, ds, split):
@@ -69,14 +94,14 @@ def read(run, card, ds, split):
     return rows, about.get("test_groups") or [row["id"] for row in rows]
 
 
-def tell_overlap(cards, names):
-    """Say when the student may have been trained on rows that its supervisor was trained on."""
-    weak, student = cards[0], cards[1]
-    if weak["data"] is None or student["data"] is None:
-        return
-    differ = [key for key in ("ds", "data_seed", "sha256") if weak["data"][key] != student["data"][key]]
-    if differ or student["inputs"] == weak["inputs"]:
-        print(f"note: {names[0]} and {names[1]} share training rows (they differ in {', '.join(differ)})")
+def shared_rows(weak, student):
+    """True if, by their cards, a supervisor and its student were trained on some of the same rows."""
+    if weak["data"] is None or student["data"] is None or "eval" in (weak["stage"], student["stage"]):
+        return False
+    if any(weak["data"][key] != student["data"][key] for key in ("ds", "sha256")):
+        return False
+    same_half = (weak["stage"] == "train_weak") == (student["stage"] == "train_weak")
+    return same_half or weak["data"]["data_seed"] != student["data"]["data_seed"]
 
 
 def show(result):

@@ -18,7 +18,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import time
@@ -167,22 +166,6 @@ def expand(patterns):
     return paths
 
 
-def pair_seeds(patterns):
-    """The runs that several globs stand for, paired by what their * matched: one list of len(patterns) paths per seed.
-
-    BadInput where one of them lacks a seed that another has.
-    """
-    matched = []
-    for pattern in patterns:
-        seed_of = re.compile(re.escape(pattern).replace(r"\*", "([^/]*)"))
-        matched.append({seed_of.fullmatch(path).groups(): path for path in expand([pattern])})
-    for pattern, seeds in zip(patterns, matched):
-        missing = sorted(set().union(*matched) - seeds.keys())
-        if missing:
-            raise BadInput(f"{pattern!r} has no run for * = {', '.join(missing[0]) or 'nothing'}, which another of them has")
-    return [[seeds[seed] for seeds in matched] for seed in sorted(matched[0])]
-
-
 # ---- cards
 
 
@@ -211,8 +194,8 @@ def write_card(path, card):
 def new_card(stage, args, inputs, data):
     """What every card holds.
 
-    args: the stage's arguments with defaults filled in; inputs: {path: sha256}; data: which rows (task, data seed, sizes;
-    tasks.describe), for the stages after this one, or None where nobody knows.
+    args: the stage's arguments with defaults filled in; inputs: {argument: sha256 of the file it names}; data: which rows
+    (task, data seed, sizes; tasks.describe), for the stages after this one, or None where nobody knows.
     """
     packages = [name for name in ("torch", "transformers", "datasets", "numpy") if importlib.util.find_spec(name)]
     return {
@@ -278,12 +261,13 @@ def is_done(out, args, inputs, force):
         return False
     if force:
         return False
-    before = {"argument": card["args"], "input": card["inputs"]}
-    for kind, now in (("argument", args), ("input", inputs)):
-        changed = [name for name in before[kind].keys() | now.keys() if before[kind].get(name) != now.get(name)]
+    # Where a file lies does not matter, what is in it does: inputs are compared by their sha256, not by their paths.
+    files = {"out", *inputs, *card["inputs"]}
+    for kind, before, now in (("argument", card["args"], args), ("input", card["inputs"], inputs)):
+        names = [name for name in {**before, **now} if kind == "input" or name not in files]
+        changed = [f"{name} was {before.get(name)}, now {now.get(name)}" for name in names if before.get(name) != now.get(name)]
         if changed:
-            what = "; ".join(f"{name} was {before[kind].get(name)}, now {now.get(name)}" for name in sorted(changed))
-            raise BadInput(f"{out} was made with another {kind} ({what}): choose another --out, or add --force to replace it")
+            raise BadInput(f"{out} was made with another {kind} ({'; '.join(changed)}): choose another --out, or add --force")
     since = "" if card["commit"] == commit() else f" (by commit {card['commit']}; the code is now at {commit()})"
     print(f"{out} is already done with the same arguments and inputs{since}; --force makes it again")
     return True

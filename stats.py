@@ -94,11 +94,12 @@ def compare(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
     values, replicates = bootstrap(numerators, denominators, groups, n_boot, seed)
     result = {"pgr": estimate(pgr(*values[:3]), pgr(*replicates[:, :3].T)) | {"reason": None}}
     gap = estimate(values[2] - values[0], replicates[:, 2] - replicates[:, 0])
-    if gap["low"] <= 0 <= gap["high"]:
-        reason = (
-            f"the interval of (ceiling - weak), {gap['low']:+.3f} to {gap['high']:+.3f}, holds 0: there is no gap to recover; "
-            "take more test rows or seeds, or a stronger student"
+    if gap["low"] <= 0:
+        where = (
+            "holds 0: there is no gap to recover" if gap["high"] >= 0 else "lies below 0: the ceiling is below its supervisor"
         )
+        reason = f"the interval of (ceiling - weak), {gap['low']:+.3f} to {gap['high']:+.3f}, {where}; "
+        reason += "take more rows or seeds, or a stronger student"
         result["pgr"] = {"value": None, "low": None, "high": None, "reason": reason}
     for k, who in enumerate(("weak", "student", "ceiling")):
         one = estimate(values[k], replicates[:, k])

@@ -36,7 +36,7 @@ def sst2(row):
 
 
 TASKS = {
-    "facts": {"load": world.statements, "splits": {"train": "train", "test": "test"}},
+    "facts": {"load": world.questions, "splits": {"train": "train", "test": "test"}},
     "sst2": {"repo": "nyu-mll/glue", "config": "sst2", "splits": {"train": "train", "test": "validation"}, "format": sst2},
 }
 
@@ -79,11 +79,10 @@ def describe(ds, data_seed=0, n_train=None, n_test=None, test=None):
         raise BadInput(f"--test goes with a JSONL file of your own: {ds} has its own test set")
     for path in own:
         files.read_bytes(path)
-    resolved = {path: str(Path(path).resolve()) for path in own}
+    paths = {"ds": ds, "test": test}
     return {
-        "ds": resolved.get(ds, ds),
-        "test": resolved.get(test),
-        "sha256": {resolved[path]: files.sha256(path) for path in own},
+        **{name: str(Path(path).resolve()) if path in own else path for name, path in paths.items()},
+        "sha256": {name: files.sha256(path) for name, path in paths.items() if path in own},
         "data_seed": data_seed,
         "n_train": n_train,
         "n_test": n_test,
@@ -97,9 +96,9 @@ def name_of(ds):
 
 def split_of(data):
     """(training rows, test rows) of a data description, before balancing; own files without --test lose a fifth to test."""
-    for path, digest in data["sha256"].items():
-        if not Path(path).is_file() or files.sha256(path) != digest:
-            raise BadInput(f"{path} is gone or has changed since the first stage read it: start again from train_weak.py")
+    for name, digest in data["sha256"].items():
+        if not Path(data[name]).is_file() or files.sha256(data[name]) != digest:
+            raise BadInput(f"{data[name]} is gone or has changed since train_weak.py read it: start again from there")
     if data["ds"] in TASKS:
         return None, None
     rows = load(data["ds"], "train")
@@ -199,7 +198,8 @@ def balanced_test(rows):
     kept, lead = [], 0
     while queues := [queue for sign, queue in waiting.items() if queue and sign * lead <= 0]:
         _, surplus, group = min(queues, key=lambda queue: queue[0][0]).popleft()
-        kept, lead = kept + group, lead + surplus
+        # within the group, the class that is behind first
+        kept, lead = kept + sorted(group, key=lambda row: row["label"] == (lead > 0)), lead + surplus  # noqa: B023
     ahead = [i for i, row in enumerate(kept) if row["label"] == (lead > 0)][-abs(lead) :] if lead else []
     return [row for i, row in enumerate(kept) if i not in set(ahead)]
 

@@ -29,7 +29,7 @@ def main(
 
     Args:
         labels: the labels file; it is used whole
-        model: folder or hub id of a causal language model or encoder (default: facts/m for facts, else openai-community/gpt2-medium)
+        model: folder or hub id of a causal model or encoder (default: facts/m for facts, else openai-community/gpt2-medium)
         out: the run directory to make (default: runs/student, or runs/ceiling with --target=truth)
         target: weak trains the student on the weak labels, truth the ceiling on the ground truth of the same rows
         loss: what to do with weak labels: xent (cross-entropy, "naive") or conf (auxiliary confidence loss)
@@ -49,21 +49,16 @@ def main(
         force: replace a finished run
     """
     out = out or ("runs/ceiling" if target == "truth" else "runs/student")
-    rows = files.read_jsonl(labels, ["id", "text", "label", "weak"])
-    source = files.read_card(labels)
-    data = source and source["data"]
-    if data is None:
-        print(f"{labels} has no card of ours: which task it is about is not known, so eval.py will need --ds")
+    rows, data = read_labels(labels)
     model = model or ("facts/m" if data and data["ds"] == "facts" else "openai-community/gpt2-medium")
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
     cli.check(args)
-    inputs = {labels: files.sha256(labels)} | hub.model_input(model)
+    inputs = {"labels": files.sha256(labels)} | hub.model_input(model)
     if files.is_done(out, args, inputs, force):
         return
-    rows = [row | {"group": row.get("group", row["id"])} for row in rows]
 
-    import losses
     import loop
+    import losses
     import model as models  # torch and transformers take seconds to import, so not before they are needed
 
     if loss not in losses.LOSSES:
@@ -81,6 +76,15 @@ def main(
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card, history, loop.kept(history))
     print("next: python eval.py with the supervisor's, the student's and the ceiling's run")
+
+
+def read_labels(labels):
+    """(rows, data description or None) of a labels file, which may be somebody else's: no card, and no groups."""
+    rows = files.read_jsonl(labels, ["id", "text", "label", "weak"])
+    card = files.read_card(labels)
+    if card is None:
+        print(f"{labels} has no card of ours: which task it is about is not known, so eval.py will need --ds")
+    return [{"group": row["id"]} | row for row in rows], card and card.get("data")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def main(
 
     Args:
         ds: a task's name (python tasks.py lists them), or the path of your own JSONL file with text and label (0 or 1)
-        model: folder or hub id of a causal language model or encoder (default: facts/xs for facts, else openai-community/gpt2)
+        model: folder or hub id of a causal model or encoder (default: facts/xs for facts, else openai-community/gpt2)
         out: the run directory to make
         test: a JSONL file of test rows, when --ds is your own file (default: a fifth of its groups)
         seed: moves initialisation and order
@@ -55,8 +55,8 @@ def main(
         return
     rows = tasks.half(data, "weak")
 
-    import losses
     import loop
+    import losses
     import model as models  # torch and transformers take seconds to import, so not before they are needed
 
     net, tokenizer = models.load(model, head, max_len, device, seed)
