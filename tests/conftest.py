@@ -1,0 +1,68 @@
+"""Tiny models with random weights, saved in Hugging Face layout, for tests that need no download."""
+
+import os
+
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for the hub; those about the hub say so themselves
+
+import pytest
+
+VOCABULARY = ["!", "<s>", "<unk>", "</s>", "0", "1", *(chr(c) for c in range(ord("a"), ord("z") + 1)), *"23456789.,?"]
+SIZE = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+ARCHITECTURES = {
+    "gpt2": {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512},
+    "llama": SIZE | {"num_key_value_heads": 2},
+    "qwen2": SIZE | {"num_key_value_heads": 2},
+    "qwen3": SIZE | {"num_key_value_heads": 2, "head_dim": 8},
+    "gpt_neox": SIZE,
+    "gemma3_text": SIZE
+    | {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
+    "mistral": SIZE | {"num_key_value_heads": 2, "sliding_window": 16},
+    "opt": {"vocab_size": 64, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2}
+    | {"num_attention_heads": 4},
+    "bert": SIZE,
+    "distilbert": {"vocab_size": 64, "dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4},
+}
+PADDED = {
+    "roberta": SIZE | {"max_position_embeddings": 514},
+    "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "gemma2": SIZE | {"num_key_value_heads": 2, "head_dim": 8},
+}
+ENCODERS = ("bert", "distilbert", "roberta")
+
+
+def make_model(folder, architecture):
+    """A model of this architecture with random weights and a letter tokenizer, whose id 0 is "!" as in GPT-2's."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    ids = {"bos_token_id": 1, "eos_token_id": 3, "pad_token_id": 2}
+    config = AutoConfig.for_model(architecture, **(ARCHITECTURES | PADDED)[architecture], **ids)
+    model = (AutoModelForMaskedLM if architecture in ENCODERS else AutoModelForCausalLM).from_config(config)
+    with torch.no_grad():  # initial weights are so small that a leak between texts would hardly show
+        for name, p in model.named_parameters():
+            if p.dim() > 1:
+                p.normal_(std=0.5 if "embed" in name or name.endswith(("wte.weight", "wpe.weight")) else 0.25)
+    model.save_pretrained(folder)
+    letters = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    if architecture in ENCODERS:
+        letters.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 3)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="<unk>", eos_token="</s>", model_max_length=400)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """tiny("gpt2") is the folder of a tiny GPT-2 with random weights."""
+    made = {}
+
+    def get(architecture):
+        if architecture not in made:
+            made[architecture] = make_model(tmp_path_factory.mktemp(architecture), architecture)
+        return made[architecture]
+
+    return get

@@ -1,0 +1,93 @@
+"""fire's traps are shut: whatever is wrong with the command line is told before main() runs."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+import cli
+from rows import HERE, BadInput
+
+
+def main(labels: str = "in.jsonl", *, ds: str = "facts", n_train: int = None, lr: float = None, force: bool = False):
+    """Do something."""
+
+
+def many(*runs: str, out: str = "x"):
+    """Do something with several."""
+
+
+def call(*words, function=main):
+    return cli.parse(function, list(words))
+
+
+def test_good_words_arrive_with_their_types():
+    args, options = call("x.jsonl", "--ds=123", "--n-train", "5", "--lr=1e-4", "--force")
+    assert args == ("x.jsonl",) and options == {"ds": "123", "n_train": 5, "lr": 1e-4, "force": True}
+    assert call("--ds=a,b", "--noforce")[1] == {"ds": "a,b", "force": False}
+    assert call("1", "b", "--out=True1", function=many) == (("1", "b"), {"out": "True1"})
+    assert call("--ds=[1, 2]")[1] == {"ds": "[1, 2]"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--n_trian=3"], "no option --n_trian (did you mean --n_train?)"),
+        (["--n_train=many"], "--n_train=many is not a whole number"),
+        (["--n_train=1.5"], "not a whole number"),
+        (["--lr=fast"], "--lr=fast is not a number"),
+        (["--lr=nan"], "not a number"),
+        (["--force=false"], "--force takes no value"),
+        (["--force", "x.jsonl"], "--force takes no value"),
+        (["a.jsonl", "b.jsonl"], "too many words on the command line ('b.jsonl')"),
+        (["a.jsonl", "--labels=b.jsonl"], "too many words"),
+        (["--n_train=3", "--n_train=4"], "--n_train is given twice"),
+        (["--n-train=3", "--n_train=3"], "--n_train is given twice"),
+        (["--force", "--noforce"], "--force is given twice"),
+        (["--n_train"], "--n_train needs a value"),
+        (["--ds"], "--ds needs a value"),
+        (["--ds", "--force"], "--ds needs a value"),
+        (["--ds="], "--ds needs a value"),
+        (["--nods"], "--ds needs a value"),
+        (["-n", "3"], "'-n' is not understood"),
+        (["--", "--trace"], "'--' is not understood"),
+        ([""], "an argument is empty"),
+    ],
+)
+def test_a_wrong_word_is_told_in_one_line(words, told):
+    with pytest.raises(BadInput) as error:
+        call(*words)
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("n_train", 0), ("batch_size", -1), ("lr", 0.0), ("seed", -1), ("n_val", -1), ("alpha", 1.1), ("alpha", -0.1)]
+    + [("head", "none"), ("target", "wek"), ("vote", "sfot"), ("conf_prior", "third"), ("dtype", "fp16")],
+)
+def test_a_value_out_of_range_is_told(option, value):
+    with pytest.raises(BadInput, match=f"--{option}"):
+        cli.check({option: value})
+
+
+@pytest.mark.parametrize(
+    "script", ["train_weak", "label", "train_strong", "eval", "pgr", "tasks", "demo", "facts/pretrain_facts"]
+)
+def test_help_reads_well_and_answers_at_once_without_torch_or_a_gpu(script):
+    """openai/weak-to-strong's bug I: CUDA at import, --help needs a GPU."""
+    start = time.monotonic()
+    code = "import sys, runpy; sys.argv = [sys.argv[1], '--help']\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    code += "finally: assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
+    shown = subprocess.run([sys.executable, "-c", code, str(HERE / f"{script}.py")], capture_output=True, text=True, cwd=HERE)
+    assert shown.returncode == 0, shown.stderr
+    assert "FLAGS" in shown.stdout and "--" in shown.stdout and "Traceback" not in shown.stderr
+    assert time.monotonic() - start < 5  # under 0.3 s; the bound is for busy machines, an import of torch alone breaks it
+
+
+def test_the_users_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path):
+    done = subprocess.run([sys.executable, HERE / "train_weak.py", "--ds=fcats"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr == (
+        "error: unknown task --ds=fcats (did you mean facts?); or give the path of a .jsonl file\n"
+    )
+    assert not list(tmp_path.iterdir())

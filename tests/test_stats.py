@@ -1,0 +1,124 @@
+"""The statistics against hand-worked numbers, theory and an independent implementation."""
+
+import numpy as np
+import pytest
+
+import stats
+
+
+def answers(rng, shape, accuracy, label):
+    """Probabilities that are right with the given accuracy."""
+    right = rng.random(shape) < accuracy
+    return np.where(right == (label == 1), 0.9, 0.1)
+
+
+def test_accuracy_by_hand():
+    result = stats.accuracy([0.9, 0.2, 0.5, 0.51], [1, 0, 1, 1], list("abcd"))  # 1/2 says 0
+    assert result["acc"] == 0.75 and 0 <= result["low"] < 0.75 < result["high"] <= 1
+
+
+def test_the_interval_of_an_accuracy_is_the_binomial_one_for_single_rows():
+    label = np.arange(1000) % 2
+    prob = np.where(np.arange(1000) < 800, label, 1 - label)
+    result = stats.accuracy(prob, label, range(1000))
+    half = 1.96 * np.sqrt(0.8 * 0.2 / 1000)
+    assert (result["low"], result["high"]) == pytest.approx((0.8 - half, 0.8 + half), abs=0.003)
+
+
+def test_rows_of_a_group_count_as_one_draw():
+    label = np.ones(1000)
+    prob = np.repeat(np.arange(100) < 80, 10)  # ten rows of a group are all right or all wrong
+    wide = stats.accuracy(prob, label, np.repeat(np.arange(100), 10))
+    narrow = stats.accuracy(prob, label, range(1000))
+    assert (wide["high"] - wide["low"]) / (narrow["high"] - narrow["low"]) == pytest.approx(np.sqrt(10), rel=0.1)
+
+
+def test_pgr_by_hand():
+    label = np.ones(100)
+    weak, student, ceiling = (np.where(np.arange(100) < right, 0.9, 0.1)[None] for right in (60, 75, 90))
+    result = stats.compare(weak, student, ceiling, label, range(100))
+    assert result["pgr"]["value"] == pytest.approx(0.5) and result["pgr"]["reason"] is None
+    assert [result[who]["acc"] for who in ("weak", "student", "ceiling")] == pytest.approx([0.6, 0.75, 0.9])
+    assert (result["n"], result["groups"], result["seeds"]) == (100, 100, 1)
+    # agreement: the student says the same on 60 of the weak model's 60 right answers, and on 25 of its 40 wrong ones
+    values = {where: one["value"] for where, one in result["agreement"].items()}
+    assert values == pytest.approx({"all": 0.85, "weak_right": 1.0, "weak_wrong": 25 / 40})
+
+
+def test_pgr_is_the_ratio_of_seed_means_not_the_mean_of_ratios():
+    label = np.ones(10)
+    weak, student, ceiling = (
+        np.stack([np.arange(10) < right for right in rights]).astype(float) for rights in ((2, 4), (4, 8), (10, 9))
+    )
+    assert stats.compare(weak, student, ceiling, label, range(10))["pgr"]["value"] == pytest.approx(3 / 6.5)
+
+
+def test_the_bootstrap_equals_a_plain_loop_over_rows_and_seeds():
+    """An independent implementation: draw seeds and groups with replacement, concatenate their rows, take plain means."""
+    rng = np.random.default_rng(1)
+    groups = np.sort(rng.integers(40, size=200))
+    label = rng.integers(2, size=200)
+    three = [answers(rng, (3, 200), accuracy, label) for accuracy in (0.6, 0.7, 0.85)]
+    ours = stats.compare(*three, label, groups.tolist(), n_boot=4000)["pgr"]
+    members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
+    correct = [(prob > 0.5) == (label == 1) for prob in three]
+    plain = []
+    for _ in range(4000):
+        chosen = np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
+        seeds = rng.integers(3, size=3)
+        weak, student, ceiling = (np.mean([c[s, chosen].mean() for s in seeds]) for c in correct)
+        plain.append((student - weak) / (ceiling - weak))
+    assert (ours["low"], ours["high"]) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.04)
+
+
+def test_the_interval_holds_the_true_pgr_about_95_times_in_100():
+    rng, hits, tries = np.random.default_rng(0), 0, 200
+    label = np.ones(600)
+    for _ in range(tries):
+        hard = rng.random(600)  # the same questions are hard for all three: that is why pairing pays
+        weak, student, ceiling = ((hard < accuracy).astype(float)[None] for accuracy in (0.6, 0.7, 0.8))
+        pgr = stats.compare(weak, student, ceiling, label, range(600), n_boot=500)["pgr"]
+        hits += pgr["low"] <= 0.5 <= pgr["high"]
+    assert 0.89 <= hits / tries <= 0.99
+
+
+def test_pairing_makes_the_interval_narrower_than_its_parts():
+    rng = np.random.default_rng(0)
+    label, hard = np.ones(800), rng.random(800)
+    weak, student, ceiling = ((hard < accuracy).astype(float)[None] for accuracy in (0.6, 0.75, 0.9))
+    pgr = stats.compare(weak, student, ceiling, label, range(800))["pgr"]
+    unpaired = np.sqrt(sum(a * (1 - a) / 800 for a in (0.6, 0.75))) / 0.3
+    assert (pgr["high"] - pgr["low"]) / 3.92 < 0.8 * unpaired
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    label = np.ones(2000)
+    same = np.repeat((np.arange(2000) < 1400).astype(float)[None], 3, 0)
+    apart = np.stack([np.arange(2000) < right for right in (1100, 1400, 1700)]).astype(float)
+    weak, ceiling = (np.repeat((np.arange(2000) < right).astype(float)[None], 3, 0) for right in (1000, 1800))
+    narrow, wide = (stats.compare(weak, s, ceiling, label, range(2000))["pgr"] for s in (same, apart))
+    assert wide["value"] == pytest.approx(narrow["value"]) and wide["high"] - wide["low"] > 3 * (narrow["high"] - narrow["low"])
+
+
+@pytest.mark.parametrize(("weak", "ceiling", "reason"), [(50, 51, "holds 0"), (60, 60, "holds 0"), (80, 40, "below")])
+def test_without_a_gap_the_pgr_is_undefined_and_says_why(weak, ceiling, reason):
+    """Others print a PGR of 1.0 from a 3-point gap on one seed."""
+    label = np.ones(100)
+    rng = np.random.default_rng(0)
+    weak, student, ceiling = (rng.permutation(np.arange(100) < n)[None].astype(float) for n in (weak, 55, ceiling))
+    result = stats.compare(weak, student, ceiling, label, range(100))
+    assert result["pgr"]["value"] is None and result["pgr"]["low"] is None and reason in result["pgr"]["reason"]
+
+
+def test_agreement_where_the_supervisor_is_wrong_is_none_if_it_never_is():
+    one = np.ones((1, 20))
+    assert stats.compare(one, one, one, np.ones(20), range(20))["agreement"]["weak_wrong"] == {
+        "value": None, "low": None, "high": None,
+    }  # fmt: skip
+
+
+def test_the_same_call_gives_the_same_interval():
+    rng = np.random.default_rng(0)
+    label = rng.integers(2, size=100)
+    three = [answers(rng, (2, 100), accuracy, label) for accuracy in (0.6, 0.7, 0.9)]
+    assert stats.compare(*three, label, range(100)) == stats.compare(*three, label, range(100))

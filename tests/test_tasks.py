@@ -1,0 +1,216 @@
+"""The protocol: one test set for everybody, exactly balanced; halves by group; a smaller request is a prefix of a larger."""
+
+import collections
+import hashlib
+import json
+import random
+
+import pytest
+
+import hub
+import tasks
+from facts import world
+from rows import BadInput
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def own(tmp_path, n=400, per_group=4, seed=0, positive=0.5, name="own"):
+    rng = random.Random(seed)
+    return write(
+        tmp_path / f"{name}.jsonl",
+        [
+            {"id": f"r{i}", "group": f"g{i // per_group}", "text": f"text {i}", "label": int(rng.random() < positive)}
+            for i in range(n)
+        ],
+    )
+
+
+def every_half_and_test(ds, **options):
+    data = tasks.describe(ds, **options)
+    return tasks.half(data, "weak"), tasks.half(data, "strong"), tasks.test_rows(data)
+
+
+def names(rows, field="id"):
+    return [row[field] for row in rows]
+
+
+def test_facts_are_the_same_everywhere():
+    """A pinned digest of the world: ids, texts and labels must never change, or published numbers could not be compared."""
+    rows = [tasks.load("facts", split) for split in ("train", "test")]
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    assert (len(rows[0]), len(rows[1]), digest[:16]) == (world.N_TRAIN * 4, world.N_TEST * 4, DIGEST)
+
+
+DIGEST = "e67a6221e0788982"
+
+
+def test_the_answer_is_yes_just_when_the_label_says_so():
+    truth = {person["name"]: person for person in world.people()}
+    for row in tasks.load("facts", "test"):
+        _, relation, _, *name, _, value, _ = row["text"].split()
+        assert row["label"] == (truth[" ".join(name)][relation] == value)
+    assert set(" ".join(names(tasks.load("facts", "test"), "text")).split()) <= set(world.VOCABULARY)
+
+
+def test_school_train_and_test_people_are_different_people():
+    people = world.people()
+    assert len({person["name"] for person in people}) == len(people)
+    assert collections.Counter(person["kind"] for person in people) == {
+        "school": world.N_SCHOOL, "train": world.N_TRAIN, "test": world.N_TEST,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("data_seed", [0, 1])
+def test_halves_and_test_share_no_group_and_no_text(tmp_path, data_seed):
+    for ds in ("facts", own(tmp_path)):
+        parts = every_half_and_test(ds, data_seed=data_seed)
+        for field in ("id", "group", "text"):
+            weak, strong, test = (set(names(part, field)) for part in parts)
+            assert not weak & strong and not weak & test and not strong & test
+        assert abs(len(parts[0]) - len(parts[1])) <= 4
+
+
+def test_own_rows_are_cut_40_40_20(tmp_path):
+    weak, strong, test = every_half_and_test(own(tmp_path, 1000, per_group=1))
+    assert len(weak) + len(strong) == 800 and abs(len(weak) - 400) <= 1 and 170 <= len(test) <= 200
+
+
+def test_the_data_seed_moves_the_halves_and_nothing_moves_the_test_set(tmp_path):
+    for ds in ("facts", own(tmp_path)):
+        first, second = (every_half_and_test(ds, data_seed=seed, n_train=n) for seed, n in ((0, None), (1, 50)))
+        assert names(first[2]) == names(second[2])
+        assert set(names(first[0])) != set(names(second[0]))
+        again = every_half_and_test(ds, data_seed=0)
+        assert [names(part) for part in first] == [names(part) for part in again]
+
+
+def test_a_smaller_request_is_a_prefix_of_a_larger(tmp_path):
+    """openai/weak-to-strong's bug F takes the first n rows of the file before shuffling."""
+    for ds in ("facts", own(tmp_path)):
+        small, large = (every_half_and_test(ds, n_train=n, n_test=n) for n in (20, 40))
+        for a, b in zip(small, large):
+            assert (len(a), len(b)) == (20, 40) and names(a) == names(b)[:20]
+        in_file_order = names(tasks.load(ds, "train"))[:20]
+        assert set(names(small[0])) != set(in_file_order)
+
+
+def test_the_test_set_is_balanced_and_so_is_every_prefix(tmp_path):
+    lopsided = own(tmp_path, 3000, per_group=3, positive=0.7)
+    for ds in ("facts", lopsided):
+        rows = tasks.test_rows(tasks.describe(ds))
+        lead, largest = 0, max(collections.Counter(names(rows, "group")).values())
+        for row in rows:
+            lead += 1 if row["label"] else -1
+            assert abs(lead) <= largest
+        assert lead == 0 and len(rows) > 100
+
+
+def test_a_class_over_55_percent_is_cut_to_balance_and_one_below_is_left():
+    def rows(ones, zeros):
+        return [{"id": str(i), "label": int(i < ones)} for i in range(ones + zeros)]
+
+    assert collections.Counter(names(tasks.balanced(rows(56, 44)), "label")) == {1: 44, 0: 44}
+    assert collections.Counter(names(tasks.balanced(rows(30, 70)), "label")) == {1: 30, 0: 30}
+    assert tasks.balanced(rows(55, 45)) == rows(55, 45)
+    assert names(tasks.balanced(rows(60, 40))) != names(rows(40, 40))  # drawn, not the first ones
+
+
+def test_training_rows_that_share_a_group_or_a_text_with_test_are_left_out(tmp_path):
+    train = [{"id": f"r{i}", "group": f"g{i}", "text": f"text {i}", "label": i % 2} for i in range(100)]
+    test = [{"id": f"t{i}", "group": f"g{i}", "text": f"other {i}", "label": i % 2} for i in range(10)]
+    test += [{"id": f"u{i}", "text": f"text {i}", "label": i % 2} for i in range(10, 20)]
+    ds, held = write(tmp_path / "train.jsonl", train), write(tmp_path / "test.jsonl", test)
+    weak, strong, rows = every_half_and_test(ds, test=held)
+    assert len(rows) == 20 and {row["id"] for row in weak + strong} == {f"r{i}" for i in range(20, 100)}
+
+
+def test_own_rows_without_ids_get_their_line_numbers(tmp_path):
+    file = write(tmp_path / "mine.jsonl", [{"text": f"t{i}", "label": i % 2} for i in range(10)])
+    rows = tasks.own_rows(file)
+    assert names(rows)[:2] == ["mine/1", "mine/2"] and names(rows, "group") == names(rows)
+
+
+def test_sst2_comes_from_the_mirror_formatted_and_balanced(tmp_path, monkeypatch):
+    import pyarrow
+    import pyarrow.parquet
+
+    folder = tmp_path / "nyu-mll/glue/sst2"
+    folder.mkdir(parents=True)
+    for split, n in (("train", 200), ("validation", 60)):
+        rows = [{"sentence": f"{split} words {i} ", "label": int(i % 5 > 1), "idx": i} for i in range(n)]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / f"{split}.parquet")
+    monkeypatch.setenv("W2S_MIRROR", str(tmp_path))
+    weak, strong, test = every_half_and_test("sst2")
+    assert tasks.sst2({"sentence": "a charming film . ", "label": 1}) == {
+        "text": "a charming film .\nIs this review positive?", "label": 1,
+    }  # fmt: skip
+    assert len(weak) == len(strong) == 80 and collections.Counter(names(weak + strong, "label")) == {0: 80, 1: 80}
+    assert len(test) == 48 and test[0]["id"].startswith("sst2/validation/")
+    (folder / "train.parquet").unlink()
+    assert tasks.test_rows(tasks.describe("sst2")) == test  # the test split alone is read
+    with pytest.raises(BadInput, match="holds no train rows of nyu-mll/glue"):
+        tasks.half(tasks.describe("sst2"), "weak")
+
+
+def test_a_hub_out_of_reach_is_told_at_once_naming_the_mirror(monkeypatch):
+    monkeypatch.delenv("W2S_MIRROR", raising=False)
+    monkeypatch.setattr(hub, "cached", lambda *_: False)
+    for ask in (lambda: tasks.half(tasks.describe("sst2"), "weak"), lambda: hub.find_model("openai-community/gpt2")):
+        with pytest.raises(BadInput, match="the hub is out of reach .*W2S_MIRROR=DIR") as error:
+            ask()
+        assert "\n" not in str(error.value)
+
+
+def test_a_gated_or_missing_model_is_told(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    for raised, told in ((errors.GatedRepoError, "is gated: .*HF_TOKEN"), (errors.RepositoryNotFoundError, "has no model")):
+
+        def refuse(*_, raised=raised, **__):
+            raise raised.__new__(raised)  # their __init__ wants a whole HTTP response
+
+        monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", refuse)
+        with pytest.raises(BadInput, match=told):
+            hub.find_model("meta-llama/Llama-3.1-8B")
+
+
+def test_unknown_tasks_splits_and_changed_files_are_told(tmp_path):
+    with pytest.raises(BadInput, match="unknown task --ds=sst3 .did you mean sst2"):
+        tasks.describe("sst3")
+    with pytest.raises(BadInput, match="no.jsonl does not exist"):
+        tasks.describe("no.jsonl")
+    with pytest.raises(BadInput, match="has no split 'test_hard'"):
+        tasks.test_rows(tasks.describe("facts"), "test_hard")
+    with pytest.raises(BadInput, match="--test goes with a JSONL file of your own"):
+        tasks.describe("facts", test=own(tmp_path))
+    data = tasks.describe(own(tmp_path))
+    own(tmp_path, seed=1)
+    with pytest.raises(BadInput, match="is gone or has changed"):
+        tasks.half(data, "weak")
+    with pytest.raises(BadInput, match="no balanced test set"):
+        tasks.test_rows(tasks.describe(own(tmp_path, positive=1.0)))
+
+
+def test_held_out_rows_are_a_tenth_of_the_groups_and_at_least_100_rows(tmp_path):
+    def cut(n, n_val=None, per_group=4):
+        rows = [{"id": str(i), "group": str(i // per_group)} for i in range(n)]
+        train, held_out = tasks.hold_out(rows, n_val, batch_size=1)
+        assert sorted(names(train + held_out), key=int) == names(rows)
+        assert not set(names(train, "group")) & set(names(held_out, "group"))
+        return len(held_out)
+
+    assert (cut(4000), cut(400), cut(200), cut(80), cut(400, 0), cut(400, 10)) == (400, 100, 100, 8, 0, 12)
+    with pytest.raises(BadInput, match="are fewer than one batch: .*--batch_size than 32"):
+        tasks.hold_out([{"id": str(i), "group": str(i)} for i in range(34)], None, 32)
+
+
+def test_rows_are_printed_as_jsonl(capsys):
+    tasks.main("facts", n=3)
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == tasks.test_rows(tasks.describe("facts"))[:3]
+    tasks.main()
+    assert "nyu-mll/glue" in capsys.readouterr().out
