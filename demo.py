@@ -7,6 +7,7 @@ importing torch and transformers sixteen times would take longer than everything
 """
 
 import multiprocessing
+import shlex
 
 import cli
 import eval
@@ -20,7 +21,7 @@ OUT = "runs/demo"
 
 def step(stage, *words):
     """Run one command of the experiment, just as its script would."""
-    print(f"$ python {stage.__name__}.py", *words, flush=True)
+    print(f"$ python {stage.__name__}.py", shlex.join(words), flush=True)
     args, options = cli.parse(stage.main, list(words))
     stage.main(*args, **options)
 
