@@ -28,6 +28,8 @@ from rows import BadInput
 logging.disable_progress_bar()
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable")
 
+THREADS = torch.get_num_threads()
+
 # ---- loading
 
 
@@ -77,8 +79,8 @@ def load(name, head=None, max_len=None, device=None, seed=0):
     tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
     model.w2s = {"max_len": max_len, "head": head, "packed": False}
     model.to(pick_device(device)).eval()
-    if model.device.type == "cpu" and model.num_parameters() < 1_000_000:
-        torch.set_num_threads(1)  # threads cost such a model more than they give
+    # threads cost a tiny model more than they give; the next model of this process may be larger again
+    torch.set_num_threads(1 if model.num_parameters() < 1_000_000 else THREADS)
     model.w2s["packed"] = can_pack(model)
     return model, tokenizer
 

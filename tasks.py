@@ -30,9 +30,8 @@ MAX_TRAIN = 10_000  # rows in each half unless --n_train says otherwise
 
 
 def sst2(row):
-    """{"sentence": "a charming film . ", "label": 1}: movie reviews (Socher et al. 2013), is it a positive one?"""
-    text = f"{row['sentence'].strip()}\nIs this review positive?"
-    return {"text": text, "label": row["label"]}
+    """{"sentence": "a charming film . ", "label": 1}: movie reviews (Socher et al. 2013), 1 = positive."""
+    return {"text": f"{row['sentence'].strip()}\nIs this review positive?", "label": row["label"]}
 
 
 TASKS = {

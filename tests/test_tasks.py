@@ -165,6 +165,13 @@ def test_a_hub_out_of_reach_is_told_at_once_naming_the_mirror(monkeypatch):
         assert "\n" not in str(error.value)
 
 
+def test_a_hub_out_of_reach_is_no_trouble_for_what_is_in_its_cache(monkeypatch, capsys):
+    monkeypatch.setattr(hub, "cached", lambda *_: True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub.find_model("openai-community/gpt2") == "openai-community/gpt2"
+    assert "using the cached copy" in capsys.readouterr().err
+
+
 def test_a_gated_or_missing_model_is_told(monkeypatch):
     import huggingface_hub
     from huggingface_hub import errors
