@@ -18,6 +18,7 @@ import collections
 import hashlib
 import json
 import math
+import sys
 from pathlib import Path
 
 import cli
@@ -50,16 +51,22 @@ def load(ds, split):
     if "load" in task:
         return task["load"](split)
     source = task["splits"][split]
-    ids = (f"{ds}/{source}/{i}" for i in range(10**9))
-    return [{"id": i, "group": i} | task["format"](row) for i, row in zip(ids, hub.table(task["repo"], source, task["config"]))]
+    rows = []
+    for number, row in enumerate(hub.table(task["repo"], source, task["config"])):
+        name = f"{ds}/{source}/{number}"
+        rows.append({"id": name, "group": name} | task["format"](row))
+    return rows
 
 
 def own_rows(path):
-    """The rows of a JSONL file with text and label; ids and groups, where the file has none, are made from line numbers."""
+    """The rows of a JSONL file with text and label; where it has no id, the line number makes one; no group, a row is one.
+
+    Such a group has the file's name in it: row 7 of a training file and row 7 of a test file have nothing in common.
+    """
     rows = files.read_jsonl(path, ["text", "label"])
     for number, row in enumerate(rows, 1):
+        row.setdefault("group", f"{name_of(path)}/{row.get('id', number)}")
         row.setdefault("id", f"{name_of(path)}/{number}")
-        row.setdefault("group", row["id"])
     if len({row["id"] for row in rows}) < len(rows):
         raise BadInput(f"{path} gives some rows an id that looks like another row's line number: give every row its own id")
     return [{field: row[field] for field in ("id", "group", "text", "label")} for row in rows]
@@ -127,12 +134,17 @@ def half(data, which):
     if pool is None:
         pool, test = load(data["ds"], "train"), load(data["ds"], "test")
     tested = {row["group"] for row in test} | {row["text"] for row in test}
-    pool = balanced([row for row in pool if row["group"] not in tested and row["text"] not in tested])
+    apart = [row for row in pool if row["group"] not in tested and row["text"] not in tested]
+    if len(apart) < len(pool):
+        left_out = f"{len(pool) - len(apart)} training rows share a group or a text with the test set"
+        print(f"{name_of(data['ds'])}: {left_out} and are left out", file=sys.stderr)
+    pool = balanced(apart)
     cut = {"weak": [], "strong": []}
     for group in by_group(pool, f"halves {data['data_seed']}"):
         min(cut["weak"], cut["strong"], key=len).extend(group)
     if data["n_train"] and data["n_train"] > len(cut[which]):
-        print(f"{name_of(data['ds'])} has {len(cut[which])} rows in its {which} half, fewer than --n_train={data['n_train']}")
+        told = f"{len(cut[which])} rows in its {which} half, fewer than --n_train={data['n_train']}"
+        print(f"{name_of(data['ds'])} has {told}", file=sys.stderr)
     return cut[which][: data["n_train"] or MAX_TRAIN]
 
 

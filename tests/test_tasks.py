@@ -128,6 +128,13 @@ def test_training_rows_that_share_a_group_or_a_text_with_test_are_left_out(tmp_p
     assert len(rows) == 20 and {row["id"] for row in weak + strong} == {f"r{i}" for i in range(20, 100)}
 
 
+def test_equal_ids_in_a_training_file_and_a_test_file_mean_nothing(tmp_path, capsys):
+    train = [{"id": i, "text": f"text {i}", "label": i % 2} for i in range(100)]
+    test = [{"id": i, "text": f"other {i}", "label": i % 2} for i in range(20)] + [train[50]]
+    parts = every_half_and_test(write(tmp_path / "a.jsonl", train), test=write(tmp_path / "b.jsonl", test[1:]))
+    assert len(parts[0] + parts[1]) == 99 and "1 training rows share a group or a text" in capsys.readouterr().err
+
+
 def test_own_rows_without_ids_get_their_line_numbers(tmp_path):
     file = write(tmp_path / "mine.jsonl", [{"text": f"t{i}", "label": i % 2} for i in range(10)])
     rows = tasks.own_rows(file)
