@@ -69,6 +69,8 @@ def pair_seeds(patterns):
     """
     matched = []
     for pattern in patterns:
+        if set("?[") & set(pattern):
+            raise files.BadInput(f"{pattern!r}: only * is understood, it stands for the seed")
         seed_of = re.compile(re.escape(pattern).replace(r"\*", "([^/]*)"))
         matched.append({seed_of.fullmatch(path).groups(): path for path in files.expand([pattern])})
     for pattern, seeds in zip(patterns, matched):

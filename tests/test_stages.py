@@ -317,3 +317,5 @@ def test_seeds_are_paired_by_what_the_star_matched(tmp_path, monkeypatch):
             pgr.pair_seeds(patterns)
     with pytest.raises(BadInput, match="matches nothing"):
         pgr.pair_seeds(["t*/weak"])
+    with pytest.raises(BadInput, match="only . is understood"):
+        pgr.pair_seeds(["s?/weak"])
