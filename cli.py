@@ -13,6 +13,7 @@ import io
 import math
 import os
 import re
+import signal
 import sys
 from contextlib import redirect_stderr
 
@@ -46,7 +47,8 @@ def run(main):
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)  # so that a shell loop around us stops too
 
 
 def parse(main, words):
@@ -144,4 +146,4 @@ def check(options):
         if name in FRACTION and not 0 <= value <= 1:
             raise BadInput(f"--{name} must be from 0 to 1, not {value}")
         if name in CHOICES and value not in CHOICES[name]:
-            raise BadInput(f"--{name}={value} is not one of {', '.join(CHOICES[name])}{nearest(value, CHOICES[name], '')}")
+            raise BadInput(f"--{name}={value} is not one of {', '.join(CHOICES[name])}")

@@ -76,8 +76,20 @@ def scored_on(run, card, ds, test, n_test):
     if ds is None and test is not None:
         raise files.BadInput("--test goes with --ds")
     own = card["data"]
+    if ds is not None and ds not in tasks.TASKS and test is None and not (own and own["ds"] == str(Path(ds).resolve())):
+        test = ds  # a file that the run was not trained for is a test set, all of it
     data = own if ds is None else tasks.describe(ds, n_test=own and own["n_test"], test=test)
     return data | {"n_test": n_test or data["n_test"]}
+
+
+def tell_leak(run, card, rows):
+    """Warn if a run that learned from labels of somebody else's making is scored on texts it was trained on."""
+    labels = Path(card["args"].get("labels") or "")
+    if card["data"] is None and labels.is_file():
+        seen = {row["text"] for row in files.read_jsonl(labels, ["text"])}
+        leaked = sum(row["text"] in seen for row in rows)
+        if leaked:
+            print(f"warning: {run} was trained on {leaked} of these {len(rows)} test texts: its score means little")
 
 
 def score(run, card, data, split, rows, device, dtype, force):
@@ -91,12 +103,17 @@ def score(run, card, data, split, rows, device, dtype, force):
         files.read_jsonl(file, ["id", "label", "prob"])
         print(f"{file} is already done; --force scores again")
         return json.loads(metrics_file.read_text())
+    if before and not force and before["inputs"] == inputs and before["args"]["data"] != args["data"]:
+        raise files.BadInput(
+            f"{file} holds this model's answers to other rows (--ds, --test, --n_test): add --force to replace"
+        )
 
     import model as models  # torch and transformers take seconds to import, so not before they are needed
 
     trained = (Path(run) / "model").is_dir()
     name = f"{run}/model" if trained else card["args"]["model"]
     head, max_len = (None, None) if trained else (card["args"]["head"], card["args"]["max_len"])
+    tell_leak(run, card, rows)
     probs = models.probabilities(name, rows, head, max_len, device, dtype, bar=run)
     predictions = [{"id": row["id"], "label": row["label"], "prob": prob} for row, prob in zip(rows, probs)]
     groups = [row["group"] for row in rows]

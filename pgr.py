@@ -22,7 +22,7 @@ WHO = ("weak", "student", "ceiling")
 
 def main(
     weak: str = "runs/weak", student: str = "runs/student", ceiling: str = "runs/ceiling", *, ds: str = None,
-    split: str = "test", out: str = "runs/pgr.json", plot: str = "runs/pgr.png", n_boot: int = stats.N_BOOT,
+    split: str = "test", out: str = "runs/pgr.json", plot: str = None, n_boot: int = stats.N_BOOT,
 ):  # fmt: skip
     """Performance gap recovered, with a paired bootstrap over groups of test rows and seeds.
 
@@ -33,10 +33,11 @@ def main(
         ds: the task whose predictions to read (default: the one that the runs were trained for)
         split: the test split whose predictions to read
         out: JSON file to write
-        plot: PNG file to write: the three accuracies with their intervals
+        plot: PNG file to write: the three accuracies with their intervals (default: --out with .png)
         n_boot: bootstrap resamples
     """
     cli.check(locals())
+    plot = plot or str(Path(out).with_suffix(".png"))
     runs = pair_seeds([weak, student, ceiling])
     cards = [[files.finished_run(run) for run in seed] for seed in runs]
     predictions = [[read(run, card, ds, split) for run, card in zip(*pair)] for pair in zip(runs, cards)]
@@ -54,9 +55,9 @@ def main(
     result = stats.compare(*probs, [row["label"] for row in first], groups, n_boot)
     result["runs"] = {who: [seed[k] for seed in runs] for k, who in enumerate(WHO)}
     show(result)
-    for seed, names in zip(cards, runs):
-        if shared_rows(*seed[:2]):
-            print(f"note: {names[0]} and {names[1]} were trained on some of the same rows")
+    result["notes"] = [note for seed, names in zip(cards, runs) for note in doubts(seed, names)]
+    for note in result["notes"]:
+        print(f"note: {note}")
     files.write_text(out, json.dumps(result, indent=2) + "\n")
     draw(result, plot)
     print(f"{out}\n{plot}")
@@ -104,6 +105,21 @@ def shared_rows(weak, student):
         return False
     same_half = (weak["stage"] == "train_weak") == (student["stage"] == "train_weak")
     return same_half or weak["data"]["data_seed"] != student["data"]["data_seed"]
+
+
+def doubts(cards, names):
+    """What the cards of supervisor, student and ceiling say against calling them that, as a list of sentences."""
+    weak, student, ceiling = cards
+    told = []
+    if shared_rows(weak, student):
+        told.append(f"{names[0]} and {names[1]} were trained on some of the same rows")
+    if student.get("supervisor") and weak["model_sha256"] not in student["supervisor"]:
+        told.append(f"{names[1]} did not learn from the labels of {names[0]} as it is now")
+    if student["stage"] != "train_strong" or student["args"]["target"] != "weak":
+        told.append(f"{names[1]} was not trained on weak labels, so it is no student")
+    if ceiling["stage"] != "train_strong" or ceiling["args"]["target"] != "truth":
+        told.append(f"{names[2]} was not trained with --target=truth, so it is no ceiling")
+    return told
 
 
 def show(result):

@@ -70,6 +70,8 @@ def read_jsonl(path, required):
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
+        except UnicodeDecodeError:
+            raise BadInput(f"{path}:{number} is not UTF-8: save the file as UTF-8") from None
         except (ValueError, RecursionError):
             cut = " (the last line: was the file cut short?)" if number == len(lines) else ""
             raise BadInput(f"{path}:{number} is not JSON{cut}: {line[:60].decode(errors='replace')!r}") from None
@@ -243,6 +245,22 @@ def commit():
     return head.stdout.strip() + ("+" if changed else "")
 
 
+def changed(card, args, inputs):
+    """What differs between a card and the arguments and inputs of now, as text, "" for nothing.
+
+    Where a file lies does not matter, what is in it does: inputs are compared by their sha256, not by their paths.
+    """
+    before, files = card["args"], {"out", *inputs, *card["inputs"]}
+    told = []
+    for name in {**before, **args}:
+        if name not in files and before.get(name) != args.get(name):
+            told.append(f"{name} was {before.get(name)}, now {args.get(name)}")
+    for name in {**card["inputs"], **inputs}:
+        if card["inputs"].get(name) != inputs.get(name):
+            told.append(f"{name} is not the same, or has changed")
+    return "; ".join(told)
+
+
 def is_done(out, args, inputs, force):
     """True (and told) if `out` was finished with the same arguments and inputs, so that there is nothing to do.
 
@@ -250,24 +268,22 @@ def is_done(out, args, inputs, force):
     or file that no stage of ours made. An unfinished run is told and made again from the start.
     """
     out, card = Path(out), read_card(out)
+    if out.suffix == ".jsonl" and "runs" not in args:
+        raise BadInput(f"--out={out}: a run is a folder, give a name without .jsonl")
     if card is None:
         if out.suffix != ".jsonl" and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise BadInput(f"--out={out} exists and is no run of ours (it has no card.json): choose another name")
         if out.suffix == ".jsonl" and out.exists() and not force:
             raise BadInput(f"--out={out} exists without a card, so we did not make it: choose another name, or add --force")
         return False
+    changes = changed(card, args, inputs)
     if not card.get("finished"):
-        print(f"{out} was begun and not finished: starting again")
+        print(f"{out} was begun and not finished: starting again{' with other arguments: ' * bool(changes)}{changes}")
         return False
     if force:
         return False
-    # Where a file lies does not matter, what is in it does: inputs are compared by their sha256, not by their paths.
-    files = {"out", *inputs, *card["inputs"]}
-    for kind, before, now in (("argument", card["args"], args), ("input", card["inputs"], inputs)):
-        names = [name for name in {**before, **now} if kind == "input" or name not in files]
-        changed = [f"{name} was {before.get(name)}, now {now.get(name)}" for name in names if before.get(name) != now.get(name)]
-        if changed:
-            raise BadInput(f"{out} was made with another {kind} ({'; '.join(changed)}): choose another --out, or add --force")
+    if changes:
+        raise BadInput(f"{out} was made with other arguments or inputs ({changes}): choose another --out, or add --force")
     since = "" if card["commit"] == commit() else f" (by commit {card['commit']}; the code is now at {commit()})"
     print(f"{out} is already done with the same arguments and inputs{since}; --force makes it again")
     return True
@@ -280,5 +296,5 @@ def finished_run(path):
         there = "is not a run directory (it has no card.json)" if Path(path).exists() else "does not exist"
         raise BadInput(f"{path} {there}: give the --out of train_weak.py or train_strong.py")
     if not card.get("finished"):
-        raise BadInput(f"{path} is not finished: run its training again ({card['stage']}.py --out={path})")
+        raise BadInput(f"{path} is not finished: call {card['stage']}.py again with the same arguments as before")
     return card

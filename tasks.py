@@ -122,7 +122,9 @@ def test_rows(data, split="test"):
     own_test = split_of(data)[1]
     if own_test is not None and split != "test":
         raise BadInput(f"{data['ds']} has no split {split!r}; it has test")
-    rows = balanced_test(load(data["ds"], split) if own_test is None else own_test)
+    everything = load(data["ds"], split) if own_test is None else own_test
+    rows = balanced_test(everything)
+    tell_balance(data, f"{split} rows", everything, rows)
     if not rows:
         raise BadInput(f"{data['ds']}: no balanced test set can be made, its test rows are of one class or there are none")
     return rows[: data["n_test"]]
@@ -139,6 +141,9 @@ def half(data, which):
         left_out = f"{len(pool) - len(apart)} training rows share a group or a text with the test set"
         print(f"{name_of(data['ds'])}: {left_out} and are left out", file=sys.stderr)
     pool = balanced(apart)
+    tell_balance(data, "training rows", apart, pool)
+    if not pool:
+        raise BadInput(f"{data['ds']}: no training rows are left, they are of one class or all of them are test rows")
     cut = {"weak": [], "strong": []}
     for group in by_group(pool, f"halves {data['data_seed']}"):
         min(cut["weak"], cut["strong"], key=len).extend(group)
@@ -146,6 +151,12 @@ def half(data, which):
         told = f"{len(cut[which])} rows in its {which} half, fewer than --n_train={data['n_train']}"
         print(f"{name_of(data['ds'])} has {told}", file=sys.stderr)
     return cut[which][: data["n_train"] or MAX_TRAIN]
+
+
+def tell_balance(data, what, before, after):
+    """Say how many rows balancing left out."""
+    if len(after) < len(before):
+        print(f"{name_of(data['ds'])}: {len(before)} {what}, {len(after)} after balancing the classes", file=sys.stderr)
 
 
 def hold_out(rows, n_val, batch_size):
@@ -166,8 +177,8 @@ def hold_out(rows, n_val, batch_size):
     train = [row for group in groups for row in group]
     if len(train) < batch_size:
         raise BadInput(
-            f"{len(train)} rows to train on ({len(held_out)} of {len(rows)} are held out, see --n_val) are fewer than one "
-            f"batch: give more rows or a smaller --batch_size than {batch_size}"
+            f"{len(train)} rows to train on ({len(held_out)} of {len(rows)} are held out, in whole groups, see --n_val) "
+            f"are fewer than one batch: give more rows or a smaller --batch_size than {batch_size}"
         )
     return train, held_out
 

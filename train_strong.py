@@ -36,7 +36,7 @@ def main(
         alpha: conf: the largest weight of the student's own confident predictions (the paper: 0.75 for its largest students)
         conf_prior: conf: how many of a batch are hardened to 1: half of it, or as many as the weak labels say
         seed: moves initialisation and order
-        n_val: rows held out for early stopping (default: a tenth of the groups, at least 100 rows; 0: no early stopping)
+        n_val: rows held out for early stopping (default: a tenth of the groups, of 200 rows or more at least 100; 0: none)
         epochs: passes over the rows
         batch_size: rows in a batch
         micro_batch: rows that go through at once, to save memory; the result does not depend on it (default: the batch)
@@ -49,7 +49,7 @@ def main(
         force: replace a finished run
     """
     out = out or ("runs/ceiling" if target == "truth" else "runs/student")
-    rows, data = read_labels(labels)
+    rows, data, supervisor = read_labels(labels)
     model = model or ("facts/m" if data and data["ds"] == "facts" else "openai-community/gpt2-medium")
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
     cli.check(args)
@@ -74,17 +74,21 @@ def main(
         micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, name=out,
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
-    files.end(out, card, history, loop.kept(history))
+    files.end(out, card | {"supervisor": supervisor}, history, loop.kept(history))
     print("next: python eval.py with the supervisor's, the student's and the ceiling's run")
 
 
 def read_labels(labels):
-    """(rows, data description or None) of a labels file, which may be somebody else's: no card, and no groups."""
+    """(rows, data description, sha256 of the supervisors' models) of a labels file.
+
+    It may be somebody else's: then it has no card, so that the last two are None, and perhaps no groups.
+    """
     rows = files.read_jsonl(labels, ["id", "text", "label", "weak"])
     card = files.read_card(labels)
     if card is None:
         print(f"{labels} has no card of ours: which task it is about is not known, so eval.py will need --ds")
-    return [{"group": row["id"]} | row for row in rows], card and card.get("data")
+    card = card or {"data": None, "inputs": {}}
+    return [{"group": row["id"]} | row for row in rows], card.get("data"), card.get("inputs", {}).get("runs")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def main(
         data_seed: moves the two halves, never the test set
         n_train: rows in each half (default: all there are, at most 10,000)
         n_test: rows of the test set (default: all)
-        n_val: rows held out for early stopping (default: a tenth of the groups, at least 100 rows; 0: no early stopping)
+        n_val: rows held out for early stopping (default: a tenth of the groups, of 200 rows or more at least 100; 0: none)
         epochs: passes over the rows
         batch_size: rows in a batch
         micro_batch: rows that go through at once, to save memory; the result does not depend on it (default: the batch)

@@ -1,5 +1,6 @@
 """fire's traps are shut: whatever is wrong with the command line is told before main() runs."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -83,6 +84,12 @@ def test_help_reads_well_and_answers_at_once_without_torch_or_a_gpu(script):
     assert shown.returncode == 0, shown.stderr
     assert "FLAGS" in shown.stdout and "--" in shown.stdout and "Traceback" not in shown.stderr
     assert time.monotonic() - start < 5  # under 0.3 s; the bound is for busy machines, an import of torch alone breaks it
+
+
+def test_interrupting_a_stage_stops_the_shell_loop_around_it(tmp_path):
+    code = "import sys; sys.argv = ['x']; import cli\ndef main():\n    raise KeyboardInterrupt\ncli.run(main)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE)
+    assert done.returncode == -signal.SIGINT and done.stderr == "interrupted\n"
 
 
 def test_the_users_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path):

@@ -34,7 +34,7 @@ def write(path, *lines):
         ([GOOD | {"text": "  "}], "field 'text' is"),
         ([GOOD | {"text": "\ud800"}], "field 'text' is"),
         ([GOOD, GOOD | {"text": "others"}], ":2 repeats the id 'a' of line 1"),
-        ([b'{"id": "a", "text": "\xff"}\n'], ":1 is not JSON"),
+        ([b'{"id": "a", "text": "\xff"}\n'], ":1 is not UTF-8"),
     ],
 )
 def test_a_bad_line_is_told_with_file_and_line(tmp_path, lines, told):
@@ -105,9 +105,9 @@ def test_a_finished_run_is_kept_refused_or_replaced(tmp_path, capsys):
     finished(run)
     assert files.is_done(run, {"seed": 0}, {"in": "x"}, False) is True
     assert "already done" in capsys.readouterr().out
-    with pytest.raises(BadInput, match=r"another argument \(seed was 0, now 1\)"):
+    with pytest.raises(BadInput, match=r"other arguments or inputs \(seed was 0, now 1\)"):
         files.is_done(run, {"seed": 1}, {"in": "x"}, False)
-    with pytest.raises(BadInput, match=r"another input \(in was x, now y\)"):
+    with pytest.raises(BadInput, match=r"other arguments or inputs \(in is not the same, or has changed\)"):
         files.is_done(run, {"seed": 0}, {"in": "y"}, False)
     assert files.is_done(run, {"seed": 1}, {"in": "y"}, True) is False
     finished(run, commit="elsewhere")
@@ -119,7 +119,9 @@ def test_an_unfinished_run_starts_again_and_is_never_an_input(tmp_path, capsys):
     run = tmp_path / "run"
     finished(run, finished=False)
     assert files.is_done(run, {"seed": 0}, {"in": "x"}, False) is False
-    assert "begun and not finished" in capsys.readouterr().out
+    assert "begun and not finished: starting again\n" in capsys.readouterr().out
+    assert files.is_done(run, {"seed": 1}, {"in": "x"}, False) is False
+    assert "with other arguments: seed was 0, now 1" in capsys.readouterr().out
     with pytest.raises(BadInput, match="is not finished"):
         files.finished_run(run)
 
@@ -136,4 +138,6 @@ def test_what_is_no_run_is_neither_overwritten_nor_read(tmp_path):
         files.finished_run(tmp_path / "nowhere")
     (tmp_path / "mine.jsonl").write_text("{}")
     with pytest.raises(BadInput, match="exists without a card"):
-        files.is_done(tmp_path / "mine.jsonl", {}, {}, False)
+        files.is_done(tmp_path / "mine.jsonl", {"runs": []}, {}, False)
+    with pytest.raises(BadInput, match="a run is a folder"):
+        files.is_done(tmp_path / "mine.jsonl", {}, {}, True)

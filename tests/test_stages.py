@@ -110,7 +110,7 @@ def test_running_everything_again_changes_nothing(here, capsys):
     before = contents(here)
     train_weak.main(out="runs/s0/weak", **SMALL)
     label.main("runs/s0/weak", out="runs/s0/labels.jsonl")
-    with pytest.raises(BadInput, match="runs/s0/weak was made with another argument"):
+    with pytest.raises(BadInput, match="runs/s0/weak was made with other arguments or inputs"):
         train_weak.main(out="runs/s0/weak", lr=1e-3, **SMALL)
     eval.main("runs/s0/weak", "runs/s0/student")
     assert contents(here) == before
@@ -140,7 +140,7 @@ def test_runs_of_another_setting_never_share_a_folder(here):
     shutil.copy("runs/s1/labels.jsonl", labels := "runs/mine.jsonl")
     train_strong.main(labels, model="facts/m", out="runs/mine", n_val=0, epochs=1)
     shutil.copy("runs/s0/labels.jsonl", labels)
-    with pytest.raises(BadInput, match="another input .labels was"):
+    with pytest.raises(BadInput, match="labels is not the same, or has changed"):
         train_strong.main(labels, model="facts/m", out="runs/mine", n_val=0, epochs=1)
 
 
@@ -169,7 +169,7 @@ def test_an_interrupted_run_is_told_trained_again_and_never_scored(here, monkeyp
         with pytest.raises(KeyboardInterrupt):
             train_weak.main(out="runs/s0/weak", force=True, **SMALL)
     for stage in (label.main, eval.main):
-        with pytest.raises(BadInput, match="runs/s0/weak is not finished: run its training again"):
+        with pytest.raises(BadInput, match="runs/s0/weak is not finished: call train_weak.py again with the same"):
             stage("runs/s0/weak")
     with pytest.raises(BadInput, match="is not finished"):
         pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling")
@@ -186,7 +186,9 @@ def test_predictions_of_an_earlier_model_are_not_compared(here):
 
 
 def test_predictions_on_other_rows_are_refused(here):
-    eval.main("runs/s0/weak", n_test=100)
+    with pytest.raises(BadInput, match="holds this model's answers to other rows"):
+        eval.main("runs/s0/weak", n_test=100)
+    eval.main("runs/s0/weak", n_test=100, force=True)
     with pytest.raises(BadInput, match="hold different ids"):
         pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling")
     with pytest.raises(BadInput, match="has no predictions .*sst2-test.jsonl: run python eval.py"):
@@ -236,6 +238,41 @@ def test_a_student_that_saw_its_supervisors_rows_is_told(here, capsys):
     assert "note: runs/s0/other and runs/s0/student were trained on some of the same rows" in capsys.readouterr().out
     pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling")
     assert "same rows" not in capsys.readouterr().out
+
+
+def test_what_is_no_student_or_no_ceiling_is_told(here, capsys):
+    def notes(*runs):
+        pgr.main(*(f"runs/{run}" for run in runs))
+        return json.loads((here / "runs/pgr.json").read_text())["notes"]
+
+    assert notes("s0/weak", "s0/student", "s0/ceiling") == []
+    assert notes("s1/weak", "s0/student", "s0/ceiling") == [
+        "runs/s0/student did not learn from the labels of runs/s1/weak as it is now"
+    ]
+    assert notes("s0/weak", "s0/ceiling", "s0/student") == [
+        "runs/s0/ceiling was not trained on weak labels, so it is no student",
+        "runs/s0/student was not trained with --target=truth, so it is no ceiling",
+    ]
+    assert "note: runs/s0/ceiling was not trained on weak labels" in capsys.readouterr().out
+
+
+def test_labels_from_elsewhere_scored_on_rows_they_hold_are_told(here, capsys):
+    rows = [{k: row[k] for k in ("id", "text", "label", "weak")} for row in read("runs/s0/labels.jsonl")]
+    (here / "theirs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train_strong.main("theirs.jsonl", model="facts/m", out="runs/theirs", epochs=1)
+    (here / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:40]))
+    capsys.readouterr()
+    eval.main("runs/theirs", ds="test.jsonl")  # a file that it was not trained for is a test set, all of it
+    n = len(read("runs/theirs/eval/test-test.jsonl"))
+    assert 30 <= n <= 40
+    assert f"warning: runs/theirs was trained on {n} of these {n} test texts" in capsys.readouterr().out
+
+
+def test_rows_of_one_class_are_told(tmp_path):
+    rows = [{"text": f"words {i}", "label": 1} for i in range(200)]
+    (tmp_path / "ones.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(BadInput, match="no training rows are left, they are of one class"):
+        train_weak.main(ds=str(tmp_path / "ones.jsonl"), model="facts/xs", out=str(tmp_path / "run"))
 
 
 def test_an_own_file_goes_all_the_way_to_a_pgr(tmp_path, monkeypatch, capsys):
