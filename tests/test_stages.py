@@ -96,6 +96,28 @@ def test_student_and_ceiling_train_on_the_same_rows_and_the_supervisor_on_others
     assert cards[0]["data"] == cards[1]["data"] == files.read_card("runs/s0/weak")["data"] == data
 
 
+def test_the_student_sees_weak_labels_and_the_rule_the_ceiling_truth_and_cross_entropy(here, monkeypatch):
+    seen = []
+
+    def spy(model, rows, given, loss, **options):
+        seen.append((given, getattr(loss, "func", loss).__name__, getattr(loss, "keywords", {})))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "fit", spy)
+    labels = "runs/s0/labels.jsonl"
+    for options in ({"loss": "conf", "alpha": 0.75, "conf_prior": "weak"}, {}, {"loss": "conf", "target": "truth"}):
+        with pytest.raises(KeyboardInterrupt):
+            train_strong.main(labels, out=f"runs/new{len(seen)}", **options)
+    with pytest.raises(KeyboardInterrupt):
+        train_weak.main(out="runs/new_weak", **SMALL)
+    assert seen == [
+        ("weak", "conf", {"alpha": 0.75, "prior": "weak"}),
+        ("weak", "xent", {}),
+        ("label", "xent", {}),
+        ("label", "xent", {}),
+    ]
+
+
 def test_everybody_is_scored_on_the_same_rows(here):
     """openai/weak-to-strong's bug G: long examples are dropped per tokenizer."""
     train_weak.main(out="runs/short", max_len=5, **SMALL)
