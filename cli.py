@@ -32,7 +32,10 @@ CHOICES = {
 
 
 def run(main):
-    """Call main() with the command line's arguments; exit code 0 done, 2 the user's input is wrong, 1 anything else."""
+    """Call main() with the command line's arguments; exit code 0 done, 2 the user's input is wrong, 1 anything else.
+
+    Ctrl-C ends the process by SIGINT, as a shell expects.
+    """
     # Library bars and warnings must not drown the one line that tells what is wrong.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -69,7 +69,6 @@ def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtyp
 
     The sum of the gradients is the whole batch's, whatever the pieces, also where the loss depends on all its rows.
     """
-
     n, dtype = len(tokens), pick_dtype(model, dtype)
 
     def forward(piece):
