@@ -1,11 +1,14 @@
 """fit(): the one training loop. Weak supervisor, student and ceiling all go through it, so that PGR compares labels alone.
 
-A step in float32 or bf16 autocast: the batch is packed without padding (model.py), AdamW is fused, the rate falls along
-a cosine to 0, the gradient's norm is clipped. Two things are unusual:
+A step in float32 or bf16 autocast: the batch is packed without padding (packing.py), AdamW is fused, the rate falls along
+a cosine to 0, the gradient's norm is clipped. Nothing in a step waits for a GPU. Three things are unusual:
 
 The batch is the batch. A loss may look at the whole batch (the confidence loss ranks it), and memory may force the batch
 through in micro-batches. Then a first pass without graph gives the logits of all rows, the loss gives their gradients,
 and a second pass, one micro-batch at a time, sends these back through the network: exactly the whole batch's gradient.
+Under torchrun every process takes its share of each batch, and the loss sees all of it all the same.
+
+Only the rows of the token embedding that occur are trained (shrink_embedding): the same result at a fraction of the cost.
 
 Early stopping looks at the given labels only. Some rows are held out and the weights that agree best with *their weak
 labels* are kept (paper, A.1); their ground truth is written to the history as a diagnostic and decides nothing.
@@ -15,10 +18,12 @@ import math
 import time
 
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 from model import pick_dtype, predict
-from packing import logits
+from packing import logits, to_device
+from parallel import local, rank, shard, world
 
 EVALUATIONS_PER_EPOCH = 8
 
@@ -37,9 +42,9 @@ def make_optimizer(model, lr=None):
     rate, head_rate = default_lr(model)
     if lr is not None:
         rate, head_rate = lr, lr * head_rate / rate
-    body = list(model.base_model.parameters())
-    in_body = set(body)
-    head = [p for p in model.parameters() if p not in in_body]
+    in_body = set(model.base_model.parameters())
+    body = [p for p in model.parameters() if p.requires_grad and p in in_body]
+    head = [p for p in model.parameters() if p.requires_grad and p not in in_body]
     groups = [{"params": body, "lr": rate}, {"params": head, "lr": head_rate}]
     return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 
@@ -58,6 +63,33 @@ def derived(model, train, held_out, lr, dtype):
     } | model.w2s
 
 
+def shrink_embedding(model, rows):
+    """Leave only the rows of the tokens that occur in the token embedding; returns {token: its new number} and the whole.
+
+    The embedding is most of a small model, and a token that never occurs never changes: its gradient is zero and AdamW
+    without weight decay leaves it alone. So leaving it out changes nothing of the result. (None, None) where it must stay:
+    sharded over processes, or where the tokens' own numbers mean something (padded architectures).
+    """
+    if world() > 1 or not model.w2s["packed"]:
+        return None, None
+    embedding = model.get_input_embeddings()
+    whole = embedding.weight
+    number = {token: i for i, token in enumerate(sorted({token for row in rows for token in row["tokens"]}))}
+    used = torch.tensor(list(number), device=whole.device)
+    before = whole, embedding.padding_idx
+    embedding.weight = torch.nn.Parameter(whole.detach()[used], requires_grad=whole.requires_grad)
+    embedding.padding_idx = number.get(embedding.padding_idx)
+    return number, before
+
+
+def restore_embedding(model, number, whole):
+    """Put the trained rows back where shrink_embedding took them from."""
+    embedding = model.get_input_embeddings()
+    with torch.no_grad():
+        whole[0][torch.tensor(list(number), device=whole[0].device)] = embedding.weight
+    embedding.weight, embedding.padding_idx = whole
+
+
 def batches(n, batch_size, generator):
     """The row numbers of one epoch in a fresh random order, in ceil(n / batch_size) batches whose sizes differ by one at
     most: every row once an epoch, and no last batch of a few rows whose median would mean nothing."""
@@ -68,29 +100,44 @@ def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtyp
     """Backpropagate the mean loss of one batch in pieces of micro_batch rows; returns that mean, detached.
 
     The sum of the gradients is the whole batch's, whatever the pieces, also where the loss depends on all its rows.
+    Under torchrun the rows are dealt out to the processes, which return their shares of the mean.
     """
     n, dtype = len(tokens), pick_dtype(model, dtype)
+    # Every process must take as many pieces as the others: where rows run short, the last one fills in, at weight 0.
+    mine = torch.arange(rank(), n + -n % world(), world())
+    weight = (mine < n).to(weak).mul(world())[:, None]  # FSDP takes the mean of the processes' gradients, we want the sum
+    mine = mine.clamp(max=n - 1)
 
     def forward(piece):
         with torch.autocast(model.device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
-            return logits(model, tokens[piece])
+            return logits(model, [tokens[i] for i in piece.tolist()])
 
-    pieces = [slice(start, start + micro_batch) for start in range(0, n, micro_batch)]
-    if whole_batch and len(pieces) > 1:
-        with torch.no_grad():
-            out = torch.cat([forward(piece) for piece in pieces])
-        out.requires_grad_()
-        mean = loss(out, weak, progress).mean()
-        mean.backward()
-        for piece in pieces:
-            forward(piece).backward(out.grad[piece])
-        return mean.detach()
-    total = 0
-    for piece in pieces:
-        share = loss(forward(piece), weak[piece], progress).sum() / n
-        share.backward()
-        total = total + share.detach()
-    return total
+    pieces = mine.split(micro_batch)
+    if not whole_batch:
+        total = 0
+        for piece, share in zip(pieces, weight.split(micro_batch)):
+            part = (loss(forward(piece), weak[piece], progress) * share[:, 0]).sum() / n
+            part.backward()
+            total = total + part.detach()
+        return total / world()
+    one_pass = len(pieces) == 1
+    with torch.set_grad_enabled(one_pass):
+        outs = [forward(piece) for piece in pieces]
+    out = gather(torch.cat(outs).detach(), n).requires_grad_()
+    mean = loss(out, weak, progress).mean()
+    mean.backward()
+    for piece, share, first in zip(pieces, weight.split(micro_batch), outs):
+        (first if one_pass else forward(piece)).backward(out.grad[piece] * share)
+    return mean.detach() / world()
+
+
+def gather(mine, n):
+    """The n rows of all processes in the batch's order, from those that each was dealt, [k, 2] -> [n, 2]."""
+    if world() == 1:
+        return mine
+    shares = [torch.empty_like(mine) for _ in range(world())]
+    dist.all_gather(shares, mine)
+    return torch.stack(shares, dim=1).flatten(0, 1)[:n]
 
 
 def evaluate(model, rows, given, dtype):
@@ -106,7 +153,7 @@ def fit(
     model, rows, given, loss, *, whole_batch, held_out=(), epochs=2, batch_size=32, micro_batch=None, lr=None, seed=0,
     dtype=None, checkpointing=False, clip=1.0, name="training",
 ):  # fmt: skip
-    """Train all weights of the model in place; returns the history, a list of one dict per evaluation.
+    """Train all weights of the model that want a gradient, in place; returns the history, one dict per evaluation.
 
     rows: dicts with "tokens" (model.encode) and the labels; given: the field trained on, "weak" = P(label = 1) by the
     supervisor, or "label" = ground truth; loss: a function of losses.py, whole_batch as its line there says.
@@ -116,46 +163,63 @@ def fit(
     lr: default by size (default_lr); dtype: "bf16" (autocast) or "float32", default by hardware and size (pick_dtype).
     Raises FloatingPointError when the loss is no longer finite.
     """
+    if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if world() > 1:
+        shard(model)
+    number, whole = shrink_embedding(model, [*rows, *held_out])
+    if number:
+        rows, held_out = ([r | {"tokens": [number[t] for t in r["tokens"]]} for r in some] for some in (rows, held_out))
     optimizer = make_optimizer(model, lr)
     per_epoch = math.ceil(len(rows) / batch_size)
     steps = epochs * per_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     stops = {round(k * per_epoch / EVALUATIONS_PER_EPOCH) for k in range(1, epochs * EVALUATIONS_PER_EPOCH + 1)}
-    if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     generator = torch.Generator().manual_seed(seed)
     order = [batch for _ in range(epochs) for batch in batches(len(rows), batch_size, generator)]
-    history, losses, n_tokens, began, best, best_weights = [], [], 0, time.monotonic(), -1.0, None
-    bar = tqdm(order, desc=name, unit="step", disable=None)  # None: no bar in a log file
+    trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    history, losses, n_tokens, began, best, best_weights = [], [], 0, time.monotonic(), -1.0, {}
+    bar = tqdm(order, desc=name, unit="step", disable=None if rank() == 0 else True)  # None: no bar in a log file
     for step, chosen in enumerate(bar, 1):
-        # Near-equal lengths side by side: attention runs over them as one (packing.packed_attention).
+        # Near-equal lengths side by side: attention runs over them together (packing.groups).
         batch = sorted((rows[i] for i in chosen.tolist()), key=lambda row: len(row["tokens"]))
         tokens = [row["tokens"] for row in batch]
-        target = torch.tensor([row[given] for row in batch], dtype=model.dtype, device=model.device)
+        target = to_device(torch.tensor([row[given] for row in batch], dtype=model.dtype), model.device)
         progress = (step - 1) / steps
         losses.append(backward(model, tokens, target, loss, progress, micro_batch or len(batch), whole_batch, dtype))
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        torch.nn.utils.clip_grad_norm_(trained.values(), clip)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
         n_tokens += sum(map(len, tokens))
         if step in stops:
-            mean = torch.stack(losses).mean().item()
-            if not math.isfinite(mean):
-                raise FloatingPointError(f"the loss is {mean} at step {step} of {steps}: try a smaller --lr")
-            history.append({"step": step, "epoch": step / per_epoch, "loss": mean})
+            history.append({"step": step, "epoch": step / per_epoch, "loss": mean_loss(losses, step, steps)})
             losses = []
             if held_out:
                 history[-1] |= evaluate(model, held_out, given, dtype)
                 if history[-1]["weak_acc"] >= best:
                     best = history[-1]["weak_acc"]
-                    best_weights = {key: value.to("cpu", copy=True) for key, value in model.state_dict().items()}
-            bar.set_postfix({"loss": f"{mean:.3f}", "tokens/s": f"{n_tokens / (time.monotonic() - began):.0f}"})
-    if best_weights:
-        model.load_state_dict(best_weights)
+                    best_weights = {key: local(p).detach().to("cpu", copy=True) for key, p in trained.items()}
+            rate = n_tokens / (time.monotonic() - began)
+            bar.set_postfix({"loss": f"{history[-1]['loss']:.3f}", "tokens/s": f"{rate:.0f}"})
+    with torch.no_grad():
+        for key, value in best_weights.items():
+            local(trained[key]).copy_(value)
+    if number:
+        restore_embedding(model, number, whole)
     model.eval()
     return history
+
+
+def mean_loss(losses, step, steps):
+    """The mean of the losses since the last evaluation, over all processes; FloatingPointError if it is not finite."""
+    mean = torch.stack(losses).mean()
+    if world() > 1:
+        dist.all_reduce(mean)
+    if not math.isfinite(mean.item()):
+        raise FloatingPointError(f"the loss is {mean.item()} at step {step} of {steps}: try a smaller --lr")
+    return mean.item()
 
 
 def kept(history):

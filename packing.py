@@ -5,11 +5,16 @@ every layer hands down. Each text is read at its own last (encoders: first) toke
 """
 
 import functools
-import itertools
+import inspect
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+
+# torch 2.12 wants to be told of key heads that several query heads share; 2.11 has no word for them
+GROUPED_HEADS = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+SHORT = 512  # tokens; up to here the scores of a group may be kept for the backward pass
 
 # hidden states of the first tokens [N, H] -> logits [N, 2], for the encoders that can run packed
 ENCODER_HEADS = {
@@ -18,30 +23,90 @@ ENCODER_HEADS = {
 }
 
 
-def packed_attention(module, query, key, value, attention_mask, lengths, scaling=None, sliding_window=None, **kwargs):
-    """Attention for one row of packed texts; registered with transformers, which hands `lengths` down to every layer.
+def groups(lengths, width, device):
+    """Neighbouring texts whose attention runs together, padded to the longest of them: [(count, longest, slots, own)].
 
-    query [1, heads, T, D], key and value [1, kv heads, T, D]; lengths: token counts, in order, summing to T.
-    Neighbours of equal length run as one batch (sort by length and there are few batches). Returns [1, T, heads, D].
+    A group costs about as much time as four million multiply-adds, so texts join one as long as the padding costs less
+    than that; width is the model's hidden size. slots [count x longest]: which of the group's tokens stands in each slot
+    (padding repeats a text's last token); own [tokens]: the slot of each token.
+    """
+    allowed, parts = 2**22 // width, [[]]  # in attention scores
+    for length in lengths:
+        grown = [*parts[-1], length]
+        if parts[-1] and len(grown) * max(grown) ** 2 - sum(n * n for n in grown) > allowed:
+            parts.append([length])
+        else:
+            parts[-1] = grown
+    out = []
+    for part in parts:
+        sizes, column = torch.tensor(part)[:, None], torch.arange(max(part))
+        slots = (sizes.cumsum(0) - sizes) + column.minimum(sizes - 1)
+        own = (column < sizes).flatten().nonzero()[:, 0]
+        out.append((len(part), max(part), slots.flatten().to(device), own.to(device)))
+    return out
+
+
+def packed_attention(module, query, key, value, attention_mask, texts, scaling=None, sliding_window=None, **kwargs):
+    """Attention for one row of packed texts; registered with transformers, which hands `texts` down to every layer.
+
+    query [1, heads, T, D], key and value [1, kv heads, T, D]; texts: see packed(). Returns [1, T, heads, D].
     """
     if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise NotImplementedError("this architecture changes the attention scores: it runs padded")
     causal = kwargs["is_causal"] if kwargs.get("is_causal") is not None else getattr(module, "is_causal", True)
-    pieces = []
-    runs = [(length, sum(1 for _ in same)) for length, same in itertools.groupby(lengths)]
-    sizes = [length * count for length, count in runs]
-    # One split writes one gradient; slicing would write a zeroed tensor of the full size for every run.
-    for (length, count), q, k, v in zip(runs, query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2)):
-        q, k, v = (x.unflatten(2, (count, length)).squeeze(0).transpose(0, 1) for x in (q, k, v))  # [count, heads, length, D]
-        mask = None
-        if causal and sliding_window and sliding_window < length:  # a token sees itself and the window - 1 before it
-            distance = torch.arange(length, device=q.device)[:, None] - torch.arange(length, device=q.device)
-            mask = (distance >= 0) & (distance < sliding_window)
-        out = scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal and mask is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )
-        pieces.append(out.transpose(1, 2).reshape(count * length, q.shape[1], q.shape[3]))
+    # Rotary positions make float32 of q and k under autocast; v, straight from its linear layer, has the right type.
+    q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
+    if isinstance(texts, dict):
+        window = (sliding_window - 1 if causal and sliding_window else -1, 0 if causal else -1)
+        if q.shape[1] != k.shape[1] and not GROUPED_HEADS:
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        return varlen_attn(q, k, v, **texts, scale=scaling, window_size=window, **GROUPED_HEADS)[None], None
+    # One split writes one gradient; slicing would write a zeroed tensor of the full size for every group.
+    pieces, sizes = [], [len(own) for *_, own in texts]
+    for (count, longest, slots, own), *qkv in zip(texts, q.split(sizes), k.split(sizes), v.split(sizes)):
+        if len(slots) > len(own):
+            qkv = [x.index_select(0, slots) for x in qkv]
+        qkv = [x.unflatten(0, (count, longest)).transpose(1, 2) for x in qkv]
+        out = attend(*qkv, causal, visible(count, longest, own, causal, sliding_window), scaling).transpose(1, 2).flatten(0, 1)
+        pieces.append(out.index_select(0, own) if len(slots) > len(own) else out)
     return torch.cat(pieces)[None], None
+
+
+def visible(count, longest, own, causal, window):
+    """Which keys a query of a group may see: bool, broadcast to [count, heads, longest, longest]; None: all, or all before it.
+
+    The padding on the right is behind every query's back in a causal model.
+    """
+    if causal and window and window < longest:  # a token sees itself and the window - 1 before it
+        distance = torch.arange(longest, device=own.device)[:, None] - torch.arange(longest, device=own.device)
+        return (distance >= 0) & (distance < window)
+    if not causal and len(own) < count * longest:
+        mask = torch.zeros(count * longest, dtype=torch.bool, device=own.device)
+        return mask.index_fill(0, own, True).view(count, 1, 1, longest)
+    return None
+
+
+def attend(q, k, v, causal, mask, scaling):
+    """Attention of one group, q [count, heads, longest, D], k and v with as many heads or fewer; returns q's shape and type.
+
+    Short texts in bf16 go through plain matrix products, on a CPU twice as fast as torch's kernel, whose backward pass in
+    bf16 takes seven times as long as in float32. Long texts take that kernel, in float32: it keeps no scores.
+    """
+    if q.shape[1] != k.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    with torch.autocast(q.device.type, enabled=False):
+        if q.dtype != torch.bfloat16 or q.shape[2] > SHORT:
+            q32, k32, v32 = (x.float() if x.dtype == torch.bfloat16 else x for x in (q, k, v))
+            causal = causal and mask is None
+            return scaled_dot_product_attention(q32, k32, v32, attn_mask=mask, is_causal=causal, scale=scaling).to(q.dtype)
+        if mask is None:
+            mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device)
+            mask = mask.tril() if causal else mask
+        bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, float("-inf"))
+        bias = bias.expand(*q.shape[:3], -1).flatten(0, 1)
+        scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+        scores = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scale)
+        return torch.bmm(scores.softmax(-1), v.flatten(0, 1)).view(q.shape)
 
 
 AttentionInterface.register("packed", packed_attention)
@@ -76,12 +141,22 @@ def packed(model, tokens):
     lengths = [len(ids) for ids in tokens]
     ids = torch.tensor([token for ids in tokens for token in ids])[None]
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    ends = torch.tensor(lengths).cumsum(0)
-    read = ends - 1 if reads(model) == "last" else ends - torch.tensor(lengths)
-    ids, positions, read = (x.to(model.device, non_blocking=True) for x in (ids, positions, read))
+    ends = torch.tensor([0, *lengths]).cumsum(0)
+    read = ends[1:] - 1 if reads(model) == "last" else ends[:-1]
+    ids, positions, read, ends = (to_device(x, model.device) for x in (ids, positions, read, ends.int()))
+    if model.device.type == "cuda" and torch.is_autocast_enabled("cuda"):  # torch's own kernel, which knows bf16 only
+        longest = max(lengths)
+        texts = {"cu_seq_q": ends, "cu_seq_k": ends, "max_q": longest, "max_k": longest}
+    else:
+        texts = groups(lengths, model.config.get_text_config().hidden_size, model.device)
     # BERT would cut its all-zero segment ids to its longest text, shorter than a packed row
     extra = {"token_type_ids": torch.zeros_like(ids)} if model.config.model_type == "bert" else {}
-    return model.base_model(input_ids=ids, position_ids=positions, lengths=lengths, **extra).last_hidden_state[0, read]
+    return model.base_model(input_ids=ids, position_ids=positions, texts=texts, **extra).last_hidden_state[0, read]
+
+
+def to_device(x, device):
+    """The tensor on the device; to a GPU by a copy that the processor does not wait for."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def padded(model, tokens):
@@ -99,7 +174,7 @@ def pad(model, tokens):
     for row, text in zip(ids, tokens):
         row[: len(text)] = torch.tensor(text)
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-    return ids.to(model.device), mask.to(model.device), lengths.to(model.device)
+    return tuple(to_device(x, model.device) for x in (ids, mask, lengths))
 
 
 @torch.no_grad()

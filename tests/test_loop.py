@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from conftest import ARCHITECTURES
 
 import loop
 import model as models
@@ -98,6 +99,18 @@ def test_checkpointing_changes_nothing_but_memory(tiny):
     assert (plain - saving).abs().max() < 1e-10
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_training_only_the_embedding_rows_that_occur_changes_nothing(tiny, architecture, monkeypatch):
+    """Bit for bit in float32, all weights, tokens that never occur and the pad token among them."""
+    rows = [row | {"tokens": [2 * (token // 2) for token in row["tokens"]] + [2]} for row in make_rows()]
+    few, all_rows = fresh(tiny, architecture), fresh(tiny, architecture)
+    train(few, "conf", rows, clip=1e9, held_out=rows[:9], lr=1e-3)
+    monkeypatch.setattr(loop, "shrink_embedding", lambda model, rows: (None, None))
+    train(all_rows, "conf", rows, clip=1e9, held_out=rows[:9], lr=1e-3)
+    assert torch.equal(parameters(few), parameters(all_rows))
+    assert few.get_input_embeddings().weight.shape == (64, few.get_input_embeddings().weight.shape[1])
+
+
 def test_same_seed_same_bits_and_another_seed_another_order(tiny):
     one, two, other = (train(fresh(tiny), seed=seed) for seed in (0, 0, 1))
     assert torch.equal(one, two) and not torch.equal(one, other)
@@ -117,14 +130,14 @@ def test_early_stopping_keeps_what_agrees_best_with_the_given_labels_ties_to_the
     weights = []
 
     def scripted(model, rows, given, dtype):
-        weights.append(parameters(model))
+        weights.append(parameters(model.model.layers))  # the embedding is whole again only after training
         return {"weak_acc": next(agreement), "true_acc": 1 - len(weights) / 10}
 
     monkeypatch.setattr(loop, "evaluate", scripted)
     net = fresh(tiny)
     history = loop.fit(net, make_rows(), "weak", **LOSSES["xent"], held_out=make_rows(8), epochs=1, batch_size=8)
     assert [line["epoch"] for line in history] == [k / 8 for k in range(1, 9)]
-    assert torch.equal(parameters(net), weights[3]) and not torch.equal(weights[3], weights[7])
+    assert torch.equal(parameters(net.model.layers), weights[3]) and not torch.equal(weights[3], weights[7])
     assert loop.kept(history) == history[3]
 
 

@@ -95,7 +95,8 @@ def test_the_last_token_is_read_by_position_not_by_id(tiny):
         net.w2s["packed"] = packed
         net.set_attn_implementation("packed" if packed else "sdpa")
         for tokens in (ends_in_bang, ends_in_pad):
-            hidden = net.base_model(torch.tensor([tokens]), **({"lengths": [len(tokens)]} if packed else {})).last_hidden_state
+            extra = {"texts": packing.groups([len(tokens)], 32, net.device)} if packed else {}
+            hidden = net.base_model(torch.tensor([tokens]), **extra).last_hidden_state
             torch.testing.assert_close(packing.logits(net, [tokens, [5]])[0], net.score(hidden[0, -1]), rtol=1e-5, atol=1e-5)
 
 
