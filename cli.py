@@ -19,7 +19,7 @@ from contextlib import redirect_stderr
 
 from rows import BadInput
 
-POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n")
+POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n", "lora")
 NOT_NEGATIVE = ("seed", "data_seed", "n_val")
 FRACTION = ("alpha",)
 CHOICES = {

@@ -31,9 +31,12 @@ EVALUATIONS_PER_EPOCH = 8
 def default_lr(model):
     """(learning rate, that of the head) by size: 5e-5 up to 400M parameters, then 1e-5, as in openai's code.
 
-    Models under 10M parameters, which the paper does not have, want more: 1e-4, and their head ten times that.
+    Models under 10M parameters, which the paper does not have, want more: 1e-4, and their head ten times that. Low-rank
+    terms (add_lora) want 2e-4.
     """
     size = model.num_parameters()
+    if model.num_parameters(only_trainable=True) < size:
+        return 2e-4, 2e-4
     return (1e-4, 1e-3) if size < 10_000_000 else (5e-5, 5e-5) if size <= 400_000_000 else (1e-5, 1e-5)
 
 
@@ -56,6 +59,7 @@ def derived(model, train, held_out, lr, dtype):
         "rows": len(train),
         "held_out": len(held_out),
         "parameters": model.num_parameters(),
+        "trained": model.num_parameters(only_trainable=True),
         "lr": groups[0]["lr"],
         "head_lr": groups[1]["lr"],
         "dtype": str(pick_dtype(model, dtype)).removeprefix("torch."),
@@ -151,7 +155,7 @@ def evaluate(model, rows, given, dtype):
 
 def fit(
     model, rows, given, loss, *, whole_batch, held_out=(), epochs=2, batch_size=32, micro_batch=None, lr=None, seed=0,
-    dtype=None, checkpointing=False, clip=1.0, name="training",
+    dtype=None, checkpointing=False, compile=False, clip=1.0, name="training",
 ):  # fmt: skip
     """Train all weights of the model that want a gradient, in place; returns the history, one dict per evaluation.
 
@@ -161,12 +165,15 @@ def fit(
     best weights are kept, of equals the later. Their ground truth is reported and decides nothing.
     micro_batch: rows that go through at once (default: the whole batch); the result does not depend on it.
     lr: default by size (default_lr); dtype: "bf16" (autocast) or "float32", default by hardware and size (pick_dtype).
+    checkpointing: recompute activations in the backward pass; compile: let torch.compile fuse the backbone.
     Raises FloatingPointError when the loss is no longer finite.
     """
     if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if world() > 1:
         shard(model)
+    if compile:
+        model.base_model.compile(dynamic=True)
     number, whole = shrink_embedding(model, [*rows, *held_out])
     if number:
         rows, held_out = ([r | {"tokens": [number[t] for t in r["tokens"]]} for r in some] for some in (rows, held_out))

@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.activations import NewGELUActivation
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 import hub
@@ -147,6 +148,37 @@ def keep_freed_memory():
         m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
         ctypes.CDLL(None).mallopt(m_mmap_max, 0)
         ctypes.CDLL(None).mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def add_lora(model, r, dtype=None):
+    """Freeze the backbone and give each of its linear layers x W the trainable term 2 x A B, A [in, r], B [r, out].
+
+    Low-rank adaptation (Hu et al. 2021) with alpha = 2 r; B starts at 0, so the model starts as it was. The head trains
+    in full. With bf16 the frozen matrices are kept in bf16, to which autocast would round them at every use.
+    """
+    model.base_model.requires_grad_(False)
+    half = pick_dtype(model, dtype) == torch.bfloat16 and world() == 1
+    generator = torch.Generator().manual_seed(0)
+    for module in list(model.base_model.modules()):
+        if isinstance(module, torch.nn.Linear | Conv1D):
+            sizes = module.weight.shape if isinstance(module, Conv1D) else module.weight.T.shape
+            a = torch.randn(sizes[0], r, generator=generator) / sizes[0] ** 0.5
+            module.lora_a = torch.nn.Parameter(a.to(module.weight))
+            module.lora_b = torch.nn.Parameter(module.weight.new_zeros(r, sizes[1]))
+            module.hook = module.register_forward_hook(lambda m, x, out: out + 2 * (x[0] @ m.lora_a @ m.lora_b))
+            if half:
+                module.weight.data = module.weight.to(torch.bfloat16)
+
+
+@torch.no_grad()
+def merge_lora(model):
+    """Add what add_lora's terms have learned to the matrices themselves: an ordinary model again."""
+    for module in model.modules():
+        if hasattr(module, "lora_a"):
+            learned = 2 * (module.lora_a @ module.lora_b)
+            module.weight.data = module.weight.to(learned) + (learned if isinstance(module, Conv1D) else learned.T)
+            module.hook.remove()
+            del module.lora_a, module.lora_b, module.hook
 
 
 def pick_device(device=None):

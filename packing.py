@@ -144,7 +144,7 @@ def packed(model, tokens):
     ends = torch.tensor([0, *lengths]).cumsum(0)
     read = ends[1:] - 1 if reads(model) == "last" else ends[:-1]
     ids, positions, read, ends = (to_device(x, model.device) for x in (ids, positions, read, ends.int()))
-    if model.device.type == "cuda" and torch.is_autocast_enabled("cuda"):  # torch's own kernel, which knows bf16 only
+    if on_gpu(model.device):
         longest = max(lengths)
         texts = {"cu_seq_q": ends, "cu_seq_k": ends, "max_q": longest, "max_k": longest}
     else:
@@ -152,6 +152,11 @@ def packed(model, tokens):
     # BERT would cut its all-zero segment ids to its longest text, shorter than a packed row
     extra = {"token_type_ids": torch.zeros_like(ids)} if model.config.model_type == "bert" else {}
     return model.base_model(input_ids=ids, position_ids=positions, texts=texts, **extra).last_hidden_state[0, read]
+
+
+def on_gpu(device):
+    """True where torch's own kernel for packed texts runs: on a GPU, and in bf16, the only type that it knows."""
+    return device.type == "cuda" and torch.is_autocast_enabled("cuda")
 
 
 def to_device(x, device):

@@ -22,8 +22,8 @@ import tasks
 def main(
     labels: str = "runs/labels.jsonl", *, model: str = None, out: str = None, target: str = "weak", loss: str = "xent",
     alpha: float = 0.5, conf_prior: str = "half", seed: int = 0, n_val: int = None, epochs: int = 2, batch_size: int = 32,
-    micro_batch: int = None, lr: float = None, max_len: int = None, head: str = None, checkpointing: bool = False,
-    device: str = None, dtype: str = None, force: bool = False,
+    micro_batch: int = None, lr: float = None, max_len: int = None, head: str = None, lora: int = None,
+    checkpointing: bool = False, compile: bool = False, device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Fine-tune a strong student on weak labels, or the strong ceiling on ground truth.
 
@@ -43,7 +43,9 @@ def main(
         lr: learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, 1e-5 above)
         max_len: tokens of a text; longer ones lose their beginning (default: 1024 or the model's own limit)
         head: unembedding or zero, how a causal model's head starts (default: unembedding where there are tokens "0" and "1")
+        lora: train low-rank terms of this rank beside the frozen matrices, merged on saving (lr then 2e-4 by default)
         checkpointing: recompute activations in the backward pass, to save memory
+        compile: let torch.compile fuse the model: half a minute first, for long runs on a GPU
         device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
         dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
         force: replace a finished run
@@ -60,19 +62,24 @@ def main(
     import loop
     import losses
     import model as models  # torch and transformers take seconds to import, so not before they are needed
+    import parallel
 
+    out = parallel.join(out)
     if loss not in losses.LOSSES:
         raise files.BadInput(f"unknown loss --loss={loss}{cli.nearest(loss, losses.LOSSES)}")
     rule = dict(losses.LOSSES[loss] if target == "weak" else losses.LOSSES["xent"])
     if rule["loss"] is losses.conf:
         rule["loss"] = functools.partial(losses.conf, alpha=alpha, prior=conf_prior)
     net, tokenizer = models.load(model, head, max_len, device, seed)
+    if lora:
+        models.add_lora(net, lora, dtype)
     train, held_out = tasks.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
     card = files.begin(out, "train_strong", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
     history = loop.fit(
         net, train, "weak" if target == "weak" else "label", **rule, held_out=held_out, epochs=epochs, batch_size=batch_size,
-        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, name=out,
+        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
     )  # fmt: skip
+    models.merge_lora(net)
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card | {"supervisor": supervisor}, history, loop.kept(history))
     print("next: python eval.py with the supervisor's, the student's and the ceiling's run")

@@ -197,7 +197,7 @@ def test_the_rate_falls_along_a_cosine_and_the_heads_is_ten_times_the_bodys(tiny
 )
 def test_the_default_rate_follows_the_size(millions, wanted):
     class Sized:
-        def num_parameters(self):
+        def num_parameters(self, only_trainable=False):
             return millions * 10**6
 
     assert loop.default_lr(Sized()) == wanted

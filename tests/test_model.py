@@ -5,8 +5,10 @@ import torch
 from conftest import ARCHITECTURES, ENCODERS, PADDED
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+import loop
 import model as models
 import packing
+from losses import LOSSES
 from rows import BadInput
 
 ROWS = [{"id": str(i), "text": "ab0c1!,z" * i + "xyz!"[: i % 5 + 1]} for i in range(12)]
@@ -211,3 +213,99 @@ def test_a_model_that_cannot_be_loaded_is_told_in_one_line(tiny, tmp_path):
         models.load(str(tmp_path))
     with pytest.raises(BadInput, match="--device=tpu cannot be used here"):
         models.load(tiny("llama"), device="tpu")
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "bert"])
+def test_low_rank_terms_start_at_nothing_train_alone_and_merge_into_an_ordinary_model(tiny, architecture, tmp_path):
+    net, tokenizer = load(tiny, architecture)
+    plain, tokens = load(tiny, architecture)[0], random_tokens((9, 4, 30))
+    models.add_lora(net, 3)
+    with torch.no_grad():
+        assert torch.equal(packing.logits(net, tokens), packing.logits(plain, tokens))
+    linear = [m for m in plain.base_model.modules() if isinstance(m, torch.nn.Linear | models.Conv1D)]
+    head = [p for p in plain.parameters() if p not in set(plain.base_model.parameters())]
+    assert net.num_parameters(only_trainable=True) == sum(3 * sum(m.weight.shape) for m in linear) + sum(map(torch.numel, head))
+
+    rows = [{"tokens": ids, "label": i % 2} for i, ids in enumerate(random_tokens((5, 7, 9, 4, 30, 2)))]
+    loop.fit(net, rows, "label", **LOSSES["xent"], epochs=5, batch_size=2, lr=1e-2)
+    with torch.no_grad():
+        wanted = packing.logits(net, tokens)
+        assert (wanted - packing.logits(plain, tokens)).abs().max() > 0.1
+        models.merge_lora(net)
+        torch.testing.assert_close(packing.logits(net, tokens), wanted, rtol=1e-4, atol=1e-4)
+    changed = [name for name, p in net.named_parameters() if not torch.equal(p, dict(plain.named_parameters())[name])]
+    assert changed and not any(
+        "emb" in name or "norm" in name or "ln" in name or name.endswith("wte.weight") for name in changed
+    )
+    models.save(net, tokenizer, tmp_path / "model")
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    assert theirs.state_dict().keys() == plain.state_dict().keys()
+    torch.testing.assert_close(theirs(torch.tensor([tokens[0]])).logits, wanted[:1], rtol=1e-4, atol=1e-4)
+
+
+def test_low_rank_training_in_bf16_keeps_the_frozen_matrices_in_bf16_until_they_are_merged(tiny):
+    net, _ = load(tiny, "llama")
+    models.add_lora(net, 2, "bf16")
+    matrix = net.model.layers[0].mlp.up_proj
+    assert matrix.weight.dtype == torch.bfloat16 and matrix.lora_a.dtype == net.model.norm.weight.dtype == torch.float32
+    rows = [{"tokens": ids, "label": i % 2} for i, ids in enumerate(random_tokens((5, 7, 9, 4)))]
+    loop.fit(net, rows, "label", **LOSSES["conf"], batch_size=2, dtype="bf16", held_out=rows)
+    models.merge_lora(net)
+    assert all(p.dtype == torch.float32 for p in net.parameters())
+
+
+# ---- attention in bf16, and on a GPU
+
+
+@pytest.mark.parametrize("heads", [4, 2])
+@pytest.mark.parametrize(("causal", "window"), [(True, None), (True, 7), (False, None)])
+def test_attention_in_bf16_is_that_of_float32(causal, window, heads):
+    """Plain matrix products for short texts, torch's kernel for long ones; forward and gradient, against float64 by hand."""
+    lengths, generator = (3, 5, 8, 20, 21, 600), torch.Generator().manual_seed(0)
+    texts = packing.groups(lengths, 64, torch.device("cpu"))
+    assert len(texts) < len(lengths) and texts[0][0] > 1
+    shape = (1, heads, sum(lengths), 16)
+    q, k, v = (torch.randn(1, h, *shape[2:], generator=generator).bfloat16().requires_grad_() for h in (4, heads, heads))
+    out, _ = packing.packed_attention(torch.nn.Module(), q, k, v, None, texts, None, window, is_causal=causal)
+    out.float().square().sum().backward()
+    got, wanted, grads = out[0], [], [x.grad for x in (q, k, v)]
+    q, k, v = (x.detach().double().requires_grad_() for x in (q, k, v))
+    for a, b, c in zip(*(x[0].split(lengths, 1) for x in (q, k, v))):
+        b, c = (x.repeat_interleave(4 // heads, 0) for x in (b, c))
+        behind = torch.arange(a.shape[1])[:, None] - torch.arange(a.shape[1])
+        hidden = ((behind < 0) | (behind >= (window or 10**9))) if causal else torch.zeros_like(behind, dtype=torch.bool)
+        scores = (a @ b.transpose(1, 2) / 4).masked_fill(hidden, float("-inf"))
+        wanted.append((scores.softmax(-1) @ c).transpose(0, 1))
+    wanted = torch.cat(wanted)
+    wanted.square().sum().backward()
+    torch.testing.assert_close(got.double(), wanted, rtol=0.03, atol=0.03)
+    for mine, oracle in zip(grads, (q.grad, k.grad, v.grad)):
+        assert (mine - oracle).norm() < 0.02 * oracle.norm()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("grouped", [{"enable_gqa": True}, {}], ids=["torch 2.12", "torch 2.11"])
+@torch.no_grad()
+def test_what_a_gpu_is_asked_for_is_the_same_attention(tiny, architecture, grouped, monkeypatch):
+    """No GPU here: torch's variable-length kernel is played by float32 attention that keeps its documented contract."""
+
+    def stand_in(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False):
+        assert q.dim() == 3 and cu_seq_q.dtype == torch.int32 and cu_seq_q is cu_seq_k and max_q == max_k
+        assert enable_gqa or q.shape[1] == k.shape[1]
+        lengths, (left, right), out = cu_seq_q.diff().tolist(), window_size, []
+        assert max(lengths) == max_q and cu_seq_q[0] == 0 and cu_seq_q[-1] == len(q)
+        for a, b, c in zip(*(x.transpose(0, 1).split(lengths, 1) for x in (q, k, v))):
+            b, c = (x.repeat_interleave(len(a) // len(x), 0) for x in (b, c))
+            behind = torch.arange(a.shape[1])[:, None] - torch.arange(a.shape[1])
+            seen = ((left < 0) | (behind <= left)) & ((right < 0) | (-behind <= right))
+            scores = a @ b.transpose(1, 2) * (a.shape[2] ** -0.5 if scale is None else scale)
+            out.append(scores.masked_fill(~seen, float("-inf")).softmax(-1) @ c)
+        return torch.cat(out, 1).transpose(0, 1)
+
+    monkeypatch.setattr(packing, "varlen_attn", stand_in)
+    monkeypatch.setattr(packing, "GROUPED_HEADS", grouped)
+    net, _ = load(tiny, architecture)
+    tokens = random_tokens((3, 40, 17, 1, 40))
+    wanted = packing.logits(net, tokens)
+    monkeypatch.setattr(packing, "on_gpu", lambda device: True)
+    torch.testing.assert_close(packing.logits(net, tokens), wanted, rtol=1e-4, atol=1e-4)
