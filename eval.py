@@ -117,7 +117,7 @@ def score(run, card, data, split, rows, device, dtype, force):
     probs = models.probabilities(name, rows, head, max_len, device, dtype, bar=run)
     predictions = [{"id": row["id"], "label": row["label"], "prob": prob} for row, prob in zip(rows, probs)]
     groups = [row["group"] for row in rows]
-    metrics = stats.accuracy(probs, [row["label"] for row in rows], groups) | {"n": len(rows), "groups": len(set(groups))}
+    metrics = stats.metrics(probs, [row["label"] for row in rows], groups)
     # The card carries the groups, which predictions do not: pgr.py resamples by them.
     files.write_jsonl(file, predictions, files.new_card("eval", args, inputs, data) | {"test_groups": groups})
     files.write_text(metrics_file, json.dumps(metrics, indent=2) + "\n")
