@@ -5,11 +5,11 @@ A formatter gets one source row (every string stripped, none empty) and returns 
     {"right", "wrong": [...], "group"}    a k-way question, as the finished text of each answer; it becomes two rows
     None                                  the row is not of this task
 One style of prompt: the source's own words, the candidate answer last, then a short question that it answers with yes or no.
-"group" is the text shared by related rows (passage, premise, ...), absent where a row is its own group.
+"group" is the text shared by related rows (passage, premise, ...); without it a row is its own group, with its doubles.
 """
 
 
-def answers(texts, right, group=None):
+def answers(texts, right, group):
     """A k-way question from the finished text of each answer and the number of the right one; its doubles are no wrong ones."""
     return {"right": texts[right], "wrong": [text for text in texts if text != texts[right]], "group": group}
 
@@ -90,8 +90,11 @@ def cola(row):
 
 
 def sst2(row):
-    """{"sentence": "a charming film . ", "label": 1}: movie reviews (Socher et al. 2013), 1 = positive."""
-    return {"text": f"{row['sentence']}\nIs this review positive?", "label": row["label"]}
+    """{"sentence": "a charming film . ", "label": 1}: movie reviews (Socher et al. 2013), 1 = positive.
+
+    Most rows are phrases of longer ones. Doubles are not grouped: the halves of measured results hang on these groups.
+    """
+    return {"text": f"{row['sentence']}\nIs this review positive?", "label": row["label"], "group": None}
 
 
 def hellaswag(row):
@@ -112,7 +115,7 @@ def mc_taco(row):
 def openbookqa(row):
     """{"question_stem": "Ice is", "choices": {"text": ["hot", "cold"], "label": ["A", "B"]}, "answerKey": "B"}: 4 choices."""
     texts = [asked(row["question_stem"], choice) for choice in row["choices"]["text"]]
-    return answers(texts, row["choices"]["label"].index(row["answerKey"]))
+    return answers(texts, row["choices"]["label"].index(row["answerKey"]), row["question_stem"])
 
 
 def paws(row):
@@ -141,7 +144,7 @@ def quartz(row):
 def sciq(row):
     """{"question": "...?", "correct_answer": "iron", "distractor1": "air", ..., "distractor3": "ice"}: without support."""
     texts = [asked(row["question"], row[f]) for f in ("correct_answer", "distractor1", "distractor2", "distractor3")]
-    return answers(texts, 0)
+    return answers(texts, 0, row["question"])
 
 
 def social_i_qa(row):

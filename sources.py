@@ -159,8 +159,9 @@ def read(ds, split):
             made.append((f"{ds}/{source}/{number}", text))
     if skipped:
         print(f"{where}: {skipped} of {len(numbers)} have an empty field or but one answer and are left out", file=sys.stderr)
-    keys = task.get("regroup", list)([text.get("group") for _, text in made])
-    return [row for (name, text), key in zip(made, keys) for row in as_rows(name, text, group_name(ds, key) or name)]
+    keys = task.get("regroup", list)([text.get("group", text.get("text")) for _, text in made])
+    groups = [f"{ds}/{hashed(key).hex()[:16]}" if key else name for (name, _), key in zip(made, keys)]
+    return [row for (name, text), group in zip(made, groups) for row in as_rows(name, text, group)]
 
 
 def as_rows(name, text, group):
@@ -172,11 +173,6 @@ def as_rows(name, text, group):
         {"id": f"{name}/right", "group": group, "text": text["right"], "label": 1},
         {"id": f"{name}/wrong", "group": group, "text": wrong, "label": 0},
     ]
-
-
-def group_name(ds, key):
-    """A short name for the text that a group shares, the same in every split; None for rows without one."""
-    return f"{ds}/{hashed(key).hex()[:16]}" if key else None
 
 
 def hashed(text):
