@@ -81,18 +81,23 @@ def write_mirror(folder, name, task):
 
     for split, (source, known, _) in task["splits"].items():
         file = mirrored(folder, task, split)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         there = file.is_file()
-        rows = None if there else fetch(task, split)
-        count = pyarrow.parquet.read_metadata(file).num_rows if there else rows.num_rows
-        if known not in (None, count):
-            wrong = f"{file} holds" if there else f"{name}: {source} of {task['repo']} has"
-            raise BadInput(f"{wrong} {count} rows, on record are {known}" + "; delete it and start again" * there)
-        if not there:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-            pyarrow.parquet.write_table(rows, temporary)
-            os.replace(temporary, file)
-        print(f"{file}: {count} rows{', already there' if there else ''}")
+        try:
+            rows = pyarrow.parquet.read_metadata(file) if there else fetch(task, split)
+            if known not in (None, rows.num_rows):
+                wrong = f"{file} holds" if there else f"{name}: {source} of {task['repo']} has"
+                again = "; delete it and start again" if there else ""
+                raise BadInput(f"{wrong} {rows.num_rows} rows, on record are {known}{again}")
+            if not there:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                pyarrow.parquet.write_table(rows, temporary)
+                os.replace(temporary, file)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise BadInput(f"{file} cannot be {'read: delete it' if there else 'written'} ({first_line(error)})") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        print(f"{file}: {rows.num_rows} rows{', already there' if there else ''}")
 
 
 def find_model(name):
