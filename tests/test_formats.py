@@ -104,9 +104,8 @@ def test_the_label_says_whether_the_answer_is_right_and_nothing_else_tells(name,
     assert len(rows) > 20 and len(set(field(rows, "id"))) == len(rows)
     assert all(len(row["text"].rpartition("\n")[2]) <= 100 for row in rows)  # our question after the source's words
     if name not in QUESTIONS:
-        task = sources.TASKS[name]
         for i in range(12):
-            both = [task["format"](sources.stripped(example(name, "test", i, label)[0])) for label in (0, 1)]
+            both = [getattr(formats, name)(sources.stripped(example(name, "test", i, label)[0])) for label in (0, 1)]
             if both[0] is None:
                 continue  # of the other of the two lengths
             assert both[0]["text"] == both[1]["text"] and [made["label"] for made in both] == [0, 1]
