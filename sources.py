@@ -24,9 +24,9 @@ def texts(names):
 
 
 # A task's formatter is the function of its name in formats.py.
-#   repo, config   the hub id and its config, which also names the folder in a mirror; revision is pinned where a sha is on record
+#   repo, config   the hub id and its config, which also names the folder in a mirror; revision: pinned where a sha is known
 #   files          what to load from the repository where load_dataset(repo, config) does not work today
-#   splits         ours -> (the source's, its rows on record, the share of 1s before cutting); "all" is cut 80/20 into train, test
+#   splits         ours -> (the source's, its rows on record, the share of 1s uncut); "all" is cut 80/20 into train, test
 #   needs          the columns read and what they must hold (see fits); group: what related rows share
 #   or_else        what to try where a source is unconfirmed; by_hand: the file to get where the hub has none
 # fmt: off
