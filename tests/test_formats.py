@@ -10,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+import eval
 import formats
 import hub
 import sources
@@ -209,6 +210,19 @@ def test_five_rows_about_one_scenario_of_which_one_is_true_make_a_large_test_set
     put(tmp_path, "ethics_virtue", "test", rows)
     test = tasks.test_rows(tasks.describe("ethics_virtue"))
     assert len(test) == 200 and sum(field(test, "label")) == 100
+
+
+def test_a_run_and_an_untrained_model_are_scored_on_the_hard_test_of_another_task(mirrored, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    eval.main(model=tiny("gpt2"), ds="sst2", out="runs/zero", n_test=20)
+    for name in ("ethics_justice", "ethics_commonsense_long"):
+        for split in ("test", "test_hard"):
+            eval.main("runs/zero", ds=name, split=split, n_test=20)
+            predictions = [json.loads(line) for line in open(f"runs/zero/eval/{name}-{split}.jsonl")]
+            wanted = tasks.test_rows(tasks.describe(name, n_test=20), split)
+            assert field(predictions, "id") == field(wanted, "id") and len(predictions) in (16, 20)
+    metrics = json.loads((tmp_path / "runs/zero/eval/ethics_justice-test_hard.metrics.json").read_text())
+    assert metrics["auroc"]["low"] <= metrics["auroc"]["value"] <= metrics["auroc"]["high"]
 
 
 # ---- bad input
