@@ -1,7 +1,7 @@
 """Stage 4: run(s) -> predictions on test rows, and metrics.
 
     python eval.py                                                  # runs/weak runs/student runs/ceiling
-    python eval.py 'runs/*/student' --ds=own.jsonl                  # score runs on another task
+    python eval.py 'runs/*/student' --ds=ethics_justice --split=test_hard          # score runs on another task
     python eval.py --model=openai-community/gpt2 --ds=sst2 --out=runs/zero_shot    # no training: the "0"/"1" head alone
 
 In: finished run directories. Out, in each: eval/<task>-<split>.jsonl (predictions), its card, and .metrics.json.
@@ -27,7 +27,7 @@ def main(
     Args:
         runs: run directories (default: runs/weak runs/student runs/ceiling); unfinished ones are refused
         ds: score on this task or JSONL file instead of the one that the run was trained for
-        split: test, or another test split of the task
+        split: test, or another test split of the task (ETHICS has test_hard)
         test: a JSONL file of test rows, when --ds is your own file
         n_test: rows of the test set (default: as in the runs' training, else all)
         model: with --out and no runs: a model to score without training, through its "0"/"1" head
@@ -117,7 +117,7 @@ def score(run, card, data, split, rows, device, dtype, force):
     probs = models.probabilities(name, rows, head, max_len, device, dtype, bar=run)
     predictions = [{"id": row["id"], "label": row["label"], "prob": prob} for row, prob in zip(rows, probs)]
     groups = [row["group"] for row in rows]
-    metrics = stats.accuracy(probs, [row["label"] for row in rows], groups) | {"n": len(rows), "groups": len(set(groups))}
+    metrics = stats.metrics(probs, [row["label"] for row in rows], groups)
     # The card carries the groups, which predictions do not: pgr.py resamples by them.
     files.write_jsonl(file, predictions, files.new_card("eval", args, inputs, data) | {"test_groups": groups})
     files.write_text(metrics_file, json.dumps(metrics, indent=2) + "\n")

@@ -30,7 +30,6 @@ def bootstrap(numerators, denominators, groups, n_boot=N_BOOT, seed=0):
     """
     top, bottom = group_sums(numerators, groups), group_sums(denominators, groups)
     n_seeds, n_groups = top.shape[1:]
-    rng = np.random.default_rng(seed)
 
     def ratios(group_weights, seed_weights):
         """[B, G], [B, S] -> [B, K]"""
@@ -40,13 +39,18 @@ def bootstrap(numerators, denominators, groups, n_boot=N_BOOT, seed=0):
             )
         return np.einsum("bks,bs->bk", per_seed, seed_weights) / n_seeds
 
-    replicates = []
-    for start in range(0, n_boot, 500):  # in pieces: 10,000 x 10,000 groups would take 800 MB
+    replicates = [ratios(*drawn) for drawn in draws(n_groups, n_seeds, n_boot, seed)]
+    return ratios(np.ones((1, n_groups)), np.ones((1, n_seeds)))[0], np.concatenate(replicates)
+
+
+def draws(n_groups, n_seeds, n_boot, seed=0):
+    """How often each group [B, G] and each seed [B, S] is drawn, in pieces: 10,000 x 10,000 groups would take 800 MB."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, n_boot, 500):
         size = min(500, n_boot - start)
         drawn_groups = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=size)
         drawn_seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=size)
-        replicates.append(ratios(drawn_groups.astype(float), drawn_seeds.astype(float)))
-    return ratios(np.ones((1, n_groups)), np.ones((1, n_seeds)))[0], np.concatenate(replicates)
+        yield drawn_groups.astype(float), drawn_seeds.astype(float)
 
 
 def interval(replicates):
@@ -70,6 +74,54 @@ def accuracy(prob, label, groups, n_boot=N_BOOT):
     values, replicates = bootstrap(correct, np.ones_like(correct), groups, n_boot)
     low, high = interval(replicates[:, 0])
     return {"acc": float(values[0]), "low": low, "high": high}
+
+
+def metrics(prob, label, groups, n_boot=2_000):
+    """Everything eval.py reports of P(label = 1) [N] against labels [N]; groups: N names; n_boot: of all but the accuracy.
+
+    {"acc", "low", "high", "n", "groups"} and, as {"value", "low", "high"} each (None where undefined):
+    precision, recall, f1 of class 1; balanced_acc, the mean of the two classes' recalls; auroc, ties counting half; nll, the
+    mean negative log-likelihood in nats (probabilities at least 1e-12); ece, the expected calibration error in 10 bins of the
+    answer's confidence from 1/2 to 1 (Guo et al. 2017). Any noise adds to ece, so its interval lies rather too high.
+    """
+    prob, true = np.asarray(prob, dtype=float), np.asarray(label) == 1
+    says, everywhere = prob > 0.5, np.ones(len(prob))
+    confidence, nll = np.maximum(prob, 1 - prob), -np.log(np.maximum(np.where(true, prob, 1 - prob), 1e-12))
+    bins = np.minimum((confidence - 0.5) * 20, 9).astype(int) == np.arange(10)[:, None]
+    hit = says & true
+    top = [hit, hit, 2 * hit, ~says & ~true, nll, *(bins * (confidence - (says == true)))]
+    bottom = [says, true, 1 * says + true, ~true, everywhere, *np.ones((10, len(prob)))]
+    values, replicates = bootstrap(np.array(top, float)[:, None], np.array(bottom, float)[:, None], groups, n_boot)
+    result = accuracy(prob, label, groups) | {"n": len(prob), "groups": len(set(groups))}
+    every = np.vstack([values, replicates])
+    result |= {name: estimate(every[0, k], every[1:, k]) for k, name in enumerate(("precision", "recall", "f1"))}
+    for name, column in (
+        ("balanced_acc", (every[:, 1] + every[:, 3]) / 2),
+        ("auroc", auroc(prob, true, groups, n_boot)),
+        ("nll", every[:, 4]),
+        ("ece", np.abs(every[:, 5:]).sum(axis=1)),
+    ):
+        result[name] = estimate(column[0], column[1:])
+    return result
+
+
+def auroc(prob, true, groups, n_boot=N_BOOT, seed=0):
+    """P(a random 1 gets a higher prob [N] than a random 0), ties counting half: the value and, after it, n_boot replicates."""
+    numbers = {name: k for k, name in enumerate(dict.fromkeys(groups))}
+    order = np.argsort(prob, kind="stable")
+    index, ones, ordered = np.array([numbers[name] for name in groups])[order], np.asarray(true)[order], np.asarray(prob)[order]
+    first, last = np.searchsorted(ordered, ordered, "left"), np.searchsorted(ordered, ordered, "right")
+
+    def areas(group_weights):
+        """[B, G] -> [B]"""
+        weights = group_weights[:, index]
+        zeros_below = np.pad(np.cumsum(weights * ~ones, axis=1), ((0, 0), (1, 0)))
+        wins = (weights * ones * (zeros_below[:, first] + zeros_below[:, last]) / 2).sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return wins / ((weights * ones).sum(axis=1) * zeros_below[:, -1])
+
+    pieces = (weights for weights, _ in draws(len(numbers), 1, n_boot, seed))
+    return np.concatenate([areas(np.ones((1, len(numbers)))), *map(areas, pieces)])
 
 
 def pgr(weak, student, ceiling):

@@ -1,12 +1,13 @@
-"""Data sets, one entry each: where the rows are and a short formatter that turns one source row into a text and a 0/1 label.
+"""Data sets: rows to train and test on. Where they are is in sources.py, how they become text and a 0/1 label in formats.py.
 
     python tasks.py                          # the table of tasks
     python tasks.py sst2 --split=test --n=5  # rows as JSONL, just as the other stages see them (--split=weak|strong|test)
+    python tasks.py --mirror=DIR sst2 boolq  # copies of the hub's data for a machine without it (all tasks: no names)
 
 The protocol is the paper's (appendix A.1), the same for every task:
 
     test    one set for everybody, exactly balanced, moved by no seed; of any prefix at most one group is out of balance
-    pool    the training rows without those that share a group or a text with any test row; a class over 55 % is cut down
+    pool    the training rows without those that share a group or a text with a row of a test set; a class over 55 % is cut
     halves  the pool cut in two by --data_seed, group by group: rows about the same passage never part
             weak half -> the supervisor's ground truth; strong half -> gets weak labels, trains student and ceiling
 
@@ -15,7 +16,6 @@ Everything random is a hash of names, so that rows and ids are the same on every
 """
 
 import collections
-import hashlib
 import json
 import math
 import sys
@@ -24,38 +24,28 @@ from pathlib import Path
 import cli
 import hub
 import rows as files
-from facts import world
+import sources
 from rows import BadInput
+from sources import TASKS, hashed
 
 MAX_TRAIN = 10_000  # rows in each half unless --n_train says otherwise
 
 
-def sst2(row):
-    """{"sentence": "a charming film . ", "label": 1}: movie reviews (Socher et al. 2013), 1 = positive."""
-    return {"text": f"{row['sentence'].strip()}\nIs this review positive?", "label": row["label"]}
-
-
-TASKS = {
-    "facts": {"load": world.questions, "splits": {"train": "train", "test": "test"}},
-    "sst2": {"repo": "nyu-mll/glue", "config": "sst2", "splits": {"train": "train", "test": "validation"}, "format": sst2},
-}
-
-
 def load(ds, split):
-    """All rows of one split ("train", "test") of a task, or of a JSONL file of the user's own, before any protocol."""
+    """All rows of one split ("train", "test", "test_hard") of a task, or of a JSONL file, before any protocol."""
     if ds not in TASKS:
         return own_rows(ds)
-    task = TASKS[ds]
-    if split not in task["splits"]:
-        raise BadInput(f"{ds} has no split {split!r}; it has {', '.join(s for s in task['splits'] if s != 'train')}")
-    if "load" in task:
-        return task["load"](split)
-    source = task["splits"][split]
-    rows = []
-    for number, row in enumerate(hub.table(task["repo"], source, task["config"])):
-        name = f"{ds}/{source}/{number}"
-        rows.append({"id": name, "group": name} | task["format"](row))
-    return rows
+    task, splits = TASKS[ds], test_splits(ds)
+    if split != "train" and split not in splits:
+        raise BadInput(f"{ds} has no split {split!r}; it has {', '.join(splits)}")
+    if "all" in task["splits"]:
+        return cut_test(sources.read(ds, "all"))[split == "test"]
+    return task["load"](split) if "load" in task else sources.read(ds, split)
+
+
+def test_splits(ds):
+    """The names of a task's test splits; data sets that come in one piece have one cut from it."""
+    return [split for split in TASKS[ds]["splits"] if split not in ("train", "all")] or ["test"]
 
 
 def own_rows(path):
@@ -108,8 +98,11 @@ def split_of(data):
     if data["ds"] in TASKS:
         return None, None
     rows = load(data["ds"], "train")
-    if data["test"]:
-        return rows, load(data["test"], "test")
+    return (rows, load(data["test"], "test")) if data["test"] else cut_test(rows)
+
+
+def cut_test(rows):
+    """(the other rows, test rows), a fifth of them, cut by group, for data that come without a test set."""
     groups = by_group(rows, "test")
     test = []
     while groups and len(test) + len(groups[0]) / 2 <= len(rows) / 5:
@@ -134,7 +127,7 @@ def half(data, which):
     """The rows of the "weak" or the "strong" half, at most n_train of them (default MAX_TRAIN)."""
     pool, test = split_of(data)
     if pool is None:
-        pool, test = load(data["ds"], "train"), load(data["ds"], "test")
+        pool, test = load(data["ds"], "train"), [row for split in test_splits(data["ds"]) for row in load(data["ds"], split)]
     tested = {row["group"] for row in test} | {row["text"] for row in test}
     apart = [row for row in pool if row["group"] not in tested and row["text"] not in tested]
     if len(apart) < len(pool):
@@ -183,11 +176,6 @@ def hold_out(rows, n_val, batch_size):
     return train, held_out
 
 
-def hashed(text):
-    """A number that looks random and is the same everywhere."""
-    return hashlib.sha256(text.encode()).digest()
-
-
 def by_group(rows, salt):
     """The rows as a list of groups, in an order drawn by the salt."""
     groups = collections.defaultdict(list)
@@ -210,11 +198,12 @@ def balanced(rows):
 def balanced_test(rows):
     """Rows in a fixed random order of groups, with exactly as many 1s as 0s, and every prefix within a group of it.
 
-    Groups that would widen the lead of a class wait until the other class has caught up; those that wait at the end,
-    and the last rows of a class still ahead, are left out.
+    A class over 55 % is cut first (of five rows about one scenario four may be 0s). Then groups that would widen the lead of
+    a class wait until the other class has caught up; those that wait at the end, and the last rows of a class still ahead,
+    are left out.
     """
     waiting = {-1: collections.deque(), 0: collections.deque(), 1: collections.deque()}
-    for place, group in enumerate(by_group(rows, "test")):
+    for place, group in enumerate(by_group(balanced(rows), "test")):
         surplus = sum(1 if row["label"] else -1 for row in group)
         waiting[(surplus > 0) - (surplus < 0)].append((place, surplus, group))
     kept, lead = [], 0
@@ -226,26 +215,58 @@ def balanced_test(rows):
     return [row for i, row in enumerate(kept) if i not in set(ahead)]
 
 
-def main(ds: str = None, *, split: str = "test", n: int = None, data_seed: int = 0, test: str = None):
-    """The table of tasks; with a task, its rows as JSONL.
+def main(*names: str, split: str = "test", n: int = None, data_seed: int = 0, test: str = None, mirror: str = None):
+    """The table of tasks; with a task, its rows as JSONL; with --mirror, copies of the data sets for machines without the hub.
 
     Args:
-        ds: a task's name, or the path of a JSONL file with text and label; without it the table of tasks is shown
-        split: weak, strong (the halves) or test
+        names: a task's name, or the path of a JSONL file with text and label; without it the table of tasks is shown
+        split: weak, strong (the halves), test, or test_hard where there is one
         n: how many rows (default: all, in the halves at most 10,000)
         data_seed: moves the halves
         test: a JSONL file of test rows, for a JSONL file of your own
+        mirror: a folder to write the named tasks' data to (default: all tasks'), for W2S_MIRROR; what is there is kept
     """
     cli.check(locals())
-    if ds is None:
-        print(f"{'task':<10} {'source':<24} about")
-        for name, task in TASKS.items():
-            about = (task.get("format") or task["load"]).__doc__.splitlines()[0]
-            print(f"{name:<10} {task.get('repo', 'made here'):<24} {about}")
-        return
-    data = describe(ds, data_seed, n, n, test)
+    if mirror:
+        return make_mirror(mirror, names)
+    if len(names) > 1:
+        raise BadInput(f"one task at a time, not {' '.join(names)} (several go with --mirror=DIR)")
+    if not names:
+        return show_table()
+    data = describe(names[0], data_seed, n, n, test)
     for row in half(data, split) if split in ("weak", "strong") else test_rows(data, split):
         print(json.dumps(row, ensure_ascii=False))
+
+
+def show_table():
+    """The table of tasks, a line for each split: its rows in the source and the share of 1s there, before any cutting."""
+    print("rows: in the source; 1s: their share before classes are cut (.500: a right and a wrong answer); ?: not on record\n")
+    line = "{:<23} {:<17} {:>7} {:>5}  {:<11} {:<7} {:<43} {}".format
+    print(line("task", "split", "rows", "1s", "group", "licence", "hub id, config", "revision"))
+    for name, task in TASKS.items():
+        for split, (source, count, ones) in task["splits"].items():
+            where = " ".join(filter(None, (task.get("repo", "made here"), task.get("config"))))
+            told = split if split == source else f"{split} = {source}"
+            share = "?" if ones is None else f"{ones:.3f}"[1:]
+            group, licence = task.get("group", "row"), task.get("licence", "?")
+            print(line(name, told, count or "?", share, group, licence, where, task.get("revision", "main")[:20]))
+
+
+def make_mirror(folder, names):
+    """Write the data of the named tasks (default: of all that the hub has) to a mirror; one that fails stops no other."""
+    for name in names:
+        if name not in TASKS:
+            raise BadInput(f"unknown task {name}{cli.nearest(name, TASKS)}")
+    failed = []
+    for name in names or [name for name, task in TASKS.items() if "repo" in task and not hub.by_hand(task)]:
+        try:
+            hub.write_mirror(folder, name, TASKS[name])
+        except BadInput as error:
+            failed.append(name)
+            print(f"{name}: {error}", file=sys.stderr)
+    if failed:
+        raise BadInput(f"{folder} lacks {' '.join(failed)} (see above); the same command again goes on where it was")
+    print(f"next, on the other machine: W2S_MIRROR={folder} python tasks.py {(names or ['boolq'])[0]} --n=5")
 
 
 if __name__ == "__main__":

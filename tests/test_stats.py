@@ -122,3 +122,69 @@ def test_the_same_call_gives_the_same_interval():
     label = rng.integers(2, size=100)
     three = [answers(rng, (2, 100), accuracy, label) for accuracy in (0.6, 0.7, 0.9)]
     assert stats.compare(*three, label, range(100)) == stats.compare(*three, label, range(100))
+
+
+# ---- the metrics of eval.py
+
+
+def named(metrics):
+    return {name: one["value"] for name, one in metrics.items() if isinstance(one, dict)}
+
+
+def test_metrics_by_hand():
+    prob, label = [0.9, 0.8, 0.6, 0.4, 0.3, 0.3], [1, 1, 0, 1, 0, 1]
+    got = stats.metrics(prob, label, list("abcdef"))
+    # says 1: a, b (right), c (wrong); of four 1s two are found, of two 0s one
+    assert named(got) == pytest.approx(
+        {
+            "precision": 2 / 3, "recall": 1 / 2, "f1": 4 / 7, "balanced_acc": (1 / 2 + 1 / 2) / 2,
+            # of 8 pairs (1, 0): a and b beat both, d beats e, f ties with e and loses to c
+            "auroc": (2 + 2 + 1 + 0.5) / 8,
+            "nll": -np.log([0.9, 0.8, 0.4, 0.4, 0.7, 0.3]).mean(),
+            # confidence .6: c wrong, d wrong (2 rows); .7: e right, f wrong; .8: b right; .9: a right
+            "ece": (2 * 0.6 + abs(2 * 0.7 - 1) + 0.2 + 0.1) / 6,
+        }
+    )  # fmt: skip
+    assert (got["n"], got["groups"], got["acc"]) == (6, 6, 0.5)
+    assert all(
+        one["low"] <= one["value"] <= one["high"] for name, one in got.items() if isinstance(one, dict) and name != "ece"
+    )
+
+
+def test_metrics_equal_the_definitions_written_out_in_loops():
+    rng = np.random.default_rng(3)
+    label = rng.integers(2, size=300)
+    prob = np.round(np.clip(0.3 * label + rng.random(300) * 0.7, 0, 1), 2)  # rounded: ties
+    got = named(stats.metrics(prob, label, range(300), n_boot=50))
+    ones, zeros = prob[label == 1], prob[label == 0]
+    assert got["auroc"] == pytest.approx(np.mean([(a > b) + (a == b) / 2 for a in ones for b in zeros]))
+    assert got["balanced_acc"] == pytest.approx((np.mean(ones > 0.5) + np.mean(zeros <= 0.5)) / 2)
+    confidence, right = np.maximum(prob, 1 - prob), (prob > 0.5) == (label == 1)
+    ece = 0
+    for k in range(10):
+        inside = (confidence >= 0.5 + k / 20) & ((confidence < 0.55 + k / 20) | (k == 9))
+        if inside.any():
+            ece += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+    assert got["ece"] == pytest.approx(ece, abs=0.01)  # 0.65 lies on an edge, and floats on either side of it
+
+
+def test_intervals_of_metrics_resample_groups():
+    """An independent implementation: draw groups with replacement, concatenate their rows, compute anew."""
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(40), 5)
+    label = rng.integers(2, size=200)
+    prob = np.clip(0.2 * label + np.repeat(rng.random(40), 5) * 0.4 + rng.random(200) * 0.4, 0, 1)
+    ours, plain = stats.metrics(prob, label, groups.tolist(), n_boot=2000), []
+    for _ in range(2000):
+        rows = (rng.integers(40, size=40)[:, None] * 5 + np.arange(5)).ravel()
+        p, y = prob[rows], label[rows]
+        wins = (p[y == 1][:, None] > p[y == 0]).mean() + (p[y == 1][:, None] == p[y == 0]).mean() / 2
+        plain.append((wins, 2 * (y * (p > 0.5)).sum() / (y.sum() + (p > 0.5).sum())))
+    for name, column in zip(("auroc", "f1"), np.array(plain).T):
+        assert (ours[name]["low"], ours[name]["high"]) == pytest.approx(tuple(np.quantile(column, [0.025, 0.975])), abs=0.02)
+
+
+def test_what_cannot_be_computed_is_none_and_certainty_costs_no_infinity():
+    got = stats.metrics([0.1, 0.2, 0.0], [1, 1, 1], list("abc"))
+    assert got["precision"] == got["auroc"] == {"value": None, "low": None, "high": None}
+    assert got["nll"]["value"] == pytest.approx(-np.log([0.1, 0.2, 1e-12]).mean())

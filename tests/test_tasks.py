@@ -152,9 +152,7 @@ def test_sst2_comes_from_the_mirror_formatted_and_balanced(tmp_path, monkeypatch
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / f"{split}.parquet")
     monkeypatch.setenv("W2S_MIRROR", str(tmp_path))
     weak, strong, test = every_half_and_test("sst2")
-    assert tasks.sst2({"sentence": "a charming film . ", "label": 1}) == {
-        "text": "a charming film .\nIs this review positive?", "label": 1,
-    }  # fmt: skip
+    assert test[0]["text"].endswith("\nIs this review positive?") and test[0]["group"] == test[0]["id"]
     assert len(weak) == len(strong) == 80 and collections.Counter(names(weak + strong, "label")) == {0: 80, 1: 80}
     assert len(test) == 48 and test[0]["id"].startswith("sst2/validation/")
     (folder / "train.parquet").unlink()
