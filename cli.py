@@ -19,7 +19,20 @@ from contextlib import redirect_stderr
 
 from rows import BadInput
 
-POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n", "lora")
+POSITIVE = (
+    "n_train",
+    "n_test",
+    "epochs",
+    "batch_size",
+    "micro_batch",
+    "lr",
+    "max_len",
+    "n_boot",
+    "n",
+    "lora",
+    "repeats",
+    "steps",
+)
 NOT_NEGATIVE = ("seed", "data_seed", "n_val")
 FRACTION = ("alpha",)
 CHOICES = {
@@ -28,6 +41,7 @@ CHOICES = {
     "vote": ("soft", "hard"),
     "conf_prior": ("half", "weak"),
     "dtype": ("bf16", "float32"),
+    "shape": ("gpt2-6x384", "tiny", "qwen-0.5b", "qwen-1.5b", "qwen-7b"),
 }
 
 

@@ -100,6 +100,15 @@ def batches(n, batch_size, generator):
     return torch.randperm(n, generator=generator).tensor_split(math.ceil(n / batch_size))
 
 
+def arrange(batch, micro_batch):
+    """The rows of a batch in the order in which they are cut into pieces: each piece by length, all equally long in sum.
+
+    Attention runs over near-equal neighbours together (packing.groups), and the largest piece decides about the memory.
+    """
+    batch, count = sorted(batch, key=lambda row: len(row["tokens"])), math.ceil(len(batch) / micro_batch)
+    return [row for piece in range(count) for row in batch[piece::count]]
+
+
 def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtype=None):
     """Backpropagate the mean loss of one batch in pieces of micro_batch rows; returns that mean, detached.
 
@@ -112,26 +121,35 @@ def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtyp
     weight = (mine < n).to(weak).mul(world())[:, None]  # FSDP takes the mean of the processes' gradients, we want the sum
     mine = mine.clamp(max=n - 1)
 
-    def forward(piece):
-        with torch.autocast(model.device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
-            return logits(model, [tokens[i] for i in piece.tolist()])
+    def autocast(on=True):
+        return torch.autocast(model.device.type, dtype=dtype, enabled=on and dtype == torch.bfloat16)
 
-    pieces = mine.split(micro_batch)
+    def forward(piece):
+        return logits(model, [tokens[i] for i in piece.tolist()])
+
+    count = math.ceil(len(mine) / micro_batch)
+    pieces, shares = mine.tensor_split(count), weight.tensor_split(count)
     if not whole_batch:
         total = 0
-        for piece, share in zip(pieces, weight.split(micro_batch)):
-            part = (loss(forward(piece), weak[piece], progress) * share[:, 0]).sum() / n
-            part.backward()
-            total = total + part.detach()
+        with autocast():  # once for all pieces: it keeps the weights that it has cast
+            for piece, share in zip(pieces, shares):
+                out = forward(piece)
+                with autocast(False):
+                    part = (loss(out, weak[piece], progress) * share[:, 0]).sum() / n
+                    part.backward()
+                total = total + part.detach()
         return total / world()
     one_pass = len(pieces) == 1
-    with torch.set_grad_enabled(one_pass):
-        outs = [forward(piece) for piece in pieces]
+    with torch.set_grad_enabled(one_pass), autocast():
+        outs = [forward(piece) for piece in mine.split(4 * micro_batch)]  # without a graph four times the rows take less
     out = gather(torch.cat(outs).detach(), n).requires_grad_()
     mean = loss(out, weak, progress).mean()
     mean.backward()
-    for piece, share, first in zip(pieces, weight.split(micro_batch), outs):
-        (first if one_pass else forward(piece)).backward(out.grad[piece] * share)
+    with autocast():
+        for piece, share in zip(pieces, shares):
+            again = outs[0] if one_pass else forward(piece)
+            with autocast(False):
+                again.backward(out.grad[piece] * share)
     return mean.detach() / world()
 
 
@@ -168,12 +186,7 @@ def fit(
     checkpointing: recompute activations in the backward pass; compile: let torch.compile fuse the backbone.
     Raises FloatingPointError when the loss is no longer finite.
     """
-    if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if world() > 1:
-        shard(model)
-    if compile:
-        model.base_model.compile(dynamic=True)
+    prepare(model, checkpointing, compile)
     number, whole = shrink_embedding(model, [*rows, *held_out])
     if number:
         rows, held_out = ([r | {"tokens": [number[t] for t in r["tokens"]]} for r in some] for some in (rows, held_out))
@@ -182,15 +195,13 @@ def fit(
     steps = epochs * per_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     stops = {round(k * per_epoch / EVALUATIONS_PER_EPOCH) for k in range(1, epochs * EVALUATIONS_PER_EPOCH + 1)}
-    model.train()
     generator = torch.Generator().manual_seed(seed)
     order = [batch for _ in range(epochs) for batch in batches(len(rows), batch_size, generator)]
     trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
     history, losses, n_tokens, began, best, best_weights = [], [], 0, time.monotonic(), -1.0, {}
     bar = tqdm(order, desc=name, unit="step", disable=None if rank() == 0 else True)  # None: no bar in a log file
     for step, chosen in enumerate(bar, 1):
-        # Near-equal lengths side by side: attention runs over them together (packing.groups).
-        batch = sorted((rows[i] for i in chosen.tolist()), key=lambda row: len(row["tokens"]))
+        batch = arrange([rows[i] for i in chosen.tolist()], micro_batch or len(chosen))
         tokens = [row["tokens"] for row in batch]
         target = to_device(torch.tensor([row[given] for row in batch], dtype=model.dtype), model.device)
         progress = (step - 1) / steps
@@ -217,6 +228,17 @@ def fit(
         restore_embedding(model, number, whole)
     model.eval()
     return history
+
+
+def prepare(model, checkpointing, compile):
+    """Switch on what fit() was asked for, in the order in which these go together."""
+    if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if world() > 1:
+        shard(model)
+    if compile:
+        model.base_model.compile(dynamic=True)
+    model.train()
 
 
 def mean_loss(losses, step, steps):

@@ -151,11 +151,13 @@ def keep_freed_memory():
 
 
 def add_lora(model, r, dtype=None):
-    """Freeze the backbone and give each of its linear layers x W the trainable term 2 x A B, A [in, r], B [r, out].
+    """--lora: freeze the backbone and give each of its linear layers x W the trainable term 2 x A B, A [in, r], B [r, out].
 
     Low-rank adaptation (Hu et al. 2021) with alpha = 2 r; B starts at 0, so the model starts as it was. The head trains
     in full. With bf16 the frozen matrices are kept in bf16, to which autocast would round them at every use.
     """
+    if r is None:
+        return
     model.base_model.requires_grad_(False)
     half = pick_dtype(model, dtype) == torch.bfloat16 and world() == 1
     generator = torch.Generator().manual_seed(0)
@@ -205,6 +207,7 @@ def pick_dtype(model, dtype=None):
 
 def save(model, tokenizer, folder):
     """Save in Hugging Face layout, whole or not at all: AutoModelForSequenceClassification loads it with the same logits."""
+    merge_lora(model)
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     tokenizer.model_max_length = model.w2s["max_len"]

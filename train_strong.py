@@ -71,15 +71,13 @@ def main(
     if rule["loss"] is losses.conf:
         rule["loss"] = functools.partial(losses.conf, alpha=alpha, prior=conf_prior)
     net, tokenizer = models.load(model, head, max_len, device, seed)
-    if lora:
-        models.add_lora(net, lora, dtype)
+    models.add_lora(net, lora, dtype)
     train, held_out = tasks.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
     card = files.begin(out, "train_strong", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
     history = loop.fit(
         net, train, "weak" if target == "weak" else "label", **rule, held_out=held_out, epochs=epochs, batch_size=batch_size,
         micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
     )  # fmt: skip
-    models.merge_lora(net)
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card | {"supervisor": supervisor}, history, loop.kept(history))
     print("next: python eval.py with the supervisor's, the student's and the ceiling's run")

@@ -64,15 +64,13 @@ def main(
 
     out = parallel.join(out)
     net, tokenizer = models.load(model, head, max_len, device, seed)
-    if lora:
-        models.add_lora(net, lora, dtype)
+    models.add_lora(net, lora, dtype)
     train, held_out = tasks.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
     card = files.begin(out, "train_weak", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
     history = loop.fit(
         net, train, "label", **losses.LOSSES["xent"], held_out=held_out, epochs=epochs, batch_size=batch_size,
         micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
     )  # fmt: skip
-    models.merge_lora(net)
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card, history, loop.kept(history))
     print(f"next: python label.py {out}")

@@ -1,0 +1,288 @@
+"""How fast is the loop? Side by side, in one run: ours and Hugging Face's Trainer on the same model, rows, batch and precision.
+
+    python bench.py                                     # 2 cores: about six minutes
+    python bench.py --parts=train --means=20 --repeats=5
+    python bench.py --device=cuda --shape=qwen-1.5b --means=200
+    python bench.py --device=cuda --shape=qwen-7b --means=200 --parts=train --lora=16    # or --checkpointing
+
+Models have random weights in the shape of real ones, texts have lognormal lengths and Zipf-distributed tokens. Every figure
+is the median of interleaved repeats. "share" is the model FLOP utilisation: 6 x non-embedding parameters x real tokens a
+second (attention left out), by the bf16 matrix product rate measured in the same repeat. "held" is what autograd keeps for
+the backward pass at its peak, on a GPU the peak of all memory.
+"""
+
+import statistics
+import tempfile
+import time
+
+import cli
+from rows import BadInput
+
+QWEN = {"model_type": "qwen2", "vocab_size": 151936, "num_key_value_heads": 2}
+SHAPES = {  # the first is the one that the figures of results/bench.md are about
+    "gpt2-6x384": {"model_type": "gpt2", "n_layer": 6, "n_embd": 384, "n_head": 6, "vocab_size": 50257},
+    "tiny": {"model_type": "llama", "num_hidden_layers": 3, "hidden_size": 64, "intermediate_size": 256}
+    | {"num_attention_heads": 4, "vocab_size": 400},
+    "qwen-0.5b": QWEN | {"num_hidden_layers": 24, "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14},
+    "qwen-1.5b": QWEN | {"num_hidden_layers": 28, "hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12},
+    "qwen-7b": QWEN
+    | {"num_hidden_layers": 28, "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28}
+    | {"num_key_value_heads": 4},
+}
+PARTS = ("train", "score", "memory", "tiny")
+
+
+def main(
+    *, parts: str = ",".join(PARTS), means: str = "20,100", shape: str = None, device: str = None, repeats: int = 3,
+    steps: int = 20, batch_size: int = 32, lora: int = None, checkpointing: bool = False,
+):  # fmt: skip
+    """Print examples/s, tokens/s, the share of the matrix product rate and memory of our loop and of HF Trainer's.
+
+    Args:
+        parts: any of train, score, memory, tiny, linear (linear takes some minutes more)
+        means: mean text lengths in tokens
+        shape: gpt2-6x384, tiny, qwen-0.5b, qwen-1.5b or qwen-7b (default: gpt2-6x384 on a CPU, qwen-1.5b on a GPU)
+        device: cpu or cuda (default: the GPU where there is one)
+        repeats: interleaved repeats whose median is printed
+        steps: batches in a timed run of the 20-token rows; longer texts have fewer
+        batch_size: rows in a batch
+        lora: train low-rank terms of this rank, in our loop
+        checkpointing: recompute activations, in our loop and Trainer's
+    """
+    cli.check({"repeats": repeats, "steps": steps, "batch_size": batch_size, "lora": lora, "shape": shape})
+    unknown = [part for part in parts.split(",") if part not in (*PARTS, "linear")]
+    if unknown or not all(mean.isdigit() and int(mean) > 2 for mean in means.split(",")):
+        raise BadInput(f"--parts={parts} --means={means}: parts are {', '.join(PARTS)}, linear; means whole numbers over 2")
+    import torch
+
+    import model as models
+
+    device = models.pick_device(device)
+    shape = shape or ("qwen-1.5b" if device.type == "cuda" else "gpt2-6x384")
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    print(f"{shape} on {where}, torch {torch.__version__}, {repeats} interleaved repeats, batch {batch_size}")
+    options = {"batch_size": batch_size, "checkpointing": checkpointing}
+    for mean in map(int, means.split(",")):
+        n = batch_size * max(4, round(steps * 20 / max(mean, 20) ** 0.8 / 20**0.2))
+        net, rows = make_model(shape, device), make_rows(n, mean, SHAPES[shape]["vocab_size"])
+        if lora:
+            models.add_lora(net, lora, "bf16")
+        if "train" in parts:
+            trainers = {f"HF Trainer, {name}": trainer(shape, device, rows, **options, **how) for name, how in TRAINERS.items()}
+            runs = {"ours": lambda net=net, rows=rows: train(net, rows, **options)}
+            runs |= {name: one.train for name, one in trainers.items()}
+            table(f"training, mean {mean} tokens", net, rows, runs, repeats)
+        if "score" in parts:
+            theirs = trainer(shape, device, rows, batch_size=64)
+            runs = {"ours": lambda net=net, rows=rows: models.predict(net, [row["tokens"] for row in rows], "bf16")}
+            runs["HF Trainer.predict, batch 64"] = lambda theirs=theirs, rows=rows: theirs.predict(rows)
+            table(f"scoring, mean {mean} tokens", net, rows, runs, repeats, flops=2)
+        if "memory" in parts:
+            micro_batches(net, SHAPES[shape]["vocab_size"], mean, repeats)
+    if "tiny" in parts:
+        one_by_one(device, repeats)
+    if "linear" in parts:
+        linear(device)
+
+
+# ---- models and rows
+
+
+def make_model(shape, device, packed=True):
+    """A 2-way classifier with random weights in one of SHAPES, as model.load would hand it out."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    import model as models
+
+    torch.manual_seed(0)
+    no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0} if shape.startswith("gpt2") else {}
+    config = AutoConfig.for_model(**SHAPES[shape], **no_dropout, num_labels=2, use_cache=False, pad_token_id=0)
+    with torch.device(device):
+        net = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    net.w2s = {"max_len": 1024, "head": "new", "packed": False}
+    if packed:
+        models.fuse_gelu(net)
+        models.keep_freed_memory()
+        net.w2s["packed"] = models.can_pack(net)
+    return net
+
+
+def make_rows(n, mean, vocabulary, seed=0):
+    """n rows of Zipf-distributed tokens, lognormal lengths (sigma 0.6) from 3 to 1,000 tokens, random labels."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    weights = 1 / (np.arange(vocabulary) + 2.7)
+    lengths = rng.lognormal(np.log(mean) - 0.6**2 / 2, 0.6, n).round().clip(3, 1000).astype(int)
+    tokens = rng.permutation(vocabulary)[rng.choice(vocabulary, lengths.sum(), p=weights / weights.sum())]
+    texts = np.split(tokens, lengths.cumsum()[:-1])
+    return [{"tokens": text.tolist(), "label": int(rng.integers(2)), "weak": rng.random()} for text in texts]
+
+
+# ---- what is compared
+
+
+def train(net, rows, loss="xent", dtype="bf16", **options):
+    """One epoch of our loop."""
+    import loop
+    import losses
+
+    loop.fit(net, rows, "weak", **losses.LOSSES[loss], epochs=1, dtype=dtype, name="ours", **options)
+
+
+TRAINERS = {
+    "padded": {},
+    "accumulate 1 at a time": {"per_device": 1},
+    "group by length": {"train_sampling_strategy": "group_by_length"},
+}
+
+
+def trainer(shape, device, rows, batch_size=32, per_device=None, checkpointing=False, **how):
+    """Hugging Face's Trainer for one epoch over the rows: bf16 autocast, fused AdamW, padded to the longest of a batch."""
+    try:
+        import accelerate  # noqa: F401
+    except ImportError:
+        raise BadInput("the Trainer of transformers needs accelerate: pip install accelerate") from None
+    import torch
+    from transformers import PrinterCallback, Trainer, TrainingArguments
+
+    def collate(batch):
+        lengths = torch.tensor([len(row["input_ids"]) for row in batch])
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row["input_ids"]) for row in batch], batch_first=True)
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([row["label"] for row in batch])}
+
+    for row in rows:
+        row["input_ids"] = row["tokens"]
+    per_device = per_device or batch_size
+    args = TrainingArguments(
+        output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=per_device, learning_rate=5e-5,
+        gradient_accumulation_steps=batch_size // per_device, per_device_eval_batch_size=batch_size, bf16=True,
+        use_cpu=device.type == "cpu", gradient_checkpointing=checkpointing, save_strategy="no", logging_strategy="no",
+        report_to="none", disable_tqdm=True, remove_unused_columns=False, optim="adamw_torch_fused", **how,
+    )  # fmt: skip
+    theirs = Trainer(make_model(shape, device, packed=False), args, data_collator=collate, train_dataset=rows)
+    theirs.remove_callback(PrinterCallback)
+    return theirs
+
+
+# ---- measuring
+
+
+def table(title, net, rows, runs, repeats, flops=6):
+    """Time every run `repeats` times, in turns, after one warm-up each; print the medians."""
+    embedding = sum(m.weight.numel() for m in net.modules() if type(m).__name__ == "Embedding")
+    tokens, body = sum(len(row["tokens"]) for row in rows), net.num_parameters() - embedding
+    seconds, shares, held = {name: [] for name in runs}, {name: [] for name in runs}, {}
+    for name, run in runs.items():
+        held[name] = peak(net.device, run)
+    for _ in range(repeats):
+        rate = matmul_rate(net.device)
+        for name, run in runs.items():
+            seconds[name].append(clock(net.device, run))
+            shares[name].append(flops * body * tokens / seconds[name][-1] / rate)
+    print(f"\n{title:<34} {'examples/s':>10} {'tokens/s':>9} {'share':>7} {'ours is':>8} {'held MB':>8}")
+    first = statistics.median(next(iter(seconds.values())))
+    for name in runs:
+        took, share = statistics.median(seconds[name]), statistics.median(shares[name])
+        times = "" if name == "ours" else f"{took / first:.2f}x"
+        line = f"{len(rows) / took:10.1f} {tokens / took:9.0f} {share:7.1%} {times:>8}"
+        print(f"  {name:<32} {line} {held[name] / 1e6:8.0f}", flush=True)
+    print(f"  bf16 matrix products: {rate / 1e9:.0f} GFLOP/s", flush=True)
+
+
+def clock(device, run):
+    """Seconds that run() takes, the GPU's work included."""
+    import torch
+
+    began = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def matmul_rate(device):
+    """Floating point operations a second of a large bf16 matrix product, the median of ten."""
+    import torch
+
+    n = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device).bfloat16() for _ in range(2))
+    times = [clock(device, lambda: torch.nn.functional.linear(a, b)) for _ in range(12)]
+    return 2 * n**3 / statistics.median(times[2:])
+
+
+def peak(device, run):
+    """Bytes at the peak of run(): of all memory on a GPU, of what autograd holds for the backward pass on a CPU."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated()
+    held = {"now": 0, "peak": 0}
+
+    class Saved:
+        def __init__(self, tensor):
+            self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
+            held["now"] += self.size
+            held["peak"] = max(held["peak"], held["now"])
+
+        def __del__(self):
+            held["now"] -= self.size
+
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+        run()
+    return held["peak"]
+
+
+def micro_batches(net, vocabulary, mean, repeats):
+    """A batch of 256 rows whole and in 8 pieces: memory and time."""
+    rows = make_rows(1024 if mean < 50 else 512, mean, vocabulary)
+    print(f"\n{f'256 rows in 8 pieces, mean {mean}':<34} {'held, whole':>12} {'in 8':>8} {'less':>6} {'time':>7}")
+    for loss in ("xent", "conf"):
+        runs = [lambda size=size, loss=loss: train(net, rows, loss, batch_size=256, micro_batch=size) for size in (256, 32)]
+        whole, cut = (peak(net.device, run) for run in runs)
+        seconds = [[clock(net.device, run) for run in runs] for _ in range(repeats)]
+        slower = statistics.median(b / a for a, b in seconds)
+        print(f"  {loss:<32} {whole / 1e6:9.0f} MB {cut / 1e6:5.0f} MB {whole / cut:5.1f}x {slower:6.2f}x", flush=True)
+
+
+def one_by_one(device, repeats):
+    """A tiny model (3 layers of 64, texts of 12 tokens): ours, and the packed loop over sequences in bf16."""
+    import packing
+
+    net, rows = make_model("tiny", device), make_rows(1600, 12, SHAPES["tiny"]["vocab_size"])
+    grouped = packing.groups
+
+    def looped():
+        packing.groups = lambda lengths, width, device: [grouped([n], width, device)[0] for n in lengths]
+        try:
+            train(net, rows)
+        finally:
+            packing.groups = grouped
+
+    runs = {"ours": lambda: train(net, rows, dtype=None), "one sequence at a time, bf16": looped}
+    table("training a tiny model, mean 12", net, rows, runs, repeats)
+
+
+def linear(device):
+    """Time per token of the tiny model over 1,000 to 100,000 rows, and of tokenizing as many (facts' tokenizer)."""
+    from transformers import AutoTokenizer
+
+    import model as models
+    from rows import HERE
+
+    net, tokenizer = make_model("tiny", device), AutoTokenizer.from_pretrained(HERE / "facts" / "xs")
+    print(f"\n{'rows':>8} {'us/token, training':>20} {'rows/s tokenized':>18}")
+    for n in (1000, 1000, 10_000, 100_000):  # the first is the warm-up
+        rows = make_rows(n, 12, SHAPES["tiny"]["vocab_size"])
+        words = [{"id": i, "text": "the pet of ba mi ru is cat ?"} for i in range(n)]
+        tokenized = clock(device, lambda words=words: models.encode(words, tokenizer, net))
+        took = clock(device, lambda rows=rows: train(net, rows, dtype=None))
+        print(f"{n:8} {took / sum(len(row['tokens']) for row in rows) * 1e6:20.2f} {n / tokenized:18.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

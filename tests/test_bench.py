@@ -1,0 +1,41 @@
+"""bench.py runs, compares like with like, and counts what it says it counts."""
+
+import pytest
+import torch
+
+import bench
+from rows import BadInput
+
+
+def test_the_bench_prints_its_tables_at_toy_size(capsys):
+    bench.main(shape="tiny", device="cpu", repeats=1, steps=4, means="12", batch_size=8, parts="train,score")
+    told = capsys.readouterr().out
+    for line in ("tiny on", "ours", "HF Trainer, padded", "accumulate 1 at a time", "group by length", "HF Trainer.predict"):
+        assert line in told
+
+
+def test_what_does_not_exist_is_told():
+    with pytest.raises(BadInput, match="parts are train, score, memory, tiny, linear"):
+        bench.main(parts="trian")
+    with pytest.raises(BadInput, match="whole numbers over 2"):
+        bench.main(means="twenty")
+
+
+def test_both_sides_train_the_same_model_on_the_same_rows():
+    device, rows = torch.device("cpu"), bench.make_rows(40, 12, 400)
+    ours, theirs = bench.make_model("tiny", device), bench.trainer("tiny", device, rows, batch_size=8)
+    for name, weights in ours.state_dict().items():
+        assert torch.equal(weights, theirs.model.state_dict()[name])
+    assert theirs.train_dataset is rows and rows[0]["input_ids"] == rows[0]["tokens"]
+    lengths = [len(row["tokens"]) for row in bench.make_rows(4000, 20, 400)]
+    assert sum(lengths) / 4000 == pytest.approx(20, rel=0.03) and min(lengths) >= 3
+
+
+def test_the_bytes_held_are_those_that_autograd_saves():
+    a = torch.ones(1000, 10, requires_grad=True)
+
+    def twice():
+        for _ in range(2):  # the first is freed before the second
+            a.exp().sum().backward()  # exp saves its result, 40,000 bytes
+
+    assert bench.peak(a.device, twice) == 40_000
