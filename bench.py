@@ -5,15 +5,19 @@
     python bench.py --device=cuda --shape=qwen-1.5b --means=200
     python bench.py --device=cuda --shape=qwen-7b --means=200 --parts=train --lora=16    # or --checkpointing
 
-Models have random weights in the shape of real ones, texts have lognormal lengths and Zipf-distributed tokens. Every figure
-is the median of interleaved repeats. "share" is the model FLOP utilisation: 6 x non-embedding parameters x real tokens a
-second (attention left out), by the bf16 matrix product rate measured in the same repeat. "held" is what autograd keeps for
-the backward pass at its peak, on a GPU the peak of all memory.
+Models have random weights in the shape of real ones, texts have lognormal lengths and Zipf-distributed tokens. Each side runs
+in a process of its own, so that none gains from what another set up; every figure is the median of repeats, in turns on a
+CPU, one side after the other on a GPU, which holds one model at a time. "share" is the model FLOP utilisation: 6 x
+non-embedding parameters x real tokens a second (attention left out), by the bf16 matrix product rate measured right before.
+"held" is what autograd keeps for the backward pass at its peak, on a GPU the peak of all memory.
 """
 
+import functools
+import multiprocessing
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import cli
 from rows import BadInput
@@ -64,23 +68,20 @@ def main(
     options = {"batch_size": batch_size, "checkpointing": checkpointing}
     for mean in map(int, means.split(",")):
         n = batch_size * max(4, round(steps * 20 / max(mean, 20) ** 0.8 / 20**0.2))
-        net, rows = make_model(shape, device), make_rows(n, mean, SHAPES[shape]["vocab_size"])
-        if lora:
-            models.add_lora(net, lora, "bf16")
+        setting = {"shape": shape, "device": str(device), "n": n, "mean": mean}
         if "train" in parts:
-            trainers = {f"HF Trainer, {name}": trainer(shape, device, rows, **options, **how) for name, how in TRAINERS.items()}
-            runs = {"ours": lambda net=net, rows=rows: train(net, rows, **options)}
-            runs |= {name: one.train for name, one in trainers.items()}
-            table(f"training, mean {mean} tokens", net, rows, runs, repeats)
+            sides = {"ours": {"lora": lora} | options}
+            sides |= {f"HF Trainer, {name}": {"trainer": how} | options for name, how in TRAINERS.items()}
+            table(f"training, mean {mean} tokens", setting, sides, repeats)
         if "score" in parts:
-            theirs = trainer(shape, device, rows, batch_size=64)
-            runs = {"ours": lambda net=net, rows=rows: models.predict(net, [row["tokens"] for row in rows], "bf16")}
-            runs["HF Trainer.predict, batch 64"] = lambda theirs=theirs, rows=rows: theirs.predict(rows)
-            table(f"scoring, mean {mean} tokens", net, rows, runs, repeats, flops=2)
+            sides = {"ours": {"score": True}, "HF Trainer.predict, batch 64": {"score": True, "trainer": {}, "batch_size": 64}}
+            table(f"scoring, mean {mean} tokens", setting, sides, repeats, flops=2)
         if "memory" in parts:
-            micro_batches(net, SHAPES[shape]["vocab_size"], mean, repeats)
+            micro_batches(make_model(shape, device), SHAPES[shape]["vocab_size"], mean, repeats)
     if "tiny" in parts:
-        one_by_one(device, repeats)
+        setting = {"shape": "tiny", "device": str(device), "n": 1600, "mean": 12}
+        sides = {"ours": {"dtype": None}, "one sequence at a time, bf16": {"looped": True}}
+        table("training a tiny model, mean 12", setting, sides, repeats)
     if "linear" in parts:
         linear(device)
 
@@ -121,6 +122,44 @@ def make_rows(n, mean, vocabulary, seed=0):
 
 
 # ---- what is compared
+
+
+@functools.cache
+def side(shape, device, n, mean, words):
+    """The function that one run of a side calls, and its model; made once in the process of that side."""
+    import torch
+
+    import model as models
+    import packing
+
+    device, options = torch.device(device), dict(words)
+    rows, how, score = (
+        make_rows(n, mean, SHAPES[shape]["vocab_size"]),
+        options.pop("trainer", None),
+        options.pop("score", False),
+    )
+    if how is not None:
+        theirs = trainer(shape, device, rows, **options, **dict(how))
+        return (lambda: theirs.predict(rows)) if score else theirs.train, theirs.model
+    net, lora = make_model(shape, device), options.pop("lora", None)
+    models.add_lora(net, lora, "bf16")
+    if options.pop("looped", False):  # what groups() is there to avoid
+        grouped = packing.groups
+        packing.groups = lambda lengths, width, device: [grouped([length], width, device)[0] for length in lengths]
+    if score:
+        return lambda: models.predict(net, [row["tokens"] for row in rows], "bf16"), net
+    return lambda: train(net, rows, **options), net
+
+
+def measure(setting, words, flops, warm_up):
+    """In the process of a side: (seconds, tokens/s, share of the matrix product rate, that rate, bytes held) of one run."""
+    run, net = side(**setting, words=words)
+    held = peak(net.device, run) if warm_up else None
+    rate, seconds = matmul_rate(net.device), clock(net.device, run)
+    rows = make_rows(setting["n"], setting["mean"], SHAPES[setting["shape"]]["vocab_size"])
+    embedding = sum(m.weight.numel() for m in net.modules() if type(m).__name__ == "Embedding")
+    tokens = sum(len(row["tokens"]) for row in rows)
+    return seconds, tokens / seconds, flops * (net.num_parameters() - embedding) * tokens / seconds / rate, rate, held
 
 
 def train(net, rows, loss="xent", dtype="bf16", **options):
@@ -170,26 +209,30 @@ def trainer(shape, device, rows, batch_size=32, per_device=None, checkpointing=F
 # ---- measuring
 
 
-def table(title, net, rows, runs, repeats, flops=6):
-    """Time every run `repeats` times, in turns, after one warm-up each; print the medians."""
-    embedding = sum(m.weight.numel() for m in net.modules() if type(m).__name__ == "Embedding")
-    tokens, body = sum(len(row["tokens"]) for row in rows), net.num_parameters() - embedding
-    seconds, shares, held = {name: [] for name in runs}, {name: [] for name in runs}, {}
-    for name, run in runs.items():
-        held[name] = peak(net.device, run)
-    for _ in range(repeats):
-        rate = matmul_rate(net.device)
-        for name, run in runs.items():
-            seconds[name].append(clock(net.device, run))
-            shares[name].append(flops * body * tokens / seconds[name][-1] / rate)
+def table(title, setting, sides, repeats, flops=6):
+    """Time every side `repeats` times after a warm-up, and print the medians."""
+    new = functools.partial(ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"))
+    gpu = setting["device"] != "cpu"
+    pools = {name: None if gpu else new() for name in sides}
+    runs = {name: [] for name in sides}
+    for repeat in range(repeats):
+        for name, options in sides.items():
+            words = tuple((key, tuple(value.items()) if isinstance(value, dict) else value) for key, value in options.items())
+            pool = new() if gpu else pools[name]
+            runs[name].append(pool.submit(measure, setting, words, flops, gpu or repeat == 0).result())
+            if gpu:
+                pool.shutdown()
     print(f"\n{title:<34} {'examples/s':>10} {'tokens/s':>9} {'share':>7} {'ours is':>8} {'held MB':>8}")
-    first = statistics.median(next(iter(seconds.values())))
-    for name in runs:
-        took, share = statistics.median(seconds[name]), statistics.median(shares[name])
-        times = "" if name == "ours" else f"{took / first:.2f}x"
-        line = f"{len(rows) / took:10.1f} {tokens / took:9.0f} {share:7.1%} {times:>8}"
-        print(f"  {name:<32} {line} {held[name] / 1e6:8.0f}", flush=True)
-    print(f"  bf16 matrix products: {rate / 1e9:.0f} GFLOP/s", flush=True)
+    for name, times in runs.items():
+        seconds, rate, share, _, _ = (statistics.median(x for x in column if x is not None) for column in zip(*times))
+        ours = statistics.median(time / mine for (time, *_), (mine, *_) in zip(times, runs["ours"]))
+        line = f"{setting['n'] / seconds:10.1f} {rate:9.0f} {share:7.1%} {'' if name == 'ours' else f'{ours:.2f}x':>8}"
+        print(f"  {name:<32} {line} {times[0][4] / 1e6:8.0f}", flush=True)
+    products = statistics.median(rate for times in runs.values() for _, _, _, rate, _ in times)
+    print(f"  bf16 matrix products: {products / 1e9:.0f} GFLOP/s", flush=True)
+    for pool in pools.values():
+        if pool:
+            pool.shutdown()
 
 
 def clock(device, run):
@@ -247,24 +290,6 @@ def micro_batches(net, vocabulary, mean, repeats):
         seconds = [[clock(net.device, run) for run in runs] for _ in range(repeats)]
         slower = statistics.median(b / a for a, b in seconds)
         print(f"  {loss:<32} {whole / 1e6:9.0f} MB {cut / 1e6:5.0f} MB {whole / cut:5.1f}x {slower:6.2f}x", flush=True)
-
-
-def one_by_one(device, repeats):
-    """A tiny model (3 layers of 64, texts of 12 tokens): ours, and the packed loop over sequences in bf16."""
-    import packing
-
-    net, rows = make_model("tiny", device), make_rows(1600, 12, SHAPES["tiny"]["vocab_size"])
-    grouped = packing.groups
-
-    def looped():
-        packing.groups = lambda lengths, width, device: [grouped([n], width, device)[0] for n in lengths]
-        try:
-            train(net, rows)
-        finally:
-            packing.groups = grouped
-
-    runs = {"ours": lambda: train(net, rows, dtype=None), "one sequence at a time, bf16": looped}
-    table("training a tiny model, mean 12", net, rows, runs, repeats)
 
 
 def linear(device):
