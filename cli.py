@@ -21,7 +21,7 @@ from rows import BadInput
 
 POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n")
 NOT_NEGATIVE = ("seed", "data_seed", "n_val")
-FRACTION = ("alpha",)
+FRACTION = ("alpha", "radius", "keep")
 CHOICES = {
     "head": ("unembedding", "zero"),
     "target": ("weak", "truth"),

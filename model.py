@@ -189,8 +189,8 @@ def encode(rows, tokenizer, model):
 
 
 @torch.no_grad()
-def predict(model, tokens, dtype=None, name=None, batch_tokens=16384):
-    """Logits [N, 2] (float32, on the CPU) of N texts given as lists of token ids.
+def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=2):
+    """Logits [N, width] (float32, on the CPU) of N texts given as lists of token ids; a probe takes off the head for features.
 
     The texts are sorted by length into batches of at most batch_tokens tokens (counted as if padded). dtype: see
     pick_dtype; name: what the progress bar is called (default: no bar).
@@ -198,7 +198,7 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384):
     dtype = pick_dtype(model, dtype)
     was_training = model.training
     model.eval()
-    out = torch.empty(len(tokens), 2)
+    out = torch.empty(len(tokens), width)
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     with tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True) as bar:
         while order:
