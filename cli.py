@@ -19,13 +19,15 @@ from contextlib import redirect_stderr
 
 from rows import BadInput
 
-POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n")
-NOT_NEGATIVE = ("seed", "data_seed", "n_val")
+POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n", "dims")
+NOT_NEGATIVE = ("seed", "data_seed", "n_val", "shots")
 FRACTION = ("alpha", "radius", "keep")
 CHOICES = {
     "head": ("unembedding", "zero"),
     "target": ("weak", "truth"),
     "vote": ("soft", "hard"),
+    "select": ("all", "agreement"),
+    "kind": ("own", "random", "longest", "shortest", "unconfident", "confident", "coin", "features", "suffix"),
     "conf_prior": ("half", "weak"),
     "dtype": ("bf16", "float32"),
 }

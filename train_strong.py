@@ -103,7 +103,7 @@ def check(args):
 
 
 def read_labels(labels):
-    """(rows, data description, sha256 of the supervisors' models) of a labels file.
+    """(rows, data description, sha256 of the models behind the labels, teachers' teachers too) of a labels file.
 
     It may be somebody else's: then it has no card, so that the last two are None, and perhaps no groups.
     """
@@ -111,8 +111,10 @@ def read_labels(labels):
     card = files.read_card(labels)
     if card is None:
         print(f"{labels} has no card of ours: which task it is about is not known, so eval.py will need --ds")
-    card = card or {"data": None, "inputs": {}}
-    return [{"group": row["id"]} | row for row in rows], card.get("data"), card.get("inputs", {}).get("runs")
+    card = card or {}
+    if card.get("test_rows"):
+        raise files.BadInput(f"{labels} holds test rows (label.py --test_rows): nobody may train on them")
+    return [{"group": row["id"]} | row for row in rows], card.get("data"), card.get("supervisors")
 
 
 if __name__ == "__main__":
