@@ -69,13 +69,7 @@ def main(
 
     net, tokenizer = models.load(model, head, max_len, device, seed)
     train, held_out = tasks.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
-    if bootstrap:
-        groups = tasks.by_group(train, "bootstrap")
-        train = [row for group in random.Random(seed).choices(groups, k=len(groups)) for row in group]
-    if boost:
-        train = random.Random(seed).choices(
-            train, weights=boosted(train, [run for run, _ in before], device, dtype), k=len(train)
-        )
+    train = drawn(train, seed, bootstrap, [run for run, _ in before], device, dtype)
     card = files.begin(out, "train_weak", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
     history = loop.fit(
         net, train, "label", **losses.LOSSES["xent"], held_out=held_out, epochs=epochs, batch_size=batch_size,
@@ -84,6 +78,15 @@ def main(
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card, history, loop.kept(history))
     print(f"next: python label.py {out}")
+
+
+def drawn(rows, seed, bootstrap, before, device, dtype):
+    """The rows to train on: as many as given, drawn with replacement by group (bagging) or by boosting's weights, or all."""
+    rng = random.Random(seed)
+    if bootstrap:
+        groups = tasks.by_group(rows, "bootstrap")
+        return [row for group in rng.choices(groups, k=len(groups)) for row in group]
+    return rng.choices(rows, weights=boosted(rows, before, device, dtype), k=len(rows)) if before else rows
 
 
 def chain(boost, bootstrap, data):
