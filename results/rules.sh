@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # The tables of results/rules.md: every rule, error structures, imitation, ensembles, probes, prompts; facts, seeds 0 to 2.
 #
-#     results/rules.sh             # all of it; or a part: results/rules.sh rules   (errors, ensembles, probes)
+#     results/rules.sh             # all of it; or a part: results/rules.sh rules   (then errors, ensembles, probes, analysis)
 #
-# Two processes side by side, one thread each. What is done already is not done again (runs/rules; log: runs/rules/log.txt).
+# Two processes side by side, one thread each. What is done already is not done again (OUT=runs/rules; its log: log.txt).
 set -eu
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 python=${PYTHON:-.venv/bin/python}
-out=runs/rules
+out=${OUT:-runs/rules}
 mkdir -p $out
 rules="xent conf conf.75 logconf product window entropy reverse_xent reverse_kl mix adaptive"
 
@@ -17,7 +17,7 @@ side() { # commands from stdin, two at a time; a line may be several, with &&
 }
 
 row() { # a line of a table: its name, then supervisor, student and ceiling as pgr.py takes them
-    $python pgr.py "$2" "$3" "$4" --out="$out/pgr/${1// /_}.json" | tee -a $out/log.txt | awk -v name="$1" '
+    $python pgr.py "$2" "$3" "$4" --out="$out/pgr/${3##*/}.json" | tee -a $out/log.txt | awk -v name="$1" '
         function told(k) { return $k " [" $(k + 1) ", " $(k + 3) "]" }
         /^weak /              { weak = told(2) }
         /^student  /          { student = told(2) }
@@ -31,6 +31,35 @@ head() { printf '\n### %s\n\n| | weak | student | ceiling | PGR | agreement wher
 
 options() { # the options of a rule of the list above
     case $1 in conf.75) echo "--loss=conf --alpha=0.75" ;; *) echo "--loss=$1" ;; esac
+}
+
+gains() { # prefixes (columns), a name, other names (lines): by how many points of accuracy the others beat the one, paired
+    $python - $out "$1" "$2" $3 <<'PYTHON'
+import sys
+
+import numpy as np
+
+import rows
+import stats
+
+out, prefixes, one, *others = sys.argv[1:]
+
+
+def right(run):
+    """[3 seeds, N test rows]: 1 where the run is right"""
+    found = [rows.read_jsonl(f"{out}/{s}/{run}/eval/facts-test.jsonl", ["prob"]) for s in range(3)]
+    return np.array([[(row["prob"] > 0.5) == row["label"] for row in seed] for seed in found], dtype=float)
+
+
+groups = rows.read_card(f"{out}/0/xs/eval/facts-test.jsonl")["test_groups"]
+for other in others:
+    line = f"| {other} |"
+    for prefix in prefixes.split(","):
+        gain = (right(prefix + other) - right(prefix + one))[None]
+        values, replicates = stats.bootstrap(100 * gain, np.ones_like(gain), groups)
+        line += " {:+.1f} [{:+.1f}, {:+.1f}] |".format(values[0], *stats.interval(replicates[:, 0]))
+    print(line)
+PYTHON
 }
 
 base() { # supervisors, labels, ceilings
@@ -87,7 +116,7 @@ ensembles() {
             printf '%s' "train_weak.py --boost=$previous --seed=$s --out=$out/$s/boost$k && "
             previous=$out/$s/boost$k
         done
-        echo "label.py $out/$s/xs $out/$s/boost? --weights --out=$out/$s/boosted.jsonl"
+        echo "label.py $out/$s/xs $out/$s/boost? --out=$out/$s/boosted.jsonl"
     done | side
     for s in 0 1 2; do
         echo "label.py $out/$s/bag0 --out=$out/$s/one_bag.jsonl"
@@ -95,10 +124,11 @@ ensembles() {
         echo "label.py $out/$s/bag? --vote=hard --out=$out/$s/hard.jsonl"
         echo "label.py $out/$s/bag? --weights --out=$out/$s/weights.jsonl"
         echo "label.py $out/$s/bag? --select=agreement --out=$out/$s/agreement.jsonl"
+        echo "label.py $out/$s/xs $out/$s/boost? --weights --out=$out/$s/boosted_weights.jsonl"
         echo "label.py $out/$s/xs --keep=0.8 --out=$out/$s/keep.jsonl"
         echo "label.py $out/$s/xs-m-xent --out=$out/$s/relabelled.jsonl"
     done | side
-    kinds="one_bag soft hard weights agreement keep boosted relabelled"
+    kinds="one_bag soft hard weights agreement keep boosted boosted_weights relabelled"
     for s in 0 1 2; do for kind in $kinds; do
         echo "train_strong.py $out/$s/$kind.jsonl --seed=$s --out=$out/$s/v-$kind"
     done; done | side
@@ -152,5 +182,20 @@ probes() {
     for kind in 0 weak truth; do row "shots-$kind" "$out/*/xs" "$out/*/shots-$kind" "$out/*/ceiling-m"; done
 }
 
+analysis() {
+    printf '\n### Student less student of xent\n\n| | xs -> m | s -> m | xs -> s |\n|---|---|---|---|\n'
+    gains xs-m-,s-m-,xs-s- xent "${rules#xent}"
+    printf '\n### Student less student of one supervisor\n\n| | |\n|---|---|\n'
+    gains "" xs-m-xent "$(cd $out/0 && ls -d v-*)"
+    printf '\n### Student less student of the own errors\n\n| | |\n|---|---|\n'
+    gains e- own "random longest shortest unconfident"
+    for rule in xent conf; do
+        printf '\n### Why: xs -> m, %s\n\n```\n' $rule
+        $python pgr.py "$out/*/xs" "$out/*/xs-m-$rule" "$out/*/ceiling-m" --curves --out="$out/pgr/xs-m-$rule.json" |
+            sed -n '/agrees with/,$p' | grep -v '^$\|^runs'
+        printf '```\n'
+    done
+}
+
 base
-for part in ${*:-rules errors ensembles probes}; do $part; done
+for part in ${*:-rules errors ensembles probes analysis}; do $part; done

@@ -118,6 +118,8 @@ def test_logconf_hardens_at_the_quantile_of_the_mean_weak_label_and_warms_up_ove
     hard = [1, 0, 0, 1]
     for progress, a in ((0, 0), (0.05, 0.25), (0.1, 0.5), (0.7, 0.5)):
         same(run(losses.logconf, progress), [(1 - a) * ce(w, p) + a * ce(h, p) for p, w, h in zip(P, WEAK, hard)])
+    few = [0.1, 0.2, 0.3, 0.2]  # mean 0.2: quantile at 0.6 of 3, .1 + .6 * .1 = .16
+    same(run(losses.logconf, weak=few), [0.5 * ce(w, p) + 0.5 * ce(h, p) for p, w, h in zip(P, few, [1, 0, 0, 0])])
 
 
 def test_logconf_as_released_creeps_to_a_twentieth_and_jumps():

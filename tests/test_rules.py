@@ -329,6 +329,15 @@ def test_a_probe_leaves_the_body_alone_and_keeps_the_weights_that_agree_best(her
     assert np.mean((probs > 0.5) == (weak > 0.5)) == pytest.approx(card["kept"]["weak_acc"])
 
 
+def test_of_equally_good_probes_the_latest_is_kept():
+    x, truth = torch.randn(40, 1), torch.ones(40)
+    truth[x[:, 0] < 0] = 0  # right from the first step on
+    layers = torch.nn.Linear(1, 2, bias=False), torch.nn.Linear(1, 2, bias=False)
+    history = probe.train(layers[0], x, truth, truth, 30, losses.xent, 5, 10, 1e-2)
+    probe.train(layers[1], x[:30], truth[:30], truth[:30], 30, losses.xent, 5, 10, 1e-2)  # nothing held out: the last
+    assert [line["weak_acc"] for line in history] == [1.0] * 5 and torch.equal(layers[0].weight, layers[1].weight)
+
+
 # ---- prompts
 
 
