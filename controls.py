@@ -21,6 +21,7 @@ import random
 from pathlib import Path
 
 import cli
+import hub
 import rows as files
 import tasks
 
@@ -52,7 +53,7 @@ def main(
     rows = files.read_jsonl(labels, ["id", "text", "label", "weak"])
     source = files.read_card(labels) or {"data": None}
     strong = files.finished_run(run)["model_sha256"] if kind in ("unconfident", "confident") else None
-    inputs = {"labels": files.sha256(labels), "run": strong}
+    inputs = {"labels": files.sha256(labels), "run": strong} | (hub.model_input(model) if kind == "features" else {})
     if files.is_done(out, args, inputs, force):
         return
     before, rng = accuracy(rows), random.Random(f"controls {seed}")

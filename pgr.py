@@ -178,10 +178,8 @@ def draw(result, path):
         middle.errorbar(one["value"], -y, xerr=bar(one, one["value"]), fmt="o", color="#6a51a3", capsize=3)
     middle.set_yticks([-y for y in range(len(shown))], list(shown))
     middle.set_title("student and supervisor", fontsize=11)
-    misfit, gain = shown["misfit"], shown["gain"]
-    right.errorbar(
-        misfit["value"], gain["value"], bar(gain, gain["value"]), bar(misfit, misfit["value"]), fmt="o", color="#6a51a3"
-    )
+    x, y = shown["misfit"], shown["gain"]
+    right.errorbar(x["value"], y["value"], bar(y, y["value"]), bar(x, x["value"]), fmt="o", color="#6a51a3")
     right.axline((0, 0), slope=1, color="#c9c9c9")
     right.set(xlabel="misfit", ylabel="gain")
     right.set_title("gain = misfit on the line", fontsize=11)
@@ -219,12 +217,13 @@ def stopping(runs, cards, path):
     for (_, student, _), (_, card, ceiling) in zip(runs, cards):
         history = files.read_jsonl(f"{student}/history.jsonl", ["epoch", "weak_acc", "true_acc"])
         rows = files.read_jsonl(card["args"]["labels"], ["id", "label", "weak"])
-        if files.sha256(card["args"]["labels"]) != card["inputs"]["labels"] or "true_acc" not in ceiling["kept"]:
-            raise files.BadInput(f"--curves: the labels of {student} have changed, or its ceiling held out no rows")
-        rows = tasks.hold_out([{"group": row["id"]} | row for row in rows], card["args"]["n_val"], 1)[1]
+        n_val, of_ceiling = card["args"]["n_val"], ceiling.get("kept", {}).get("true_acc")
+        if files.sha256(card["args"]["labels"]) != card["inputs"]["labels"] or ceiling["args"].get("n_val") != n_val:
+            raise files.BadInput(f"--curves: the labels of {student} have changed, or its ceiling held out other rows")
+        rows = tasks.hold_out([{"group": row["id"]} | row for row in rows], n_val, 1)[1]
         weak = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
         stops = {"best": max(history, key=lambda line: line["true_acc"]), "stopped": card["kept"], "final": history[-1]}
-        accuracies.append([weak, *(stop["true_acc"] for stop in stops.values()), ceiling["kept"]["true_acc"]])
+        accuracies.append([weak, *(stop["true_acc"] for stop in stops.values()), of_ceiling])
         for field, style in (("true_acc", "-"), ("weak_acc", ":")):
             axes.plot([line["epoch"] for line in history], [line[field] for line in history], style, color="#6a51a3")
         for (name, stop), marker in zip(stops.items(), "*os"):
@@ -235,9 +234,8 @@ def stopping(runs, cards, path):
     write_figure(figure, path)
     sums = np.array(accuracies).T[..., None]  # [5, S, 1]
     values, replicates = stats.bootstrap(sums, np.ones_like(sums), ["held out"])
-    print(
-        f"PGR on {len(rows)} held-out rows" + (", intervals over seeds alone" if len(runs) > 1 else ", one seed, no interval")
-    )
+    extent = "one seed, no interval" if len(runs) == 1 else "intervals over seeds alone, too narrow"
+    print(f"PGR on {len(rows)} held-out rows, {extent}")
     told = {}
     for k, name in enumerate(stops, 1):
         told[name] = stats.estimate(stats.pgr(*values[[0, k, 4]]), stats.pgr(*replicates[:, [0, k, 4]].T))

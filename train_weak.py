@@ -97,7 +97,7 @@ def chain(boost, bootstrap, data):
         if bootstrap or card["stage"] != "train_weak" or card["data"] != data:
             raise files.BadInput(f"--boost={boost} must be a supervisor of the same rows, and goes without --bootstrap")
         runs.insert(0, (boost, card))
-        boost = card["args"]["boost"]
+        boost = card["args"].get("boost")
     return runs
 
 

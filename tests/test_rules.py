@@ -80,9 +80,8 @@ def test_every_command_of_the_readme_runs_at_toy_size_one_after_another(here):
     assert json.loads((here / "runs/pgr.json").read_text())["stopping"].keys() == {"best", "stopped", "final"}
     assert (here / "runs/pgr.curves.png").read_bytes().startswith(b"\x89PNG")
     assert len({len(row["weak_all"]) for row in read("runs/boosted.jsonl")} & {4}) == 1
-    chain = files.read_card("runs/chain/facts/m")
-    first, second = (files.read_card(run)["model_sha256"] for run in ("runs/weak", "runs/chain/facts/s"))
-    assert chain["supervisor"] == [second, first]
+    first, second = (files.read_card(run)["model_sha256"] for run in ("runs/weak", "runs/chain1/student"))
+    assert files.read_card("runs/chain2/student")["supervisor"] == [second, first]
 
 
 def test_the_readmes_new_rule_is_one_function_and_one_line_that_work(monkeypatch):
@@ -327,6 +326,15 @@ def test_a_probe_leaves_the_body_alone_and_keeps_the_weights_that_agree_best(her
     probs = np.array(models.probabilities("runs/probe/model", held_out))
     weak = np.array([row["weak"] for row in held_out])
     assert np.mean((probs > 0.5) == (weak > 0.5)) == pytest.approx(card["kept"]["weak_acc"])
+
+
+def test_the_seeds_and_rules_of_an_encoders_probes_share_one_set_of_features(here, tiny):
+    """DistilBERT's layer before the last starts at random: the same for all seeds, or every seed would need features."""
+    before = set((here / "runs/features").glob("*"))
+    for seed, loss in ((0, "xent"), (1, "xent"), (1, "conf")):
+        out = f"runs/encoder/{seed}{loss}"
+        train_strong.main("runs/labels.jsonl", model=tiny("distilbert"), out=out, probe=True, epochs=1, seed=seed, loss=loss)
+    assert len(set((here / "runs/features").glob("*")) - before) == 1
 
 
 def test_of_equally_good_probes_the_latest_is_kept():
