@@ -29,15 +29,15 @@ SUFFIX = " I think this is {} . What do you think ?"  # E.3's words, spaced for 
 
 
 def main(
-    labels: str = "runs/labels.jsonl", *, kind: str, out: str, seed: int = 0, run: str = "runs/ceiling", model: str = "facts/m",
-    dims: int = 16, device: str = None, dtype: str = None, force: bool = False,
+    labels: str = "runs/labels.jsonl", *, kind: str = "random", out: str = None, seed: int = 0, run: str = "runs/ceiling",
+    model: str = "facts/m", dims: int = 16, device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Write a labels file as a simulated supervisor would have left it.
 
     Args:
         labels: the labels file to start from
         kind: own, random, longest, shortest, unconfident, confident, coin, features or suffix (see above)
-        out: the labels file to write
+        out: the labels file to write (default: runs/random.jsonl, and so on)
         seed: moves what is drawn at random
         run: unconfident, confident: the run of the strong model, usually a ceiling
         model: features: the folder or hub id of the model whose features they are
@@ -48,6 +48,7 @@ def main(
     """
     args = {name: value for name, value in locals().items() if name not in ("out", "force")}
     cli.check(args)
+    out = out or f"runs/{kind}.jsonl"
     if Path(out).suffix != ".jsonl":
         raise files.BadInput(f"--out={out}: a labels file ends in .jsonl")
     rows = files.read_jsonl(labels, ["id", "text", "label", "weak"])
