@@ -22,17 +22,18 @@ from concurrent.futures import ProcessPoolExecutor
 import cli
 from rows import BadInput
 
-QWEN = {"model_type": "qwen2", "vocab_size": 151936, "num_key_value_heads": 2}
+# fmt: off
+QWEN = dict(model_type="qwen2", vocab_size=151936, num_key_value_heads=2)
 SHAPES = {  # the first is the one that the figures of results/bench.md are about
-    "gpt2-6x384": {"model_type": "gpt2", "n_layer": 6, "n_embd": 384, "n_head": 6, "vocab_size": 50257},
-    "tiny": {"model_type": "llama", "num_hidden_layers": 3, "hidden_size": 64, "intermediate_size": 256}
-    | {"num_attention_heads": 4, "vocab_size": 400},
-    "qwen-0.5b": QWEN | {"num_hidden_layers": 24, "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14},
-    "qwen-1.5b": QWEN | {"num_hidden_layers": 28, "hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12},
-    "qwen-7b": QWEN
-    | {"num_hidden_layers": 28, "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28}
-    | {"num_key_value_heads": 4},
+    "gpt2-6x384": dict(model_type="gpt2", n_layer=6, n_embd=384, n_head=6, vocab_size=50257),
+    "tiny": dict(model_type="llama", num_hidden_layers=3, hidden_size=64, intermediate_size=256, num_attention_heads=4,
+        vocab_size=400),
+    "qwen-0.5b": QWEN | dict(num_hidden_layers=24, hidden_size=896, intermediate_size=4864, num_attention_heads=14),
+    "qwen-1.5b": QWEN | dict(num_hidden_layers=28, hidden_size=1536, intermediate_size=8960, num_attention_heads=12),
+    "qwen-7b": QWEN | dict(num_hidden_layers=28, hidden_size=3584, intermediate_size=18944, num_attention_heads=28,
+        num_key_value_heads=4),
 }
+# fmt: on
 PARTS = ("train", "score", "memory", "tiny")
 
 

@@ -19,26 +19,16 @@ from contextlib import redirect_stderr
 
 from rows import BadInput
 
-POSITIVE = (
-    "n_train",
-    "n_test",
-    "epochs",
-    "batch_size",
-    "micro_batch",
-    "lr",
-    "max_len",
-    "n_boot",
-    "n",
-    "lora",
-    "repeats",
-    "steps",
-)
-NOT_NEGATIVE = ("seed", "data_seed", "n_val")
-FRACTION = ("alpha",)
+POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n", "dims", "lora")
+POSITIVE += ("repeats", "steps")
+NOT_NEGATIVE = ("seed", "data_seed", "n_val", "shots")
+FRACTION = ("alpha", "radius", "keep")
 CHOICES = {
     "head": ("unembedding", "zero"),
     "target": ("weak", "truth"),
     "vote": ("soft", "hard"),
+    "select": ("all", "agreement"),
+    "kind": ("own", "random", "longest", "shortest", "unconfident", "confident", "coin", "features", "suffix"),
     "conf_prior": ("half", "weak"),
     "dtype": ("bf16", "float32"),
     "shape": ("gpt2-6x384", "tiny", "qwen-0.5b", "qwen-1.5b", "qwen-7b"),

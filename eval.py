@@ -3,6 +3,7 @@
     python eval.py                                                  # runs/weak runs/student runs/ceiling
     python eval.py 'runs/*/student' --ds=ethics_justice --split=test_hard          # score runs on another task
     python eval.py --model=openai-community/gpt2 --ds=sst2 --out=runs/zero_shot    # no training: the "0"/"1" head alone
+    python eval.py --model=facts/m --shots=5 --labels=runs/labels.jsonl --out=runs/prompted     # prompted with weak labels
 
 In: finished run directories. Out, in each: eval/<task>-<split>.jsonl (predictions), its card, and .metrics.json.
 Everybody is scored on the same rows: the test set of the task that the run was trained for. Next: pgr.py.
@@ -20,7 +21,8 @@ import tasks
 
 def main(
     *runs: str, ds: str = None, split: str = "test", test: str = None, n_test: int = None, model: str = None, out: str = None,
-    head: str = None, max_len: int = None, device: str = None, dtype: str = None, force: bool = False,
+    head: str = None, max_len: int = None, shots: int = None, labels: str = None, target: str = "weak", seed: int = 0,
+    device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Score runs on the test rows of their task, or of another.
 
@@ -34,6 +36,10 @@ def main(
         out: the run directory to make for --model
         head: unembedding or zero, how the head of --model starts
         max_len: tokens of a text for --model; longer texts lose their beginning
+        shots: prompt --model with this many examples before each row (0: none), and take its next token as the answer
+        labels: the labels file that the examples come from
+        target: whose labels the examples show: weak or truth
+        seed: moves the examples
         device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
         dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
         force: score again
@@ -41,10 +47,13 @@ def main(
     cli.check(locals())
     if (model is None) != (out is None) or (model and runs):
         raise files.BadInput("--model and --out go together, without runs: they score a model that was not trained")
+    if (labels is None) != (not shots) or (shots is not None and (head or not model)):
+        raise files.BadInput("--shots=5 --labels=FILE go together, with --model and --out and without --head; --shots=0 alone")
     if model:
-        runs = (zero_shot(model, out, tasks.describe(ds or "facts", n_test=n_test, test=test), head, max_len),)
-    runs = files.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
-    todo = [(run, files.finished_run(run)) for run in runs]
+        prompt = {"shots": shots, "labels": labels, "target": target, "seed": seed} if shots is not None else {}
+        new = zero_shot(model, out, tasks.describe(ds or "facts", n_test=n_test, test=test), head, max_len, prompt)
+    runs = [out] if model else files.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
+    todo = [(run, new if model else files.finished_run(run)) for run in runs]
     todo = [(run, card, scored_on(run, card, ds, test, n_test)) for run, card in todo]
 
     test_sets, scores = {}, []
@@ -60,13 +69,13 @@ def main(
             print(f"  {run} is at chance: the interval holds 0.5, so the model or --n_train is too small, or --n_test is")
 
 
-def zero_shot(model, out, data, head, max_len):
-    """Make `out` a finished run that was never trained; returns its name."""
-    args = {"model": model, "head": head, "max_len": max_len, "data": data}
-    inputs = hub.model_input(model)
-    if not files.is_done(out, args, inputs, force=False):
-        files.write_card(out, files.new_card("eval", args, inputs, data) | {"model_sha256": inputs.get("model", model)})
-    return out
+def zero_shot(model, out, data, head, max_len, prompt):
+    """The card of `out`, a run that is never trained; score() writes it. prompt: --shots and what goes with it, or {}."""
+    args = {"model": model, "head": head, "max_len": max_len, "data": data} | prompt
+    inputs = hub.model_input(model) | ({"labels": files.sha256(prompt["labels"])} if prompt.get("labels") else {})
+    if files.is_done(out, args, inputs, force=False):
+        return files.finished_run(out)
+    return files.new_card("eval", args, inputs, data) | {"model_sha256": inputs.get("model", model)}
 
 
 def scored_on(run, card, ds, test, n_test):
@@ -114,10 +123,18 @@ def score(run, card, data, split, rows, device, dtype, force):
     name = f"{run}/model" if trained else card["args"]["model"]
     head, max_len = (None, None) if trained else (card["args"]["head"], card["args"]["max_len"])
     tell_leak(run, card, rows)
-    probs = models.probabilities(name, rows, head, max_len, device, dtype, bar=run)
+    if "shots" in card["args"]:
+        import prompt
+
+        asked = {key: card["args"][key] for key in ("shots", "labels", "target", "seed")}
+        probs = prompt.probabilities(name, rows, **asked, max_len=max_len, device=device, dtype=dtype, bar=run)
+    else:
+        probs = models.probabilities(name, rows, head, max_len, device, dtype, bar=run)
     predictions = [{"id": row["id"], "label": row["label"], "prob": prob} for row, prob in zip(rows, probs)]
     groups = [row["group"] for row in rows]
     metrics = stats.metrics(probs, [row["label"] for row in rows], groups)
+    if not trained:
+        files.write_card(run, card)
     # The card carries the groups, which predictions do not: pgr.py resamples by them.
     files.write_jsonl(file, predictions, files.new_card("eval", args, inputs, data) | {"test_groups": groups})
     files.write_text(metrics_file, json.dumps(metrics, indent=2) + "\n")

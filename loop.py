@@ -52,9 +52,9 @@ def make_optimizer(model, lr=None):
     return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 
 
-def derived(model, train, held_out, lr, dtype):
+def derived(model, train, held_out, lr, dtype, probe=False):
     """What the defaults came to, for the eye and for the card."""
-    groups = make_optimizer(model, lr).param_groups
+    groups = [{"lr": 0.0}, {"lr": lr}] if probe else make_optimizer(model, lr).param_groups
     return {
         "rows": len(train),
         "held_out": len(held_out),

@@ -42,7 +42,8 @@ THREADS = torch.get_num_threads()
 def load(name, head=None, max_len=None, device=None, seed=0):
     """(model, tokenizer) for a folder or hub id; the model is in float32, on its device, in eval mode.
 
-    head: "unembedding" or "zero" for causal models; None takes the unembedding rows where the tokenizer has "0" and "1".
+    head: "unembedding" or "zero" for causal models; None takes the unembedding rows where the tokenizer has "0" and "1";
+    "answers" those of the words in answers(), for prompting.
     A checkpoint that already is a 2-way classifier (the model of a run) keeps its head. max_len is cut to the model's own
     limit. What was chosen stands in model.w2s: {"max_len", "head", "packed"}. Raises BadInput if it cannot be loaded.
     """
@@ -59,7 +60,7 @@ def load(name, head=None, max_len=None, device=None, seed=0):
         )
     trained = "ForSequenceClassification" in str(config.architectures) and config.num_labels == 2
     if head and (encoder or trained):
-        raise BadInput(f"--head={head} is for causal language models: {name} has a classification head of its own")
+        raise BadInput(f"--head and --shots are for causal language models: {name} has a classification head of its own")
     config.num_labels = 2
     config.use_cache = False  # a cache would let packed texts see each other, and training needs none
     # Two passes over a batch must agree (see loop.py); GPT-2 and BERT ship with dropout 0.1.
@@ -102,10 +103,12 @@ def not_loaded(name, error):
 
 def causal_classifier(path, config, tokenizer, head):
     """(sequence classifier, head) around the backbone of a causal language model; its score layer starts as `head` says."""
-    words = tokenizer.get_vocab()
-    has_digits = "0" in words and "1" in words  # the bare tokens: SentencePiece would write "0" as a space piece and "0"
+    words, pair = tokenizer.get_vocab(), answers(tokenizer)
+    has_digits = pair == ("0", "1")
     if head == "unembedding" and not has_digits:
         raise BadInput(f'--head=unembedding: the tokenizer of {path} has no tokens "0" and "1"; use --head=zero')
+    if head == "answers" and pair is None:
+        raise BadInput(f'--shots: the tokenizer of {path} has neither "0" and "1" nor "no" and "yes" as tokens')
     head = head or ("unembedding" if has_digits else "zero")
     causal = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
     with torch.device("meta"):
@@ -117,8 +120,14 @@ def causal_classifier(path, config, tokenizer, head):
         if head == "zero":
             model.score.weight.zero_()
         else:
-            model.score.weight.copy_(causal.get_output_embeddings().weight[[words["0"], words["1"]]])
+            model.score.weight.copy_(causal.get_output_embeddings().weight[[words[word] for word in pair]])
     return model, head
+
+
+def answers(tokenizer):
+    """What a prompted model may say for label 0 and label 1: ("0", "1"), else ("no", "yes"); None if they are no tokens."""
+    words = tokenizer.get_vocab()  # bare tokens: SentencePiece would write "0" as a space piece and "0"
+    return next((pair for pair in (("0", "1"), ("no", "yes")) if pair[0] in words and pair[1] in words), None)
 
 
 def set_pad_token(model, tokenizer):
@@ -250,8 +259,8 @@ def encode(rows, tokenizer, model):
 
 
 @torch.no_grad()
-def predict(model, tokens, dtype=None, name=None, batch_tokens=16384):
-    """Logits [N, 2] (float32, on the CPU) of N texts given as lists of token ids.
+def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=2):
+    """Logits [N, width] (float32, on the CPU) of N texts given as lists of token ids; a probe takes off the head for features.
 
     The texts are sorted by length into batches of at most batch_tokens tokens (counted as if padded). dtype: see
     pick_dtype; name: what the progress bar is called (default: no bar).
@@ -259,7 +268,7 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384):
     dtype = pick_dtype(model, dtype)
     was_training = model.training
     model.eval()
-    out = torch.zeros(len(tokens), 2)
+    out = torch.zeros(len(tokens), width)
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     with tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True) as bar:
         while order:

@@ -5,12 +5,16 @@
     python pgr.py                                                   # runs/weak runs/student runs/ceiling
     python pgr.py 'runs/s*/weak' 'runs/s*/student' 'runs/s*/ceiling'    # seeds, paired by what * matched
 
+    python pgr.py --curves                                          # and the course of training: runs/pgr.curves.png
+
 In: the predictions that eval.py left in the runs. Out: a table, --out (JSON) and --plot (PNG).
 """
 
 import json
 import re
 from pathlib import Path
+
+import numpy as np
 
 import cli
 import rows as files
@@ -22,7 +26,7 @@ WHO = ("weak", "student", "ceiling")
 
 def main(
     weak: str = "runs/weak", student: str = "runs/student", ceiling: str = "runs/ceiling", *, ds: str = None,
-    split: str = "test", out: str = "runs/pgr.json", plot: str = None, n_boot: int = stats.N_BOOT,
+    split: str = "test", out: str = "runs/pgr.json", plot: str = None, curves: bool = False, n_boot: int = stats.N_BOOT,
 ):  # fmt: skip
     """Performance gap recovered, with a paired bootstrap over groups of test rows and seeds.
 
@@ -33,7 +37,8 @@ def main(
         ds: the task whose predictions to read (default: the one that the runs were trained for)
         split: the test split whose predictions to read
         out: JSON file to write
-        plot: PNG file to write: the three accuracies with their intervals (default: --out with .png)
+        plot: PNG file to write: accuracies, agreement, misfit against gain, with intervals (default: --out with .png)
+        curves: plot the students' history beside it, and tell the PGR at its best, stopped and final weights (paper, 5.1.1)
         n_boot: bootstrap resamples
     """
     cli.check(locals())
@@ -52,15 +57,19 @@ def main(
                         f"{runs[0][0]} and {names[k]} disagree on the label of {one['id']!r}: score both again"
                     )
             probs[k].append([row["prob"] for _, row in pairs])
-    result = stats.compare(*probs, [row["label"] for row in first], groups, n_boot)
+    label = [row["label"] for row in first]
+    result = stats.compare(*probs, label, groups, n_boot)
+    result["diagnostics"] = stats.diagnose(*probs, label, groups, n_boot)
     result["runs"] = {who: [seed[k] for seed in runs] for k, who in enumerate(WHO)}
     show(result)
     result["notes"] = [note for seed, names in zip(cards, runs) for note in doubts(seed, names)]
     for note in result["notes"]:
         print(f"note: {note}")
+    if curves:
+        result["stopping"] = stopping(runs, cards, Path(plot).with_suffix(".curves.png"))
     files.write_text(out, json.dumps(result, indent=2) + "\n")
+    print(out)
     draw(result, plot)
-    print(f"{out}\n{plot}")
 
 
 def pair_seeds(patterns):
@@ -133,8 +142,7 @@ def show(result):
     else:
         print(f"{'PGR':<30} {pgr['value']:6.3f}   {pgr['low']:6.3f} to {pgr['high']:.3f}")
     print("\nstudent agrees with supervisor")
-    for where, name in (("all", "on all rows"), ("weak_right", "where it is right"), ("weak_wrong", "where it is wrong")):
-        one = result["agreement"][where]
+    for name, one in relations(result).items():
         value = "none" if one["value"] is None else f"{one['value']:6.3f}   {one['low']:6.3f} to {one['high']:.3f}"
         print(f"  {name:<28} {value}")
     if result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
@@ -142,16 +150,22 @@ def show(result):
     print()
 
 
+def relations(result):
+    """{what to call it: estimate} of all that is told beside the PGR."""
+    agreement = result["agreement"]
+    where = {"on all rows": "all", "where it is right": "weak_right", "where it is wrong": "weak_wrong"}
+    return {name: agreement[key] for name, key in where.items()} | result["diagnostics"]
+
+
 def draw(result, path):
-    """The paper's picture: bars of weak, student and ceiling with their intervals."""
+    """Three panels: bars of weak, student and ceiling as in the paper; agreement and the like; misfit against gain."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2, 3.6), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    axes, middle, right = figure.subplots(1, 3)
     for x, (who, colour) in enumerate(zip(WHO, ("#c9c9c9", "#6a51a3", "#3d3d3d"))):
         one = result[who]
-        error = [[max(0, one["acc"] - one["low"])], [max(0, one["high"] - one["acc"])]]
-        axes.bar(x, one["acc"], yerr=error, color=colour, capsize=5, width=0.7)
+        axes.bar(x, one["acc"], yerr=bar(one, one["acc"]), color=colour, capsize=5, width=0.7)
         axes.annotate(f"{one['acc']:.3f}", (x, one["high"]), (0, 3), textcoords="offset points", ha="center")
     pgr = result["pgr"]
     told = "undefined" if pgr["value"] is None else f"{pgr['value']:.2f} [{pgr['low']:.2f}, {pgr['high']:.2f}]"
@@ -159,12 +173,75 @@ def draw(result, path):
     axes.set_xticks(range(3), ["weak\nsupervisor", "student", "strong\nceiling"])
     axes.set_ylabel("test accuracy")
     axes.set_ylim(0.5 if min(result[who]["low"] for who in WHO) >= 0.5 else 0, 1)
-    axes.spines[["top", "right"]].set_visible(False)
+    shown = {name: one for name, one in relations(result).items() if one["value"] is not None}
+    for y, one in enumerate(shown.values()):
+        middle.errorbar(one["value"], -y, xerr=bar(one, one["value"]), fmt="o", color="#6a51a3", capsize=3)
+    middle.set_yticks([-y for y in range(len(shown))], list(shown))
+    middle.set_title("student and supervisor", fontsize=11)
+    x, y = shown["misfit"], shown["gain"]
+    right.errorbar(x["value"], y["value"], bar(y, y["value"]), bar(x, x["value"]), fmt="o", color="#6a51a3")
+    right.axline((0, 0), slope=1, color="#c9c9c9")
+    right.set(xlabel="misfit", ylabel="gain")
+    right.set_title("gain = misfit on the line", fontsize=11)
+    for panel in (axes, middle, right):
+        panel.spines[["top", "right"]].set_visible(False)
+    write_figure(figure, path)
+
+
+def bar(one, value):
+    """The interval of an estimate as matplotlib wants it: distances below and above, [[low], [high]]."""
+    return [[max(0, value - one["low"])], [max(0, one["high"] - value)]]
+
+
+def write_figure(figure, path):
+    """Save a figure as PNG and tell where; BadInput where it cannot be."""
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150, format="png")
     except OSError as error:
         raise files.BadInput(f"--plot={path} cannot be written: {error.strerror}") from None
+    print(path)
+
+
+def stopping(runs, cards, path):
+    """The students' PGR on the rows held out, at the best, the stopped-on-weak-agreement and the final weights (5.1.1).
+
+    Draws their history into path. Returns {"best" / "stopped" / "final": {value, low, high}}; the interval is over seeds
+    alone, the held-out rows being the same few for all, and None for one seed. None of them looks at a test row; "best"
+    looks at the truth of the held-out rows.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes, accuracies = figure.add_subplot(), []
+    for (_, student, _), (_, card, ceiling) in zip(runs, cards):
+        history = files.read_jsonl(f"{student}/history.jsonl", ["epoch", "weak_acc", "true_acc"])
+        rows = files.read_jsonl(card["args"]["labels"], ["id", "label", "weak"])
+        n_val, of_ceiling = card["args"]["n_val"], ceiling.get("kept", {}).get("true_acc")
+        if files.sha256(card["args"]["labels"]) != card["inputs"]["labels"] or ceiling["args"].get("n_val") != n_val:
+            raise files.BadInput(f"--curves: the labels of {student} have changed, or its ceiling held out other rows")
+        rows = tasks.hold_out([{"group": row["id"]} | row for row in rows], n_val, 1)[1]
+        weak = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
+        stops = {"best": max(history, key=lambda line: line["true_acc"]), "stopped": card["kept"], "final": history[-1]}
+        accuracies.append([weak, *(stop["true_acc"] for stop in stops.values()), of_ceiling])
+        for field, style in (("true_acc", "-"), ("weak_acc", ":")):
+            axes.plot([line["epoch"] for line in history], [line[field] for line in history], style, color="#6a51a3")
+        for (name, stop), marker in zip(stops.items(), "*os"):
+            label = name if len(accuracies) == 1 else None
+            axes.plot(stop["epoch"], stop["true_acc"], marker, color="#3d3d3d", label=label, markersize=8, fillstyle="none")
+    axes.set(xlabel="epoch", ylabel="accuracy on held-out rows", title="- against ground truth, .. against weak labels")
+    axes.legend()
+    write_figure(figure, path)
+    sums = np.array(accuracies).T[..., None]  # [5, S, 1]
+    values, replicates = stats.bootstrap(sums, np.ones_like(sums), ["held out"])
+    extent = "one seed, no interval" if len(runs) == 1 else "intervals over seeds alone, too narrow"
+    print(f"PGR on {len(rows)} held-out rows, {extent}")
+    told = {}
+    for k, name in enumerate(stops, 1):
+        told[name] = stats.estimate(stats.pgr(*values[[0, k, 4]]), stats.pgr(*replicates[:, [0, k, 4]].T))
+        told[name] |= {"low": None, "high": None} if len(runs) == 1 else {}
+        print(f"  {name:<28} " + "   ".join("none" if x is None else f"{x:6.3f}" for x in told[name].values()))
+    return told
 
 
 if __name__ == "__main__":

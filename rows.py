@@ -268,7 +268,7 @@ def is_done(out, args, inputs, force):
     or file that no stage of ours made. An unfinished run is told and made again from the start.
     """
     out, card = Path(out), read_card(out)
-    if out.suffix == ".jsonl" and "runs" not in args:
+    if out.suffix == ".jsonl" and not {"runs", "kind"} & args.keys():
         raise BadInput(f"--out={out}: a run is a folder, give a name without .jsonl")
     if card is None:
         if out.suffix != ".jsonl" and out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -160,3 +160,37 @@ def compare(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
         where: estimate(values[k], replicates[:, k]) for k, where in enumerate(("all", "weak_right", "weak_wrong"), 3)
     }
     return result | {"n": int(np.shape(label)[0]), "groups": len(set(groups)), "seeds": len(correct[0])}
+
+
+def diagnose(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
+    """Why a student is what it is: {name: {value, low, high}}, from the same predictions as compare() takes.
+
+    inherited    share of the student's errors that its supervisor makes too
+    similarity   chance-adjusted agreement of both (CAPA, 2502.04313): 0 as two models of their accuracies would by chance,
+                 1 always the same; unlike plain agreement it does not rise because both get better
+    misfit       mean (student - weak)^2 of P(label = 1), and gain, by how much the student's mean squared error is below
+                 the supervisor's: theory has gain >= misfit for students of a convex class (2405.15116)
+    calibration  of the three: expected calibration error in ten bins of P(label = 1), seeds pooled; noise makes it positive
+    """
+    probs, y = np.array([weak, student, ceiling]), np.asarray(label)
+    right = np.where(y == 1, probs, 1 - probs)  # the probability of the right answer
+    wrong = (probs > 0.5) != (y == 1)
+    together = probs[0] * probs[1] + (1 - probs[0]) * (1 - probs[1])
+    bins = np.minimum(np.floor(probs * 10), 9)
+    gaps = [(probs[k] - y) * (bins[k] == b) for k in range(3) for b in range(10)]
+    squared = [(probs[1] - probs[0]) ** 2, (probs[0] - y) ** 2 - (probs[1] - y) ** 2]
+    numerators = np.array([wrong[0] & wrong[1], together, right[0], right[1], *squared, *gaps], dtype=float)
+    denominators = np.ones_like(numerators)
+    denominators[0] = wrong[1]
+
+    def derive(means):
+        """[..., K] -> [..., 7] in the order of the names below."""
+        inherited, observed, a, b, misfit, gain = np.moveaxis(means[..., :6], -1, 0)
+        chance = a * b + (1 - a) * (1 - b)
+        errors = np.abs(means[..., 6:]).reshape(*means.shape[:-1], 3, 10).sum(axis=-1)
+        similarity = (observed - chance) / (1 - chance)
+        return np.concatenate([np.stack([inherited, similarity, misfit, gain], axis=-1), errors], axis=-1)
+
+    values, replicates = bootstrap(numerators, denominators, groups, n_boot, seed)
+    names = ["inherited", "similarity", "misfit", "gain", *(f"calibration of {who}" for who in ("weak", "student", "ceiling"))]
+    return {name: estimate(*pair) for name, *pair in zip(names, derive(values), derive(replicates).T)}

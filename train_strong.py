@@ -1,16 +1,27 @@
 """Stage 3: weak labels -> student, or ground truth of the same rows -> ceiling.
 
-Fine-tunes a strong pretrained model on the labels of a weak supervisor (paper, section 3; the confidence loss: 4.3.2).
+Fine-tunes a strong pretrained model on the labels of a weak supervisor (paper, section 3), by one of these rules (--loss):
+
+    xent          cross-entropy on the soft labels, the paper's naive fine-tuning
+    conf          auxiliary confidence loss (paper, 4.3.2)                         --alpha=0.5 --conf_prior=half
+    logconf       the same as in openai's released code, its warm-up mended        --alpha=0.5 --as_released
+    product       cross-entropy on the product of both predictions (openai's code)
+    window        cross-entropy where the student is unsure (EleutherAI)           --radius (default: the labels' median)
+    entropy       cross-entropy and a low entropy of the student (EleutherAI)      --alpha=0.5
+    reverse_xent  cross-entropy with the roles swapped (2505.24313)
+    reverse_kl    the same less the student's entropy (2502.11107)
+    mix           xent where the supervisor is sure, else reverse_xent             --radius (default: the labels' median)
+    adaptive      confidence loss with a weight for each row (2402.03749)
 
     python train_strong.py                                          # facts, in runs/student, a few seconds
     python train_strong.py runs/labels.jsonl --model=openai-community/gpt2-medium --out=runs/student --loss=conf
     python train_strong.py runs/labels.jsonl --model=openai-community/gpt2-medium --out=runs/ceiling --target=truth
+    python train_strong.py --probe --out=runs/probe                 # only the last layer, on cached features (D.2)
 
 In: a labels file (label.py's, or any JSONL with id, text, label and weak). Out: a run directory like train_weak.py's.
 Next: eval.py.
 """
 
-import functools
 import inspect
 
 import cli
@@ -18,12 +29,15 @@ import hub
 import rows as files
 import tasks
 
+RECIPES = {False: (2, 32, None), True: (200, 128, 1e-3)}  # --probe: epochs, batch_size, lr (paper, A.1 and D.2)
+
 
 def main(
     labels: str = "runs/labels.jsonl", *, model: str = None, out: str = None, target: str = "weak", loss: str = "xent",
-    alpha: float = 0.5, conf_prior: str = "half", seed: int = 0, n_val: int = None, epochs: int = 2, batch_size: int = 32,
-    micro_batch: int = None, lr: float = None, max_len: int = None, head: str = None, lora: int = None,
-    checkpointing: bool = False, compile: bool = False, device: str = None, dtype: str = None, force: bool = False,
+    alpha: float = None, conf_prior: str = None, radius: float = None, as_released: bool = False, probe: bool = False,
+    seed: int = 0, n_val: int = None, epochs: int = None, batch_size: int = None, micro_batch: int = None, lr: float = None,
+    max_len: int = None, head: str = None, lora: int = None, checkpointing: bool = False, compile: bool = False,
+    device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Fine-tune a strong student on weak labels, or the strong ceiling on ground truth.
 
@@ -31,16 +45,19 @@ def main(
         labels: the labels file; it is used whole
         model: folder or hub id of a causal model or encoder (default: facts/m for facts, else openai-community/gpt2-medium)
         out: the run directory to make (default: runs/student, or runs/ceiling with --target=truth)
-        target: weak trains the student on the weak labels, truth the ceiling on the ground truth of the same rows
-        loss: what to do with weak labels: xent (cross-entropy, "naive") or conf (auxiliary confidence loss)
-        alpha: conf: the largest weight of the student's own confident predictions (the paper: 0.75 for its largest students)
-        conf_prior: conf: how many of a batch are hardened to 1: half of it, or as many as the weak labels say
+        target: weak trains the student on the weak labels, truth the ceiling on the ground truth, by xent whatever --loss
+        loss: the rule, what to do with weak labels (see the table above)
+        alpha: conf, logconf, entropy: the largest weight of the second term (default: 0.5; the paper's largest students: 0.75)
+        conf_prior: conf: how many of a batch are hardened to 1: half of it (default), or as many as the weak labels say: weak
+        radius: window, mix: the confidence |P(1) - 1/2| that divides the rows (default: the batch's median of the weak labels)
+        as_released: logconf: with the warm-up of the released code, which creeps to a tenth of alpha and jumps to all of it
+        probe: train the last linear layer alone, from zeros, on features that are computed once and kept in runs/features
         seed: moves initialisation and order
         n_val: rows held out for early stopping (default: a tenth of the groups, of 200 rows or more at least 100; 0: none)
-        epochs: passes over the rows
-        batch_size: rows in a batch
+        epochs: passes over the rows (default: 2; with --probe 200)
+        batch_size: rows in a batch (default: 32; with --probe 128)
         micro_batch: rows that go through at once, to save memory; the result does not depend on it (default: the batch)
-        lr: learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, 1e-5 above)
+        lr: learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, 1e-5 above; with --probe 1e-3)
         max_len: tokens of a text; longer ones lose their beginning (default: 1024 or the model's own limit)
         head: unembedding or zero, how a causal model's head starts (default: unembedding where there are tokens "0" and "1")
         lora: train low-rank terms of this rank beside the frozen matrices, merged on saving (lr then 2e-4 by default)
@@ -53,8 +70,9 @@ def main(
     out = out or ("runs/ceiling" if target == "truth" else "runs/student")
     rows, data, supervisor = read_labels(labels)
     model = model or ("facts/m" if data and data["ds"] == "facts" else "openai-community/gpt2-medium")
+    epochs, batch_size, lr = (d if own is None else own for own, d in zip((epochs, batch_size, lr), RECIPES[probe]))
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
-    cli.check(args)
+    check(args)
     inputs = {"labels": files.sha256(labels)} | hub.model_input(model)
     if files.is_done(out, args, inputs, force):
         return
@@ -63,19 +81,17 @@ def main(
     import losses
     import model as models  # torch and transformers take seconds to import, so not before they are needed
     import parallel
+    import probe as probes
 
+    rule = losses.rule(loss, alpha=alpha, prior=conf_prior, radius=radius, as_released=as_released or None)
+    rule, given = (rule, "weak") if target == "weak" else (losses.LOSSES["xent"], "label")
     out = parallel.join(out)
-    if loss not in losses.LOSSES:
-        raise files.BadInput(f"unknown loss --loss={loss}{cli.nearest(loss, losses.LOSSES)}")
-    rule = dict(losses.LOSSES[loss] if target == "weak" else losses.LOSSES["xent"])
-    if rule["loss"] is losses.conf:
-        rule["loss"] = functools.partial(losses.conf, alpha=alpha, prior=conf_prior)
-    net, tokenizer = models.load(model, head, max_len, device, seed)
+    net, tokenizer = models.load(model, head, max_len, device, 0 if probe else seed)  # a probe's seeds share features
     models.add_lora(net, lora, dtype)
     train, held_out = tasks.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
-    card = files.begin(out, "train_strong", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
-    history = loop.fit(
-        net, train, "weak" if target == "weak" else "label", **rule, held_out=held_out, epochs=epochs, batch_size=batch_size,
+    card = files.begin(out, "train_strong", args, inputs, data, loop.derived(net, train, held_out, lr, dtype, probe))
+    history = (probes.fit if probe else loop.fit)(
+        net, train, given, **rule, held_out=held_out, epochs=epochs, batch_size=batch_size,
         micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
@@ -83,8 +99,16 @@ def main(
     print("next: python eval.py with the supervisor's, the student's and the ceiling's run")
 
 
+def check(args):
+    """cli.check, and BadInput for options that a probe has no use for."""
+    cli.check(args)
+    for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
+        if args["probe"] and args[name]:
+            raise files.BadInput(f"--{name} does not go with --probe, which trains the last layer alone, from zeros")
+
+
 def read_labels(labels):
-    """(rows, data description, sha256 of the supervisors' models) of a labels file.
+    """(rows, data description, sha256 of the models behind the labels, teachers' teachers too) of a labels file.
 
     It may be somebody else's: then it has no card, so that the last two are None, and perhaps no groups.
     """
@@ -92,8 +116,10 @@ def read_labels(labels):
     card = files.read_card(labels)
     if card is None:
         print(f"{labels} has no card of ours: which task it is about is not known, so eval.py will need --ds")
-    card = card or {"data": None, "inputs": {}}
-    return [{"group": row["id"]} | row for row in rows], card.get("data"), card.get("inputs", {}).get("runs")
+    card = card or {}
+    if card.get("test_rows"):
+        raise files.BadInput(f"{labels} holds test rows (label.py --test_rows): nobody may train on them")
+    return [{"group": row["id"]} | row for row in rows], card.get("data"), card.get("supervisors")
 
 
 if __name__ == "__main__":

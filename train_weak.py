@@ -4,12 +4,17 @@ Fine-tunes a small pretrained model on the true labels of the weak half of a tas
 
     python train_weak.py                                            # facts, in runs/weak, a few seconds
     python train_weak.py --ds=sst2 --model=openai-community/gpt2 --out=runs/weak
+    python train_weak.py --bootstrap --seed=1 --out=runs/bag1/weak  # one of a bagged ensemble; then label.py 'runs/bag*/weak'
+    python train_weak.py --boost=runs/weak --out=runs/boost1/weak   # on more of the rows that runs/weak gets wrong
 
 In: a task's name, or a JSONL file with text and label. Out: a run directory with card.json, history.jsonl and model/.
 Next: label.py.
 """
 
 import inspect
+import random
+
+import numpy as np
 
 import cli
 import hub
@@ -19,8 +24,8 @@ import tasks
 
 def main(
     *, ds: str = "facts", model: str = None, out: str = "runs/weak", test: str = None, seed: int = 0, data_seed: int = 0,
-    n_train: int = None, n_test: int = None, n_val: int = None, epochs: int = 2, batch_size: int = 32,
-    micro_batch: int = None, lr: float = None, max_len: int = None, head: str = None, lora: int = None,
+    n_train: int = None, n_test: int = None, n_val: int = None, bootstrap: bool = False, boost: str = None, epochs: int = 2,
+    batch_size: int = 32, micro_batch: int = None, lr: float = None, max_len: int = None, head: str = None, lora: int = None,
     checkpointing: bool = False, compile: bool = False, device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Fine-tune a weak supervisor on the ground truth of the weak half.
@@ -35,6 +40,8 @@ def main(
         n_train: rows in each half (default: all there are, at most 10,000)
         n_test: rows of the test set (default: all)
         n_val: rows held out for early stopping (default: a tenth of the groups, of 200 rows or more at least 100; 0: none)
+        bootstrap: train on groups of rows drawn with replacement by --seed, so that several seeds make a bagged ensemble
+        boost: the run before this one in a boosted ensemble: rows are drawn more often where it, and those before it, err
         epochs: passes over the rows
         batch_size: rows in a batch
         micro_batch: rows that go through at once, to save memory; the result does not depend on it (default: the batch)
@@ -52,7 +59,8 @@ def main(
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
     cli.check(args)
     data = tasks.describe(ds, data_seed, n_train, n_test, test)
-    inputs = data["sha256"] | hub.model_input(model)
+    before = chain(boost, bootstrap, data)
+    inputs = data["sha256"] | hub.model_input(model) | ({"boost": before[-1][1]["model_sha256"]} if boost else {})
     if files.is_done(out, args, inputs, force):
         return
     rows = tasks.half(data, "weak")
@@ -66,6 +74,7 @@ def main(
     net, tokenizer = models.load(model, head, max_len, device, seed)
     models.add_lora(net, lora, dtype)
     train, held_out = tasks.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
+    train = drawn(train, seed, bootstrap, [run for run, _ in before], device, dtype)
     card = files.begin(out, "train_weak", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
     history = loop.fit(
         net, train, "label", **losses.LOSSES["xent"], held_out=held_out, epochs=epochs, batch_size=batch_size,
@@ -74,6 +83,42 @@ def main(
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card, history, loop.kept(history))
     print(f"next: python label.py {out}")
+
+
+def drawn(rows, seed, bootstrap, before, device, dtype):
+    """The rows to train on: as many as given, drawn with replacement by group (bagging) or by boosting's weights, or all."""
+    rng = random.Random(seed)
+    if bootstrap:
+        groups = tasks.by_group(rows, "bootstrap")
+        return [row for group in rng.choices(groups, k=len(groups)) for row in group]
+    return rng.choices(rows, weights=boosted(rows, before, device, dtype), k=len(rows)) if before else rows
+
+
+def chain(boost, bootstrap, data):
+    """[(run, card)] of the boosted ensemble so far, the first supervisor first; BadInput where it was of other rows."""
+    runs = []
+    while boost:
+        card = files.finished_run(boost)
+        if bootstrap or card["stage"] != "train_weak" or card["data"] != data:
+            raise files.BadInput(f"--boost={boost} must be a supervisor of the same rows, and goes without --bootstrap")
+        runs.insert(0, (boost, card))
+        boost = card["args"].get("boost")
+    return runs
+
+
+def boosted(rows, runs, device, dtype):
+    """AdaBoost's weights of the rows [N] (Freund & Schapire 1997): each run leaves the rows where it errs half the weight."""
+    import model as models
+
+    weights = np.ones(len(rows))
+    for run in runs:
+        probs = np.array(models.probabilities(f"{run}/model", rows, device=device, dtype=dtype))
+        wrong = (probs > 0.5) != np.array([row["label"] == 1 for row in rows])
+        error = weights[wrong].sum() / weights.sum()
+        if not 0 < error < 0.5:
+            raise files.BadInput(f"--boost: {run} errs on {error:.0%} of the (weighted) rows, not on some and under half")
+        weights[wrong] *= (1 - error) / error
+    return weights
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+import losses
 from losses import LOSSES, conf, xent
+from rows import BadInput
 
 
 def test_xent_is_the_cross_entropy_on_soft_labels():
@@ -80,6 +82,122 @@ def test_no_gradient_flows_through_the_hardened_labels():
     hard[(logits[:, 1] - logits[:, 0]).argsort(descending=True)[:4]] = 1
     p1 = logits.detach().softmax(1)[:, 1]
     torch.testing.assert_close(logits.grad[:, 1], p1 - (0.5 * weak + 0.5 * hard), rtol=0, atol=1e-14)
+
+
+# ---- the other rules: four students and their supervisors, worked out with plain floats
+
+P, WEAK = [0.9, 0.6, 0.3, 0.8], [0.2, 0.9, 0.4, 1.0]  # confidences .4 .1 .2 .3 and .3 .4 .1 .5
+
+
+def ce(target, q):
+    return -target * math.log(q) - (1 - target) * math.log(1 - q)
+
+
+def smooth(w):
+    return 0.99 * w + 0.005
+
+
+def run(loss, progress=1.0, weak=WEAK, **options):
+    logits = torch.tensor([[0.3, 0.3 + math.log(p / (1 - p))] for p in P], dtype=torch.float64)
+    return loss(logits, torch.tensor(weak, dtype=torch.float64), progress, **options).tolist()
+
+
+def gradient(loss, progress=1.0, **options):
+    """d loss / d log-odds of each row [4]."""
+    logits = torch.tensor([[0.0, math.log(p / (1 - p))] for p in P], dtype=torch.float64, requires_grad=True)
+    loss(logits, torch.tensor(WEAK, dtype=torch.float64), progress, **options).sum().backward()
+    return logits.grad[:, 1].tolist()
+
+
+def same(got, wanted):
+    assert got == pytest.approx(wanted, abs=1e-12)
+
+
+def test_logconf_hardens_at_the_quantile_of_the_mean_weak_label_and_warms_up_over_a_tenth():
+    # mean weak label 0.625: P(0) is .1 .4 .7 .2, sorted .1 .2 .4 .7, quantile at 1.875 of 3: .2 + .875 * .2 = .375
+    hard = [1, 0, 0, 1]
+    for progress, a in ((0, 0), (0.05, 0.25), (0.1, 0.5), (0.7, 0.5)):
+        same(run(losses.logconf, progress), [(1 - a) * ce(w, p) + a * ce(h, p) for p, w, h in zip(P, WEAK, hard)])
+    few = [0.1, 0.2, 0.3, 0.2]  # mean 0.2: quantile at 0.6 of 3, .1 + .6 * .1 = .16
+    same(run(losses.logconf, weak=few), [0.5 * ce(w, p) + 0.5 * ce(h, p) for p, w, h in zip(P, few, [1, 0, 0, 0])])
+
+
+def test_logconf_as_released_creeps_to_a_twentieth_and_jumps():
+    """openai/weak-to-strong's bug A, kept for whoever re-makes a published baseline."""
+    for progress, a in ((0, 0), (0.05, 0.025), (0.1, 0.05), (0.1001, 0.5)):
+        wanted = [(1 - a) * ce(w, p) + a * ce(h, p) for p, w, h in zip(P, WEAK, [1, 0, 0, 1])]
+        same(run(losses.logconf, progress, as_released=True), wanted)
+
+
+def test_product_takes_supervisor_and_student_as_independent_witnesses():
+    targets = [p * w / (p * w + (1 - p) * (1 - w)) for p, w in zip(P, WEAK)]
+    assert targets[0] == pytest.approx(0.18 / 0.26) and targets[3] == 1
+    same(run(losses.product), [ce(t, p) for p, t in zip(P, targets)])
+    same(gradient(losses.product), [p - t for p, t in zip(P, targets)])  # none through the target
+
+
+def test_window_learns_where_the_student_is_unsure():
+    # the median of the weak confidences .1 .3 .4 .5 is .3 (of two middle ones the lower); below it are rows 2 and 3
+    same(run(losses.window), [0, ce(0.9, 0.6), ce(0.4, 0.3), 0])
+    same(run(losses.window, radius=0.35), [0, ce(0.9, 0.6), ce(0.4, 0.3), ce(1.0, 0.8)])
+    assert run(losses.window, radius=0.05) == [0, 0, 0, 0]
+
+
+def test_entropy_is_lowered_not_merely_told():
+    for progress, a in ((0, 0), (0.1, 0.25), (1, 0.5)):
+        same(run(losses.entropy, progress), [(1 - a) * ce(w, p) + a * ce(p, p) for p, w in zip(P, WEAK)])
+    # dH/dz = -z p (1 - p)
+    wanted = [0.5 * (p - w) - 0.5 * math.log(p / (1 - p)) * p * (1 - p) for p, w in zip(P, WEAK)]
+    same(gradient(losses.entropy), wanted)
+
+
+def test_reverse_losses_swap_the_roles_and_survive_hard_labels():
+    reverse = [ce(p, smooth(w)) for p, w in zip(P, WEAK)]
+    same(run(losses.reverse_xent), reverse)
+    same(run(losses.reverse_kl), [p * math.log(p / smooth(w)) + (1 - p) * math.log((1 - p) / (1 - smooth(w)))
+                                  for p, w in zip(P, WEAK)])  # fmt: skip
+    same(gradient(losses.reverse_xent), [-math.log(smooth(w) / (1 - smooth(w))) * p * (1 - p) for p, w in zip(P, WEAK)])
+    assert all(map(math.isfinite, gradient(losses.reverse_kl)))
+
+
+def test_reverse_kl_is_zero_where_student_and_smoothed_supervisor_agree():
+    logits = torch.tensor([[0.0, math.log(smooth(0.7) / (1 - smooth(0.7)))]], dtype=torch.float64)
+    assert losses.reverse_kl(logits, torch.tensor([0.7], dtype=torch.float64)).item() == pytest.approx(0, abs=1e-15)
+
+
+def test_mix_is_forward_where_the_supervisor_is_confident_and_reverse_elsewhere():
+    forward, reverse = [ce(w, p) for p, w in zip(P, WEAK)], [ce(p, smooth(w)) for p, w in zip(P, WEAK)]
+    same(run(losses.mix), [forward[0], forward[1], reverse[2], forward[3]])  # confidences .3 .4 .1 .5, median .3
+    same(run(losses.mix, radius=0.35), [reverse[0], forward[1], reverse[2], forward[3]])
+
+
+def test_adaptive_weighs_each_row_by_what_contradicting_the_supervisor_would_cost():
+    weights = []
+    for p, w in zip(P, WEAK):
+        own, teacher = math.exp(ce(p > 0.5, p)), math.exp(ce(w > 0.5, p))
+        weights.append(own / (own + teacher))
+    assert weights[1:] == [0.5] * 3 and weights[0] == pytest.approx((1 / 0.9) / (1 / 0.9 + 1 / 0.1))
+    for progress, share in ((0, 0), (0.125, 0.5), (0.25, 1), (1, 1)):
+        b = [share * weight for weight in weights]
+        same(run(losses.adaptive, progress), [(1 - k) * ce(w, p) + k * ce(p > 0.5, p) for p, w, k in zip(P, WEAK, b)])
+    same(gradient(losses.adaptive), [p - (1 - k) * w - k * (p > 0.5) for p, w, k in zip(P, WEAK, weights)])
+
+
+def test_every_rule_takes_labels_of_0_and_1_far_from_the_student():
+    logits = torch.tensor([[0.0, 60.0], [0.0, -60.0], [0.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    for name in LOSSES:
+        out = LOSSES[name]["loss"](logits, torch.tensor([0.0, 1.0, 1.0, 0.5]), 1.0).sum()
+        assert torch.isfinite(out) and torch.isfinite(torch.autograd.grad(out, logits)[0]).all(), name
+
+
+def test_a_rule_comes_with_its_options_and_refuses_others():
+    assert losses.rule("xent") == LOSSES["xent"]
+    assert losses.rule("window", radius=0.1, alpha=None)["loss"].keywords == {"radius": 0.1}
+    same(run(losses.rule("conf", alpha=0.0)["loss"]), [ce(w, p) for p, w in zip(P, WEAK)])
+    with pytest.raises(BadInput, match="alpha is no option of the rule xent, only of conf, logconf, entropy"):
+        losses.rule("xent", alpha=0.5)
+    with pytest.raises(BadInput, match="unknown loss --loss=cnof .did you mean conf"):
+        losses.rule("cnof")
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -188,3 +188,46 @@ def test_what_cannot_be_computed_is_none_and_certainty_costs_no_infinity():
     got = stats.metrics([0.1, 0.2, 0.0], [1, 1, 1], list("abc"))
     assert got["precision"] == got["auroc"] == {"value": None, "low": None, "high": None}
     assert got["nll"]["value"] == pytest.approx(-np.log([0.1, 0.2, 1e-12]).mean())
+
+
+def test_diagnostics_by_hand():
+    weak, student, ceiling = [0.9, 0.2, 0.7, 0.4], [0.8, 0.3, 0.95, 0.6], [1.0, 0.0, 0.0, 0.7]
+    label, groups = [1, 1, 0, 1], ["a", "b", "c", "d"]
+    got = {name: one["value"] for name, one in stats.diagnose([weak], [student], [ceiling], label, groups, 100).items()}
+    # the supervisor errs on rows 1, 2, 3, the student on 1 and 2
+    assert got["inherited"] == 1
+    agree = [0.9 * 0.8 + 0.1 * 0.2, 0.2 * 0.3 + 0.8 * 0.7, 0.7 * 0.95 + 0.3 * 0.05, 0.4 * 0.6 + 0.6 * 0.4]
+    a, b = (0.9 + 0.2 + 0.3 + 0.4) / 4, (0.8 + 0.3 + 0.05 + 0.6) / 4
+    chance = a * b + (1 - a) * (1 - b)
+    assert got["similarity"] == pytest.approx((sum(agree) / 4 - chance) / (1 - chance))
+    assert got["misfit"] == pytest.approx((0.1**2 + 0.1**2 + 0.25**2 + 0.2**2) / 4)
+    weak_error, student_error = 0.1**2 + 0.8**2 + 0.7**2 + 0.6**2, 0.2**2 + 0.7**2 + 0.95**2 + 0.4**2
+    assert got["gain"] == pytest.approx((weak_error - student_error) / 4)
+    # every answer in a bin of its own, but the ceiling's two zeros: |(0 - 1) + (0 - 0)|
+    assert got["calibration of weak"] == pytest.approx((0.1 + 0.8 + 0.7 + 0.6) / 4)
+    assert got["calibration of student"] == pytest.approx((0.2 + 0.7 + 0.95 + 0.4) / 4)
+    assert got["calibration of ceiling"] == pytest.approx((0 + 1 + 0.3) / 4)
+
+
+def test_similarity_is_zero_by_chance_and_one_for_the_same_certain_answers():
+    rng = np.random.default_rng(0)
+    label, groups = rng.integers(0, 2, 20_000), range(20_000)
+    one, two = ((rng.random(20_000) < 0.8) == label for _ in range(2))  # right on 80 %, independently
+
+    def similarity(a, b):
+        return stats.diagnose([a * 1.0], [b * 1.0], [b * 1.0], label, groups, 50)["similarity"]
+
+    by_chance = similarity(one, two)
+    assert by_chance["low"] < 0 < by_chance["high"] and abs(by_chance["value"]) < 0.02
+    assert similarity(one, one)["value"] == pytest.approx(1)
+
+
+def test_calibration_is_pooled_over_seeds_and_its_interval_draws_them():
+    rng = np.random.default_rng(1)
+    prob, seeds = rng.uniform(0.05, 0.95, (3, 4000)), [rng.random((3, 4000))] * 3
+    label = (rng.random(4000) < prob[0]).astype(int)  # the first seed alone is calibrated
+    got = stats.diagnose(seeds[0], [prob[0]] * 3, prob, label, [i // 4 for i in range(4000)], 200)
+    assert got["calibration of student"]["value"] < 0.03
+    # the two others answer at random: off by |p - 1/2|, 0.225 on average, two thirds of it after pooling
+    assert got["calibration of ceiling"]["value"] == pytest.approx(0.15, abs=0.02)
+    assert got["calibration of ceiling"]["low"] < 0.03 and got["calibration of ceiling"]["high"] > 0.2  # seeds are drawn too

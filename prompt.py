@@ -1,0 +1,31 @@
+"""Prompting: a causal language model answers test rows by its next token, nothing is trained (paper, 5.2.1)."""
+
+import random
+
+import model as models
+import rows as files
+
+
+def probabilities(name, rows, shots, labels, target, seed, max_len=None, device=None, dtype=None, bar=None):
+    """P(label = 1) of each row, a list of floats: the softmax over the model's logits of the two answer tokens.
+
+    Each row is asked after `shots` examples of its own, drawn by seed from the labels file, each a text, a new line, its
+    answer ("weak": the hardened weak label, or "truth") and an empty line. Raises BadInput where a prompt is longer than
+    the model's context: unlike a text to be classified, it is never cut.
+    """
+    field = "weak" if target == "weak" else "label"
+    asked = {row["text"] for row in rows}
+    examples = [row for row in files.read_jsonl(labels, ["text", field]) if row["text"] not in asked] if shots else []
+    if len(examples) < shots:
+        raise files.BadInput(f"{labels} holds {len(examples)} rows that are no test rows, fewer than --shots={shots}")
+    model, tokenizer = models.load(name, "answers", max_len, device)
+    says = models.answers(tokenizer)
+    prompts = []
+    for row in rows:
+        shown = random.Random(f"{seed} {row['id']}").sample(examples, shots)
+        prompts.append("".join(f"{one['text']}\n{says[one[field] > 0.5]}\n\n" for one in shown) + f"{row['text']}\n")
+    tokens = tokenizer(prompts, verbose=False).input_ids
+    longest, limit = max(map(len, tokens)), model.w2s["max_len"]
+    if longest > limit:
+        raise files.BadInput(f"the longest prompt has {longest} tokens, the context {limit}: take fewer --shots than {shots}")
+    return models.predict(model, tokens, dtype, bar).double().softmax(dim=1)[:, 1].tolist()
