@@ -19,6 +19,8 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 
+import torch
+
 import cli
 from rows import BadInput
 
@@ -58,8 +60,6 @@ def main(
     unknown = [part for part in parts.split(",") if part not in (*PARTS, "linear")]
     if unknown or not all(mean.isdigit() and int(mean) > 2 for mean in means.split(",")):
         raise BadInput(f"--parts={parts} --means={means}: parts are {', '.join(PARTS)}, linear; means whole numbers over 2")
-    import torch
-
     import model as models
 
     device = models.pick_device(device)
@@ -92,7 +92,6 @@ def main(
 
 def make_model(shape, device, packed=True):
     """A 2-way classifier with random weights in one of SHAPES, as model.load would hand it out."""
-    import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     import model as models
@@ -128,17 +127,12 @@ def make_rows(n, mean, vocabulary, seed=0):
 @functools.cache
 def side(shape, device, n, mean, words):
     """The function that one run of a side calls, and its model; made once in the process of that side."""
-    import torch
-
     import model as models
     import packing
 
     device, options = torch.device(device), dict(words)
-    rows, how, score = (
-        make_rows(n, mean, SHAPES[shape]["vocab_size"]),
-        options.pop("trainer", None),
-        options.pop("score", False),
-    )
+    rows, how = make_rows(n, mean, SHAPES[shape]["vocab_size"]), options.pop("trainer", None)
+    score = options.pop("score", False)
     if how is not None:
         theirs = trainer(shape, device, rows, **options, **dict(how))
         return (lambda: theirs.predict(rows)) if score else theirs.train, theirs.model
@@ -180,11 +174,6 @@ TRAINERS = {
 
 def trainer(shape, device, rows, batch_size=32, per_device=None, checkpointing=False, **how):
     """Hugging Face's Trainer for one epoch over the rows: bf16 autocast, fused AdamW, padded to the longest of a batch."""
-    try:
-        import accelerate  # noqa: F401
-    except ImportError:
-        raise BadInput("the Trainer of transformers needs accelerate: pip install accelerate") from None
-    import torch
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     def collate(batch):
@@ -238,8 +227,6 @@ def table(title, setting, sides, repeats, flops=6):
 
 def clock(device, run):
     """Seconds that run() takes, the GPU's work included."""
-    import torch
-
     began = time.perf_counter()
     run()
     if device.type == "cuda":
@@ -249,8 +236,6 @@ def clock(device, run):
 
 def matmul_rate(device):
     """Floating point operations a second of a large bf16 matrix product, the median of ten."""
-    import torch
-
     n = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device).bfloat16() for _ in range(2))
     times = [clock(device, lambda: torch.nn.functional.linear(a, b)) for _ in range(12)]
@@ -259,8 +244,6 @@ def matmul_rate(device):
 
 def peak(device, run):
     """Bytes at the peak of run(): of all memory on a GPU, of what autograd holds for the backward pass on a CPU."""
-    import torch
-
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         run()
