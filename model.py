@@ -1,4 +1,4 @@
-"""A transformers backbone with a 2-way head: load, encode texts, predict, save in Hugging Face layout.
+"""A transformers backbone with a 2-way head, or a reward model's: load, encode texts, predict, save in Hugging Face layout.
 
 Causal models get a bias-free linear head on the last token's final hidden state, started from the unembedding rows of
 the tokens "0" and "1" (paper, A.1) or from zeros; encoders keep their own classification head and pooling.
@@ -39,11 +39,12 @@ THREADS = torch.get_num_threads()
 # ---- loading
 
 
-def load(name, head=None, max_len=None, device=None, seed=0):
+def load(name, head=None, max_len=None, device=None, seed=0, outputs=2):
     """(model, tokenizer) for a folder or hub id; the model is in float32, on its device, in eval mode.
 
     head: "unembedding" or "zero" for causal models; None takes the unembedding rows where the tokenizer has "0" and "1".
-    A checkpoint that already is a 2-way classifier (the model of a run) keeps its head. max_len is cut to the model's own
+    outputs: 2 for a classifier, 1 for a reward model (its head starts at zero), 0 for the language model itself.
+    A checkpoint that already is such a classifier (the model of a run) keeps its head. max_len is cut to the model's own
     limit. What was chosen stands in model.w2s: {"max_len", "head", "packed"}. Raises BadInput if it cannot be loaded.
     """
     path = hub.find_model(name)
@@ -57,10 +58,14 @@ def load(name, head=None, max_len=None, device=None, seed=0):
         raise BadInput(
             f"--model={name} is an encoder-decoder ({config.model_type}): give a causal language model or an encoder"
         )
-    trained = "ForSequenceClassification" in str(config.architectures) and config.num_labels == 2
+    classifier = "ForSequenceClassification" in str(config.architectures)
+    trained = classifier and config.num_labels == outputs
+    if not outputs and (encoder or classifier):
+        what = "an encoder" if encoder else "a classifier or reward model"
+        raise BadInput(f"--model={name} is {what} ({config.model_type}): generative fine-tuning needs a causal language model")
     if head and (encoder or trained):
         raise BadInput(f"--head={head} is for causal language models: {name} has a classification head of its own")
-    config.num_labels = 2
+    config.num_labels = outputs or 2
     config.use_cache = False  # a cache would let packed texts see each other, and training needs none
     # Two passes over a batch must agree (see loop.py); GPT-2 and BERT ship with dropout 0.1.
     for key, value in config.to_dict().items():
@@ -68,7 +73,9 @@ def load(name, head=None, max_len=None, device=None, seed=0):
             setattr(config, key, 0.0)
     torch.manual_seed(seed)
     try:
-        if encoder or trained:
+        if not outputs:
+            model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+        elif encoder or trained:
             model = AutoModelForSequenceClassification.from_pretrained(
                 path, config=config, dtype=torch.float32, ignore_mismatched_sizes=not trained
             )
@@ -103,7 +110,8 @@ def not_loaded(name, error):
 def causal_classifier(path, config, tokenizer, head):
     """(sequence classifier, head) around the backbone of a causal language model; its score layer starts as `head` says."""
     words = tokenizer.get_vocab()
-    has_digits = "0" in words and "1" in words  # the bare tokens: SentencePiece would write "0" as a space piece and "0"
+    # the bare tokens: SentencePiece would write "0" as a space piece and "0"; a reward has no use for them
+    has_digits = "0" in words and "1" in words and config.num_labels == 2
     if head == "unembedding" and not has_digits:
         raise BadInput(f'--head=unembedding: the tokenizer of {path} has no tokens "0" and "1"; use --head=zero')
     head = head or ("unembedding" if has_digits else "zero")
@@ -112,7 +120,7 @@ def causal_classifier(path, config, tokenizer, head):
         model = AutoModelForSequenceClassification.from_config(config)
     setattr(model, model.base_model_prefix, causal.base_model)
     model.config = causal.config  # one object for all layers, so that one call switches their attention
-    model.score = torch.nn.Linear(config.get_text_config().hidden_size, 2, bias=False)
+    model.score = torch.nn.Linear(config.get_text_config().hidden_size, config.num_labels, bias=False)
     with torch.no_grad():
         if head == "zero":
             model.score.weight.zero_()
@@ -248,7 +256,7 @@ def encode(rows, tokenizer, model):
 
 @torch.no_grad()
 def predict(model, tokens, dtype=None, name=None, batch_tokens=16384):
-    """Logits [N, 2] (float32, on the CPU) of N texts given as lists of token ids.
+    """Logits [N, 2], or rewards [N, 1] (float32, on the CPU), of N texts given as lists of token ids.
 
     The texts are sorted by length into batches of at most batch_tokens tokens (counted as if padded). dtype: see
     pick_dtype; name: what the progress bar is called (default: no bar).
@@ -256,7 +264,7 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384):
     dtype = pick_dtype(model, dtype)
     was_training = model.training
     model.eval()
-    out = torch.zeros(len(tokens), 2)
+    out = torch.zeros(len(tokens), model.config.num_labels)
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     with tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True) as bar:
         while order:
