@@ -22,8 +22,6 @@ import hub
 import pairs
 import rows as files
 
-CHUNK = 2**23  # logits in memory at once: 32 MB in float32, a few times that in the backward pass
-
 
 def main(
     labels: str = "runs/rm/labels.jsonl", *, model: str = None, out: str = "runs/rm/base", weak_too: bool = False,
@@ -70,73 +68,26 @@ def main(
 
 def finetune(rows, data, args, inputs):
     """One generative fine-tuning with the arguments of main(), from args["model"] to args["out"]."""
+    import lm
     import loop
     import model as models  # torch and transformers take seconds to import, so not before they are needed
 
     out, dtype, lr = args["out"], args["dtype"], args["lr"]
     net, tokenizer = models.load(args["model"], None, args["max_len"], args["device"], args["seed"], outputs=0)
-    check_head(net, args["model"])
+    lm.check_head(net, args["model"])
     texts = [{"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"]
     texts = models.encode(texts, tokenizer, net)
     mean = sum(len(row["tokens"]) - 1 for row in texts) / len(texts)
     texts = [row | {"share": (len(row["tokens"]) - 1) / mean} for row in texts]
     card = files.begin(out, "rm/generative", args, inputs, data, loop.derived(net, texts, (), lr, dtype))
     history = loop.fit(
-        net, texts, "share", share_of_loss, outputs=nll, whole_batch=False, epochs=args["epochs"],
+        net, texts, "share", lm.share_of_loss, outputs=lm.nll, whole_batch=False, epochs=args["epochs"],
         batch_size=args["batch_size"], micro_batch=args["micro_batch"], lr=lr, seed=args["seed"], dtype=dtype,
         checkpointing=args["checkpointing"], name=out,
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card, history, history[-1])
     print(f"{out}: {history[0]['loss']:.3f} nats a token at first, {history[-1]['loss']:.3f} at the end")
-
-
-def share_of_loss(mean_nll, share, progress):
-    """The loss of a text, [N, 1] -> [N], as long texts count for more: a batch's mean is one over its tokens, near enough.
-
-    share [N]: a text's predicted tokens over the mean text's, so that every token of an epoch counts the same.
-    """
-    return mean_nll[:, 0] * share
-
-
-def nll(model, rows, chunk=CHUNK):
-    """Mean negative log-likelihood [N, 1] in nats of each text's tokens after the first, CHUNK logits at a time."""
-    import torch
-    from torch.nn.functional import cross_entropy
-    from torch.utils.checkpoint import checkpoint
-
-    import packing
-
-    tokens = [row["tokens"] for row in rows]
-    hidden = (packing.packed if model.w2s["packed"] else packing.padded)(model, tokens, everywhere=True)
-    lengths = torch.tensor([len(ids) for ids in tokens])
-    predicts = torch.ones(len(hidden), dtype=torch.bool).index_fill(0, lengths.cumsum(0) - 1, False)  # all but the last
-    owner = torch.arange(len(tokens)).repeat_interleave(lengths - 1).to(hidden.device)
-    targets = torch.tensor([token for ids in tokens for token in ids[1:]]).to(hidden.device)
-    head = model.get_output_embeddings()
-
-    def losses(hidden, targets):
-        return cross_entropy(head(hidden).float() if hidden.dtype != torch.float64 else head(hidden), targets, reduction="none")
-
-    size = max(1, chunk // head.weight.shape[0])
-    parts = zip(hidden[predicts.to(hidden.device)].split(size), targets.split(size))
-    each = torch.cat([checkpoint(losses, *part, use_reentrant=False) for part in parts])
-    return (each.new_zeros(len(tokens)).index_add(0, owner, each) / (lengths - 1).clamp(min=1).to(each))[:, None]
-
-
-def check_head(model, name):
-    """BadInput for a model that does more than one matrix product to get its logits (a soft cap, a scale)."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    ids, usual = torch.arange(1, 9, device=model.device), model.config._attn_implementation
-    with torch.no_grad():
-        ours = nll(model, [{"tokens": ids.tolist()}]).item()
-        model.set_attn_implementation("eager")  # a plain call has no packed texts to attend over
-        wanted = cross_entropy(model(input_ids=ids[None]).logits[0, :-1].float(), ids[1:]).item()
-    model.set_attn_implementation(usual)
-    if abs(ours - wanted) > 1e-3 * wanted:
-        raise files.BadInput(f"--model={name}: {model.config.model_type} changes its logits after its last layer: not yet")
 
 
 if __name__ == "__main__":
