@@ -172,12 +172,7 @@ def fit(
     outputs(model, rows): what the loss takes, [N, 2] logits by default; held-out rows want these.
     Raises FloatingPointError when the loss is no longer finite.
     """
-    if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if world() > 1:
-        shard(model)
-    if compile:
-        model.base_model.compile(dynamic=True)
+    prepare(model, checkpointing, compile)
     number, whole = shrink_embedding(model, [*rows, *held_out])
     if number:
         rows, held_out = ([r | {"tokens": [number[t] for t in r["tokens"]]} for r in some] for some in (rows, held_out))
@@ -186,7 +181,6 @@ def fit(
     steps = epochs * per_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     stops = {round(k * per_epoch / EVALUATIONS_PER_EPOCH) for k in range(1, epochs * EVALUATIONS_PER_EPOCH + 1)}
-    model.train()
     generator = torch.Generator().manual_seed(seed)
     order = [batch for _ in range(epochs) for batch in batches(len(rows), batch_size, generator)]
     trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
@@ -222,6 +216,17 @@ def fit(
         restore_embedding(model, number, whole)
     model.eval()
     return history
+
+
+def prepare(model, checkpointing, compile):
+    """Switch on what fit() was asked for, in the order in which these go together."""
+    if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if world() > 1:
+        shard(model)
+    if compile:
+        model.base_model.compile(dynamic=True)
+    model.train()
 
 
 def mean_loss(losses, step, steps):
