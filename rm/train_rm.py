@@ -75,34 +75,36 @@ def main(
     inputs = inputs | hub.model_input(model)
     if files.is_done(out, args, inputs, force):
         return
-    rows = rows or pairs.half(data, "weak")
+    train(rows or pairs.half(data, "weak"), data, supervisor, args, inputs)
 
+
+def train(rows, data, supervisor, args, inputs):
+    """One run with the arguments of main(); supervisor: sha256 of the models that made the labels, None without labels."""
     import loop
     import losses
     import model as models  # torch and transformers take seconds to import, so not before they are needed
     import parallel
 
-    out = parallel.join(out)
+    labels, loss, dtype, lr = (args[name] for name in ("labels", "loss", "dtype", "lr"))
+    out = parallel.join(args["out"])
     if loss not in losses.LOSSES:
         raise files.BadInput(f"unknown loss --loss={loss}{cli.nearest(loss, losses.LOSSES)}")
-    given = "weak" if labels and target == "weak" else "label"
+    given = "weak" if labels and args["target"] == "weak" else "label"
     rule = dict(losses.LOSSES[loss if given == "weak" else "xent"])
     if rule["loss"] is losses.conf:
-        rule["loss"] = functools.partial(losses.conf, alpha=alpha, prior=conf_prior)
-    net, tokenizer = models.load(model, None, max_len, device, seed, outputs=1)
-    if lora:
-        models.add_lora(net, lora, dtype)
-    train, held_out = tasks.hold_out(pairs.encode(rows, tokenizer, net), n_val, batch_size)
+        rule["loss"] = functools.partial(losses.conf, alpha=args["alpha"], prior=args["conf_prior"])
+    net, tokenizer = models.load(args["model"], None, args["max_len"], args["device"], args["seed"], outputs=1)
+    if args["lora"]:
+        models.add_lora(net, args["lora"], dtype)
+    train, held_out = tasks.hold_out(pairs.encode(rows, tokenizer, net), args["n_val"], args["batch_size"])
     card = files.begin(out, "rm/train_rm", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
-    history = loop.fit(
-        net, train, given, **rule, held_out=held_out, stop=stop, epochs=epochs, batch_size=batch_size,
-        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
-    )  # fmt: skip
+    same = ("stop", "epochs", "batch_size", "micro_batch", "lr", "seed", "dtype", "checkpointing", "compile")
+    history = loop.fit(net, train, given, **rule, held_out=held_out, name=out, **{name: args[name] for name in same})
     models.merge_lora(net)
     models.save(net, tokenizer, f"{out}/model")
     # Finished, its card says which of the five stages it stands for: pgr.py looks whether a student is one.
     card |= {"stage": "train_strong" if labels else "train_weak", "supervisor": supervisor}
-    files.end(out, card, history, loop.kept(history) if stop else history[-1])
+    files.end(out, card, history, loop.kept(history) if args["stop"] else history[-1])
     print(f"next: python rm/eval_rm.py {out}" if labels else f"next: python rm/label_rm.py {out}")
 
 
