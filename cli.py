@@ -91,7 +91,7 @@ def parse(main, words):
             f"too many words on the command line{word}: options are written --name=value, globs in quotes; see --help"
         ) from None
     for word in bound["args"]:
-        if not word:
+        if word == "":
             raise BadInput("an argument is empty: was a shell variable not set?")
     return bound["args"], {name: convert(name, word, known[name].annotation) for name, word in bound["options"].items()}
 

@@ -60,6 +60,7 @@ def fetch(task, split):
             path = task["files"][split] if isinstance(task["files"], dict) else task["files"].format(source)
             # csv would take the answer "None" for a missing one
             kind, options = ("csv", {"keep_default_na": False}) if path.endswith(".csv") else ("parquet", {})
+            kind = "json" if path.endswith((".jsonl", ".jsonl.gz")) else kind
             urls = {split: f"hf://datasets/{repo}{'@' + revision if revision else ''}/{path}"}
             rows = datasets.load_dataset(kind, data_files=urls, split=split, **options)
         else:

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from model import pick_dtype, predict
-from packing import logits, to_device
+from packing import logits, row_logits, texts, to_device
 from parallel import local, rank, shard, world
 
 EVALUATIONS_PER_EPOCH = 8
@@ -45,7 +45,7 @@ def make_optimizer(model, lr=None):
     rate, head_rate = default_lr(model)
     if lr is not None:
         rate, head_rate = lr, lr * head_rate / rate
-    in_body = set(model.base_model.parameters())
+    in_body = set(model.base_model.parameters()) | set((model.get_output_embeddings() or torch.nn.Module()).parameters())
     body = [p for p in model.parameters() if p.requires_grad and p in in_body]
     head = [p for p in model.parameters() if p.requires_grad and p not in in_body]
     groups = [{"params": body, "lr": rate}, {"params": head, "lr": head_rate}]
@@ -72,9 +72,10 @@ def shrink_embedding(model, rows):
 
     The embedding is most of a small model, and a token that never occurs never changes: its gradient is zero and AdamW
     without weight decay leaves it alone. So leaving it out changes nothing of the result. (None, None) where it must stay:
-    sharded over processes, or where the tokens' own numbers mean something (padded architectures).
+    sharded over processes, where the tokens' own numbers mean something (padded architectures), or in a language model,
+    which predicts all of them.
     """
-    if world() > 1 or not model.w2s["packed"]:
+    if world() > 1 or not model.w2s["packed"] or model.get_output_embeddings():
         return None, None
     embedding = model.get_input_embeddings()
     whole = embedding.weight
@@ -109,11 +110,12 @@ def arrange(batch, micro_batch):
     return [row for piece in range(count) for row in batch[piece::count]]
 
 
-def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtype=None):
+def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtype=None, outputs=logits):
     """Backpropagate the mean loss of one batch in pieces of micro_batch rows; returns that mean, detached.
 
     The sum of the gradients is the whole batch's, whatever the pieces, also where the loss depends on all its rows.
-    Under torchrun the rows are dealt out to the processes, which return their shares of the mean.
+    Under torchrun the rows are dealt out to the processes, which return their shares of the mean. outputs(model, tokens)
+    gives what the loss takes, [N, k]; `tokens` is a list of N of whatever it reads.
     """
     n, dtype = len(tokens), pick_dtype(model, dtype)
     # Every process must take as many pieces as the others: where rows run short, the last one fills in, at weight 0.
@@ -125,7 +127,7 @@ def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtyp
         return torch.autocast(model.device.type, dtype=dtype, enabled=on and dtype == torch.bfloat16)
 
     def forward(piece):
-        return logits(model, [tokens[i] for i in piece.tolist()])
+        return outputs(model, [tokens[i] for i in piece.tolist()])
 
     count = math.ceil(len(mine) / micro_batch)
     pieces, shares = mine.tensor_split(count), weight.tensor_split(count)
@@ -164,7 +166,8 @@ def gather(mine, n):
 
 def evaluate(model, rows, given, dtype):
     """Accuracy on held-out rows against the given labels and, as a diagnostic, against ground truth."""
-    says_1 = predict(model, [row["tokens"] for row in rows], dtype).diff(dim=1)[:, 0] > 0
+    said = predict(model, [text for row in rows for text in texts(row)], dtype).view(len(rows), 2)
+    says_1 = said.diff(dim=1)[:, 0] > 0
     accuracy = {}
     for name, field in (("weak_acc", given), ("true_acc", "label")):
         accuracy[name] = (says_1 == torch.tensor([row[field] > 0.5 for row in rows])).double().mean().item()
@@ -173,17 +176,18 @@ def evaluate(model, rows, given, dtype):
 
 def fit(
     model, rows, given, loss, *, whole_batch, held_out=(), epochs=2, batch_size=32, micro_batch=None, lr=None, seed=0,
-    dtype=None, checkpointing=False, compile=False, clip=1.0, name="training",
+    dtype=None, checkpointing=False, compile=False, clip=1.0, stop=True, outputs=row_logits, name="training",
 ):  # fmt: skip
     """Train all weights of the model that want a gradient, in place; returns the history, one dict per evaluation.
 
     rows: dicts with "tokens" (model.encode) and the labels; given: the field trained on, "weak" = P(label = 1) by the
     supervisor, or "label" = ground truth; loss: a function of losses.py, whole_batch as its line there says.
     held_out: rows for early stopping. Eight times an epoch the accuracy on them against the given labels is taken; the
-    best weights are kept, of equals the later. Their ground truth is reported and decides nothing.
+    best weights are kept, of equals the later (stop=False: the last). Their ground truth is reported and decides nothing.
     micro_batch: rows that go through at once (default: the whole batch); the result does not depend on it.
     lr: default by size (default_lr); dtype: "bf16" (autocast) or "float32", default by hardware and size (pick_dtype).
     checkpointing: recompute activations in the backward pass; compile: let torch.compile fuse the backbone.
+    outputs(model, rows): what the loss takes, [N, 2] logits by default; held-out rows want these.
     Raises FloatingPointError when the loss is no longer finite.
     """
     prepare(model, checkpointing, compile)
@@ -205,7 +209,8 @@ def fit(
         tokens = [row["tokens"] for row in batch]
         target = to_device(torch.tensor([row[given] for row in batch], dtype=model.dtype), model.device)
         progress = (step - 1) / steps
-        losses.append(backward(model, tokens, target, loss, progress, micro_batch or len(batch), whole_batch, dtype))
+        pieces = micro_batch or len(batch)
+        losses.append(backward(model, batch, target, loss, progress, pieces, whole_batch, dtype, outputs))
         torch.nn.utils.clip_grad_norm_(trained.values(), clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -216,7 +221,7 @@ def fit(
             losses = []
             if held_out:
                 history[-1] |= evaluate(model, held_out, given, dtype)
-                if history[-1]["weak_acc"] >= best:
+                if stop and history[-1]["weak_acc"] >= best:
                     best = history[-1]["weak_acc"]
                     best_weights = {key: local(p).detach().to("cpu", copy=True) for key, p in trained.items()}
             rate = n_tokens / (time.monotonic() - began)

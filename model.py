@@ -1,4 +1,4 @@
-"""A transformers backbone with a 2-way head: load, encode texts, predict, save in Hugging Face layout.
+"""A transformers backbone with a 2-way head, or a reward model's: load, encode texts, predict, save in Hugging Face layout.
 
 Causal models get a bias-free linear head on the last token's final hidden state, started from the unembedding rows of
 the tokens "0" and "1" (paper, A.1) or from zeros; encoders keep their own classification head and pooling.
@@ -39,12 +39,13 @@ THREADS = torch.get_num_threads()
 # ---- loading
 
 
-def load(name, head=None, max_len=None, device=None, seed=0):
+def load(name, head=None, max_len=None, device=None, seed=0, outputs=2):
     """(model, tokenizer) for a folder or hub id; the model is in float32, on its device, in eval mode.
 
     head: "unembedding" or "zero" for causal models; None takes the unembedding rows where the tokenizer has "0" and "1";
     "answers" those of the words in answers(), for prompting.
-    A checkpoint that already is a 2-way classifier (the model of a run) keeps its head. max_len is cut to the model's own
+    outputs: 2 for a classifier, 1 for a reward model (its head starts at zero), 0 for the language model itself.
+    A checkpoint that already is such a classifier (the model of a run) keeps its head. max_len is cut to the model's own
     limit. What was chosen stands in model.w2s: {"max_len", "head", "packed"}. Raises BadInput if it cannot be loaded.
     """
     path = hub.find_model(name)
@@ -55,13 +56,15 @@ def load(name, head=None, max_len=None, device=None, seed=0):
         raise not_loaded(name, error) from error
     encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if config.is_encoder_decoder:
-        raise BadInput(
-            f"--model={name} is an encoder-decoder ({config.model_type}): give a causal language model or an encoder"
-        )
-    trained = "ForSequenceClassification" in str(config.architectures) and config.num_labels == 2
+        raise BadInput(f"--model={name} is an encoder-decoder: give a causal language model or an encoder")
+    classifier = "ForSequenceClassification" in str(config.architectures)
+    trained = classifier and config.num_labels == outputs
+    if not outputs and (encoder or classifier):
+        what = "an encoder" if encoder else "a classifier or reward model"
+        raise BadInput(f"--model={name} is {what} ({config.model_type}): generative fine-tuning needs a causal language model")
     if head and (encoder or trained):
         raise BadInput(f"--head and --shots are for causal language models: {name} has a classification head of its own")
-    config.num_labels = 2
+    config.num_labels = outputs or 2
     config.use_cache = False  # a cache would let packed texts see each other, and training needs none
     # Two passes over a batch must agree (see loop.py); GPT-2 and BERT ship with dropout 0.1.
     for key, value in config.to_dict().items():
@@ -69,7 +72,9 @@ def load(name, head=None, max_len=None, device=None, seed=0):
             setattr(config, key, 0.0)
     torch.manual_seed(seed)
     try:
-        if encoder or trained:
+        if not outputs:
+            model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+        elif encoder or trained:
             model = AutoModelForSequenceClassification.from_pretrained(
                 path, config=config, dtype=torch.float32, ignore_mismatched_sizes=not trained
             )
@@ -104,7 +109,7 @@ def not_loaded(name, error):
 def causal_classifier(path, config, tokenizer, head):
     """(sequence classifier, head) around the backbone of a causal language model; its score layer starts as `head` says."""
     words, pair = tokenizer.get_vocab(), answers(tokenizer)
-    has_digits = pair == ("0", "1")
+    has_digits = pair == ("0", "1") and config.num_labels == 2  # a reward has no use for them
     if head == "unembedding" and not has_digits:
         raise BadInput(f'--head=unembedding: the tokenizer of {path} has no tokens "0" and "1"; use --head=zero')
     if head == "answers" and pair is None:
@@ -115,7 +120,7 @@ def causal_classifier(path, config, tokenizer, head):
         model = AutoModelForSequenceClassification.from_config(config)
     setattr(model, model.base_model_prefix, causal.base_model)
     model.config = causal.config  # one object for all layers, so that one call switches their attention
-    model.score = torch.nn.Linear(config.get_text_config().hidden_size, 2, bias=False)
+    model.score = torch.nn.Linear(config.get_text_config().hidden_size, config.num_labels, bias=False)
     with torch.no_grad():
         if head == "zero":
             model.score.weight.zero_()
@@ -259,16 +264,17 @@ def encode(rows, tokenizer, model):
 
 
 @torch.no_grad()
-def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=2):
-    """Logits [N, width] (float32, on the CPU) of N texts given as lists of token ids; a probe takes off the head for features.
+def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None):
+    """Logits [N, 2], or rewards [N, 1] (float32, on the CPU), of N texts given as lists of token ids.
 
+    width: numbers for a text, where it is not the head's (a probe takes the head off, for features).
     The texts are sorted by length into batches of at most batch_tokens tokens (counted as if padded). dtype: see
     pick_dtype; name: what the progress bar is called (default: no bar).
     """
     dtype = pick_dtype(model, dtype)
     was_training = model.training
     model.eval()
-    out = torch.zeros(len(tokens), width)
+    out = torch.zeros(len(tokens), width or model.config.num_labels)
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     with tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True) as bar:
         while order:

@@ -113,7 +113,7 @@ AttentionInterface.register("packed", packed_attention)
 
 
 def logits(model, tokens):
-    """Logits [N, 2] in float32 (float64 for a float64 model) of N texts, given as lists of token ids."""
+    """Logits [N, 2], or rewards [N, 1], in float32 (float64 for a float64 model) of N texts, given as lists of token ids."""
     if reads(model) is None:
         ids, mask = pad(model, tokens)[:2]
         return model(input_ids=ids, attention_mask=mask).logits.to(model.dtype)
@@ -122,8 +122,19 @@ def logits(model, tokens):
         return head_of(model)(hidden.to(model.dtype))
 
 
+def row_logits(model, rows):
+    """Logits [N, 2] of N rows (model.encode); of pairs the two rewards [r_a, r_b], whose softmax is sigmoid(r_b - r_a)."""
+    return logits(model, [text for row in rows for text in texts(row)]).view(len(rows), 2)
+
+
+def texts(row):
+    """The texts of a row as lists of token ids: one, or the two of a preference pair (rm/pairs.py), cut at "cut"."""
+    tokens, cut = row["tokens"], row.get("cut")
+    return [tokens[:cut], tokens[cut:]] if cut else [tokens]
+
+
 def head_of(model):
-    """The function from the hidden states that the head reads [N, H] to logits [N, 2]."""
+    """The function from the hidden states that the head reads [N, H] to logits [N, 2] (rewards [N, 1] of a reward model)."""
     if hasattr(model, "score"):
         return model.score
     return functools.partial(ENCODER_HEADS[model.config.model_type], model)
@@ -131,13 +142,13 @@ def head_of(model):
 
 def reads(model):
     """Which token of a text the head reads: "last" (causal models), "first" (known encoders), None where only they know."""
-    if hasattr(model, "score"):
+    if hasattr(model, "score") or model.get_output_embeddings():
         return "last"
     return "first" if model.config.model_type in ENCODER_HEADS else None
 
 
-def packed(model, tokens):
-    """Hidden states [N, H] of the token that the head reads, all texts in one row of tokens."""
+def packed(model, tokens, everywhere=False):
+    """Hidden states [N, H] of the token that the head reads, or of every token [T, H], all texts in one row of tokens."""
     lengths = [len(ids) for ids in tokens]
     ids = torch.tensor([token for ids in tokens for token in ids])[None]
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
@@ -146,12 +157,13 @@ def packed(model, tokens):
     ids, positions, read, ends = (to_device(x, model.device) for x in (ids, positions, read, ends.int()))
     if on_gpu(model.device):
         longest = max(lengths)
-        texts = {"cu_seq_q": ends, "cu_seq_k": ends, "max_q": longest, "max_k": longest}
+        bounds = {"cu_seq_q": ends, "cu_seq_k": ends, "max_q": longest, "max_k": longest}
     else:
-        texts = groups(lengths, model.config.get_text_config().hidden_size, model.device)
+        bounds = groups(lengths, model.config.get_text_config().hidden_size, model.device)
     # BERT would cut its all-zero segment ids to its longest text, shorter than a packed row
     extra = {"token_type_ids": torch.zeros_like(ids)} if model.config.model_type == "bert" else {}
-    return model.base_model(input_ids=ids, position_ids=positions, texts=texts, **extra).last_hidden_state[0, read]
+    hidden = model.base_model(input_ids=ids, position_ids=positions, texts=bounds, **extra).last_hidden_state[0]
+    return hidden if everywhere else hidden[read]
 
 
 def on_gpu(device):
@@ -164,10 +176,12 @@ def to_device(x, device):
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
-def padded(model, tokens):
+def padded(model, tokens, everywhere=False):
     """The same with the texts padded on the right to the longest; for architectures that cannot run packed."""
     ids, mask, lengths = pad(model, tokens)
     hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+    if everywhere:
+        return hidden[mask.bool()]
     # by position, never by token id: the pad token may well be a text's own last token
     return hidden[torch.arange(len(tokens), device=hidden.device), lengths - 1] if reads(model) == "last" else hidden[:, 0]
 

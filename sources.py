@@ -114,10 +114,36 @@ def read(ds, split):
     """All rows of one split of a task that comes from the hub or a mirror, as {"id", "group", "text", "label"}.
 
     Ids are the source's row numbers: "dream/train/17/right" and ".../wrong" for the two rows of a k-way question, whose
-    wrong answer is drawn by a hash of the id. Rows with an empty field are left out, and told. BadInput for a column that
-    is missing or holds something else than documented.
+    wrong answer is drawn by a hash of the id. Rows with an empty field are left out, and told. BadInput: see source_rows.
     """
-    task, (source, known, _) = TASKS[ds], TASKS[ds]["splits"][split]
+    task, (source, *_) = TASKS[ds], TASKS[ds]["splits"][split]
+    where, count, rows = source_rows(ds, task, split)
+    made, skipped = [], 0
+    for number, row in rows:
+        if row is None:
+            skipped += 1
+            continue
+        try:
+            text = getattr(formats, ds)(row)
+        except (ValueError, IndexError) as error:
+            raise BadInput(f"{where}, row {number}: its columns do not fit together ({error}){or_else(task)}") from None
+        if text and not text.get("wrong", True):
+            skipped += 1  # all answers are the same
+        elif text:
+            made.append((f"{ds}/{source}/{number}", text))
+    if skipped:
+        print(f"{where}: {skipped} of {count} have an empty field or but one answer and are left out", file=sys.stderr)
+    keys = task.get("regroup", list)([text.get("group", text.get("text")) for _, text in made])
+    groups = [f"{ds}/{hashed(key).hex()[:16]}" if key else name for (name, _), key in zip(made, keys)]
+    return [row for (name, text), group in zip(made, groups) for row in as_rows(name, text, group)]
+
+
+def source_rows(ds, task, split):
+    """(what to call them, how many, an iterator of (row number, row)) of the source's rows; None for one with an empty field.
+
+    BadInput for a column that is missing or holds something else than documented.
+    """
+    source, known, _ = task["splits"][split]
     table, where = hub.table(ds, task, split), f"{ds}: the {source} rows of {task['repo']}"
     missing = [column for column in task["needs"] if column not in table.column_names]
     if missing:
@@ -129,26 +155,17 @@ def read(ds, split):
         numbers = sorted(heapq.nsmallest(MAX_ROWS, numbers, key=lambda number: hashed(f"drawn/{ds}/{source}/{number}")))
         print(f"{where} are {table.num_rows}: {MAX_ROWS} are drawn, always the same", file=sys.stderr)
         table = table.take(numbers)
-    made, skipped = [], 0
-    for number, row in zip(numbers, (row for batch in table.to_batches(10_000) for row in batch.to_pylist())):
-        row = {column: stripped(value) for column, value in row.items()}
-        if any(map(is_empty, row.values())):
-            skipped += 1
-            continue
-        check(row, task, f"{where}, row {number}")
-        try:
-            text = getattr(formats, ds)(row)
-        except (ValueError, IndexError) as error:
-            raise BadInput(f"{where}, row {number}: its columns do not fit together ({error}){or_else(task)}") from None
-        if text and not text.get("wrong", True):
-            skipped += 1  # all answers are the same
-        elif text:
-            made.append((f"{ds}/{source}/{number}", text))
-    if skipped:
-        print(f"{where}: {skipped} of {len(numbers)} have an empty field or but one answer and are left out", file=sys.stderr)
-    keys = task.get("regroup", list)([text.get("group", text.get("text")) for _, text in made])
-    groups = [f"{ds}/{hashed(key).hex()[:16]}" if key else name for (name, _), key in zip(made, keys)]
-    return [row for (name, text), group in zip(made, groups) for row in as_rows(name, text, group)]
+
+    def each():
+        for number, row in zip(numbers, (row for batch in table.to_batches(10_000) for row in batch.to_pylist())):
+            row = {column: stripped(value) for column, value in row.items()}
+            if any(map(is_empty, row.values())):
+                yield number, None
+            else:
+                check(row, task, f"{where}, row {number}")
+                yield number, row
+
+    return where, len(numbers), each()
 
 
 def as_rows(name, text, group):

@@ -62,16 +62,16 @@ def own_rows(path):
     return [{field: row[field] for field in ("id", "group", "text", "label")} for row in rows]
 
 
-def describe(ds, data_seed=0, n_train=None, n_test=None, test=None):
+def describe(ds, data_seed=0, n_train=None, n_test=None, test=None, known=TASKS):
     """Which rows an experiment is about, as it stands on every card ("data"), so that later stages use the very same.
 
-    ds: a task's name or the path of a JSONL file; test: a JSONL file of test rows, for own files alone.
+    ds: a task's name (one of `known`) or the path of a JSONL file; test: a JSONL file of test rows, for own files alone.
     Raises BadInput for an unknown task or a missing file.
     """
-    own = [path for path in (ds, test) if path and path not in TASKS]
+    own = [path for path in (ds, test) if path and path not in known]
     if own and own[0] == ds and not ds.endswith(".jsonl") and not Path(ds).is_file():
-        raise BadInput(f"unknown task --ds={ds}{cli.nearest(ds, TASKS)}; or give the path of a .jsonl file")
-    if test and ds in TASKS:
+        raise BadInput(f"unknown task --ds={ds}{cli.nearest(ds, known)}; or give the path of a .jsonl file")
+    if test and ds in known:
         raise BadInput(f"--test goes with a JSONL file of your own: {ds} has its own test set")
     for path in own:
         files.read_bytes(path)
@@ -92,13 +92,18 @@ def name_of(ds):
 
 def split_of(data):
     """(training rows, test rows) of a data description, before balancing; own files without --test lose a fifth to test."""
-    for name, digest in data["sha256"].items():
-        if not Path(data[name]).is_file() or files.sha256(data[name]) != digest:
-            raise BadInput(f"{data[name]} is gone or has changed since train_weak.py read it: start again from there")
+    check_unchanged(data)
     if data["ds"] in TASKS:
         return None, None
     rows = load(data["ds"], "train")
     return (rows, load(data["test"], "test")) if data["test"] else cut_test(rows)
+
+
+def check_unchanged(data):
+    """BadInput where an own file of a data description is no longer what it was."""
+    for name, digest in data["sha256"].items():
+        if not Path(data[name]).is_file() or files.sha256(data[name]) != digest:
+            raise BadInput(f"{data[name]} is gone or has changed since train_weak.py read it: start again from there")
 
 
 def cut_test(rows):
@@ -137,6 +142,11 @@ def half(data, which):
     tell_balance(data, "training rows", apart, pool)
     if not pool:
         raise BadInput(f"{data['ds']}: no training rows are left, they are of one class or all of them are test rows")
+    return cut_half(pool, data, which)
+
+
+def cut_half(pool, data, which):
+    """The rows of the "weak" or the "strong" half of the pool, cut group by group, at most n_train of them."""
     cut = {"weak": [], "strong": []}
     for group in by_group(pool, f"halves {data['data_seed']}"):
         min(cut["weak"], cut["strong"], key=len).extend(group)

@@ -1,0 +1,131 @@
+"""Stage 4 on preference pairs: reward models -> predictions on the test pairs, metrics, and the curves of Fig. 7.
+
+    python rm/eval_rm.py                                             # runs/rm/weak runs/rm/student runs/rm/ceiling
+    python rm/eval_rm.py 'runs/rm/s*/student' --plot=runs/rm/curves.png
+
+In: finished run directories of train_rm.py. Out, in each: eval/<task>-test.jsonl (prob = P(b preferred)), its card, and
+.metrics.json. A table: pairwise accuracy, agreement with the first run, calibration error, ties. Next: pgr.py.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+import cli
+import pairs
+import rows as files
+import stats
+import tasks
+
+
+def main(
+    *runs: str, ds: str = None, test: str = None, n_test: int = None, plot: str = "runs/rm/curves.png", device: str = None,
+    dtype: str = None, force: bool = False,
+):  # fmt: skip
+    """Score reward models on the test pairs of their task, or of another.
+
+    Args:
+        runs: run directories (default: runs/rm/weak runs/rm/student runs/rm/ceiling); unfinished ones are refused
+        ds: score on this task or JSONL file of pairs instead of the one that the run was trained for
+        test: a JSONL file of test pairs, when --ds is your own file
+        n_test: pairs of the test set (default: as in the runs' training, else all)
+        plot: PNG file to write: accuracy on the held-out pairs by fraction of the epoch
+        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
+        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
+        force: score again
+    """
+    cli.check(locals())
+    runs = files.expand(runs or ("runs/rm/weak", "runs/rm/student", "runs/rm/ceiling"))
+    cards = [pairs.finished_run(run) for run in runs]
+    todo = [scored_on(run, card, ds, test, n_test) for run, card in zip(runs, cards)]
+    test_sets, results = {}, []
+    for run, card, data in zip(runs, cards, todo):
+        key = json.dumps(data, sort_keys=True)
+        if key not in test_sets:
+            test_sets[key] = pairs.test_rows(data)
+        results.append(score(run, card, data, test_sets[key], device, dtype, force))
+    show(runs, results)
+    histories = [[json.loads(line) for line in open(Path(run) / "history.jsonl")] for run in runs]
+    draw(runs, histories, plot)
+
+
+def scored_on(run, card, ds, test, n_test):
+    """The data description of the test pairs for a run: its own, unless --ds, --test or --n_test say otherwise."""
+    own = card["data"]
+    if ds is None and own is None:
+        raise files.BadInput(f"{run} was trained on labels without a card, so its task is not known: add --ds")
+    if ds is None and test is not None:
+        raise files.BadInput("--test goes with --ds")
+    if ds and ds not in pairs.PAIRS and not test and not (own and own["ds"] == str(Path(ds).resolve())):
+        test = ds  # a file that the run was not trained for is a test set, all of it
+    data = own if ds is None else pairs.describe(ds, n_test=own and own["n_test"], test=test)
+    return data | {"n_test": n_test or data["n_test"]}
+
+
+def score(run, card, data, rows, device, dtype, force):
+    """(predictions, metrics, groups) of one run, written unless this very model was scored on these pairs."""
+    file = Path(run) / "eval" / f"{tasks.name_of(data['ds'])}-test.jsonl"
+    args = {"data": {k: data[k] for k in ("ds", "test", "sha256", "n_test")}, "split": "test", "device": device, "dtype": dtype}
+    inputs, before, groups = {"model": card["model_sha256"]}, files.read_card(file), [row["group"] for row in rows]
+    if before and not force and before["inputs"] == inputs and before["args"]["data"] != args["data"]:
+        raise files.BadInput(f"{file} holds this model's answers to other pairs: add --force to replace")
+    if before and not force and (before["args"], before["inputs"]) == (args, inputs):
+        print(f"{file} is already done; --force scores again")
+        predictions = files.read_jsonl(file, ["id", "label", "prob"])
+        return predictions, json.loads(file.with_suffix(".metrics.json").read_text()), groups
+    probs = pairs.probabilities(f"{run}/model", rows, device, dtype, bar=run)
+    predictions = [{"id": row["id"], "label": row["label"], "prob": prob} for row, prob in zip(rows, probs)]
+    metrics = stats.metrics(probs, [row["label"] for row in rows], groups) | {"ties": sum(prob == 0.5 for prob in probs)}
+    files.write_text(file.with_suffix(".metrics.json"), json.dumps(metrics, indent=2) + "\n")
+    # The card carries the groups, which predictions do not: pgr.py resamples by them.
+    files.write_jsonl(file, predictions, files.new_card("rm/eval_rm", args, inputs, data) | {"test_groups": groups})
+    print(f"{file}")
+    return predictions, metrics, groups
+
+
+def show(runs, results):
+    """The table on the terminal; agreement is with the first run, a tie says a."""
+    print(f"\n{'run':<28} {'accuracy':>8}   95 % interval   agrees with first        calibration error      ties of pairs")
+    first = [row["prob"] > 0.5 for row in results[0][0]]
+    for run, (predictions, one, groups) in zip(runs, results):
+        agreed = "other pairs"
+        if [row["id"] for row in predictions] == [row["id"] for row in results[0][0]]:
+            agree = stats.accuracy([row["prob"] for row in predictions], first, groups)
+            agreed = f"{agree['acc']:.3f}  {agree['low']:.3f} to {agree['high']:.3f}"
+        ece = f"{one['ece']['value']:.3f}  {one['ece']['low']:.3f} to {one['ece']['high']:.3f}"
+        interval = f"{one['low']:.3f} to {one['high']:.3f}"
+        print(f"{run:<28} {one['acc']:8.3f}   {interval}  {agreed:>22}   {ece:>20}   {one['ties']:4} of {one['n']}")
+        if one["low"] <= 0.5 <= one["high"]:
+            print(f"  {run} is at chance: the interval holds 0.5, so the model or --n_train is too small, or --n_test is")
+
+
+def draw(runs, histories, path):
+    """Fig. 7: accuracy on held-out pairs by fraction of the epoch; told: at its best, stopped on given labels, at the end."""
+    from matplotlib.figure import Figure
+
+    curves = [(run, history) for run, history in zip(runs, histories) if history and "true_acc" in history[0]]
+    if not curves:
+        return
+    print(f"\n{'held-out pairs (truth)':<28} {'best':>8} {'epoch':>6} {'stopped':>8} {'epoch':>6} {'final':>8}")
+    axes = (figure := Figure(figsize=(5.2, 3.6), layout="constrained")).add_subplot()
+    for run, history in curves:
+        best = max(history, key=lambda line: line["true_acc"])
+        stopped = max(history, key=lambda line: (line["weak_acc"], line["step"]))
+        told = f"{best['true_acc']:8.3f} {best['epoch']:6.2f} {stopped['true_acc']:8.3f} {stopped['epoch']:6.2f}"
+        print(f"{run:<28} {told} {history[-1]['true_acc']:8.3f}")
+        axes.plot(*zip(*((line["epoch"], line["true_acc"]) for line in history)), marker=".", label=run)
+        axes.plot(stopped["epoch"], stopped["true_acc"], "k*")
+    axes.set_xlabel("epoch (star: best agreement with the labels trained on)")
+    axes.set_ylabel("accuracy on held-out pairs")
+    axes.legend(fontsize=7)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150, format="png")
+    except OSError as error:
+        raise files.BadInput(f"--plot={path} cannot be written: {error.strerror}") from None
+    print(path)
+
+
+if __name__ == "__main__":
+    cli.run(main)

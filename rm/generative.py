@@ -1,0 +1,94 @@
+"""Generative fine-tuning: language-model all prompts and completions, preferences ignored, before a reward model is trained.
+
+The paper's lift of its hardest setting (5.2.2): the strong base first learns to write such completions, both of every pair;
+student and ceiling then start from what comes out.
+
+    python rm/generative.py                                          # runs/rm/labels.jsonl, facts/m -> runs/rm/base
+    python rm/train_rm.py runs/rm/labels.jsonl --model=runs/rm/base/model --out=runs/rm/student_gen
+
+In: a labels file of label_rm.py (its labels are not read). Out: a run directory whose model is an ordinary causal language
+model. The logits of a chunk of tokens at a time are made, and made again in the backward pass, so that with a vocabulary
+of 150k they are never whole in memory.
+"""
+
+import inspect
+import os
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+import cli
+import hub
+import pairs
+import rows as files
+
+
+def main(
+    labels: str = "runs/rm/labels.jsonl", *, model: str = None, out: str = "runs/rm/base", weak_too: bool = False,
+    seed: int = 0, epochs: int = 1, batch_size: int = 32, micro_batch: int = None, lr: float = None, max_len: int = None,
+    checkpointing: bool = False, device: str = None, dtype: str = None, force: bool = False,
+):  # fmt: skip
+    """Fine-tune a causal language model on the texts of all pairs of a labels file.
+
+    Args:
+        labels: the labels file; its prompts and both completions are used, its labels are not
+        model: folder or hub id of a causal model (default: facts/m for facts_pairs, else openai-community/gpt2-medium)
+        out: the run directory to make; train_rm.py's --model is then OUT/model
+        weak_too: Fig. 18: fine-tune the supervisor's base model alike, into OUT_weak, to train the supervisor from anew
+        seed: moves the order
+        epochs: passes over the texts
+        batch_size: texts in a batch
+        micro_batch: texts that go through at once, to save memory; the result does not depend on it (default: the batch)
+        lr: learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, 1e-5 above)
+        max_len: tokens of a text; longer ones lose their beginning (default: 1024 or the model's own limit)
+        checkpointing: recompute activations in the backward pass, to save memory
+        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
+        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
+        force: replace a finished run
+    """
+    rows, data, _ = pairs.read_labels(labels)
+    model = model or ("facts/m" if data and data["ds"] == "facts_pairs" else "openai-community/gpt2-medium")
+    args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
+    del args["weak_too"]
+    cli.check(args)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise files.BadInput("rm/generative.py runs in one process: the shared embedding cannot be split yet")
+    todo = [args]
+    if weak_too:
+        supervisors = (files.read_card(labels) or {}).get("models", ())
+        if len(set(supervisors)) != 1:
+            raise files.BadInput(f"--weak_too: {labels} does not say which one model its supervisor was trained from")
+        todo.append(args | {"model": supervisors[0], "out": f"{out.rstrip('/')}_weak"})
+    for one in todo:
+        inputs = {"labels": files.sha256(labels)} | hub.model_input(one["model"])
+        if not files.is_done(one["out"], one, inputs, force):
+            finetune(rows, data, one, inputs)
+        print(f"next: python rm/train_rm.py {'' if one is todo[-1] and weak_too else labels} --model={one['out']}/model")
+
+
+def finetune(rows, data, args, inputs):
+    """One generative fine-tuning with the arguments of main(), from args["model"] to args["out"]."""
+    import lm
+    import loop
+    import model as models  # torch and transformers take seconds to import, so not before they are needed
+
+    out, dtype, lr = args["out"], args["dtype"], args["lr"]
+    net, tokenizer = models.load(args["model"], None, args["max_len"], args["device"], args["seed"], outputs=0)
+    lm.check_head(net, args["model"])
+    texts = [{"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"]
+    texts = models.encode(texts, tokenizer, net)
+    mean = sum(len(row["tokens"]) - 1 for row in texts) / len(texts)
+    texts = [row | {"share": (len(row["tokens"]) - 1) / mean} for row in texts]
+    card = files.begin(out, "rm/generative", args, inputs, data, loop.derived(net, texts, (), lr, dtype))
+    history = loop.fit(
+        net, texts, "share", lm.share_of_loss, outputs=lm.nll, whole_batch=False, epochs=args["epochs"],
+        batch_size=args["batch_size"], micro_batch=args["micro_batch"], lr=lr, seed=args["seed"], dtype=dtype,
+        checkpointing=args["checkpointing"], name=out,
+    )  # fmt: skip
+    models.save(net, tokenizer, f"{out}/model")
+    files.end(out, card, history, history[-1])
+    print(f"{out}: {history[0]['loss']:.3f} nats a token at first, {history[-1]['loss']:.3f} at the end")
+
+
+if __name__ == "__main__":
+    cli.run(main)

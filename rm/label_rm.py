@@ -1,0 +1,59 @@
+"""Stage 2 on preference pairs: weak reward model(s) -> weak labels.
+
+Writes the strong half of the pairs with "weak" = P(b preferred) = sigmoid(r_b - r_a) by the supervisor, soft as in the paper
+(A.3). The ground truth stays in "label": the ceiling trains on the same file.
+
+    python rm/label_rm.py                                            # runs/rm/weak -> runs/rm/labels.jsonl
+
+In: run directories of train_rm.py; of several the mean is taken. Out: a labels file with its card. Next: train_rm.py.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+import cli
+import pairs
+import rows as files
+
+
+def main(*runs: str, out: str = "runs/rm/labels.jsonl", device: str = None, dtype: str = None, force: bool = False):
+    """Label the strong half with one supervisor, or with several together.
+
+    Args:
+        runs: run directories of weak supervisors (default: runs/rm/weak); several make an ensemble
+        out: the labels file to write
+        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
+        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
+        force: replace a finished labels file
+    """
+    args = dict(locals())
+    del args["force"]
+    runs = args["runs"] = files.expand(runs or ("runs/rm/weak",))
+    cli.check(args)
+    if not out.endswith(".jsonl"):
+        raise files.BadInput(f"--out={out}: a labels file ends in .jsonl")
+    cards = [pairs.finished_run(run) for run in runs]
+    data = cards[0]["data"]
+    for run, card in zip(runs, cards):
+        if card["data"] is None or card["data"] != data:
+            raise files.BadInput(f"{run} was not trained on the same task, sizes and data seed as {runs[0]}: {card['data']}")
+    inputs = {"runs": [card["model_sha256"] for card in cards]} | data["sha256"]
+    if files.is_done(out, args, inputs, force):
+        return
+    rows = pairs.half(data, "strong")
+    probs = [pairs.probabilities(f"{run}/model", rows, device, dtype, bar=run) for run in runs]
+    for row, *each in zip(rows, *probs):
+        row["weak"] = sum(each) / len(each)
+        if len(each) > 1:
+            row["weak_all"] = each
+    card = files.new_card("rm/label_rm", args, inputs, data) | {"models": [card["args"]["model"] for card in cards]}
+    files.write_jsonl(out, rows, card)
+    correct = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
+    ties = sum(row["weak"] == 0.5 for row in rows)
+    print(f"{out}: {len(rows)} pairs, {correct:.1%} of the weak labels are right, {ties} are ties (1/2, counted as a)")
+    print(f"next: python rm/train_rm.py {out}   and, for the ceiling, with --target=truth")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,77 @@
+"""The language-model loss of packed texts, with a bounded number of logits in memory at once."""
+
+import torch
+from torch.nn.functional import cross_entropy
+
+import packing
+from rows import BadInput
+
+CHUNK = 2**23  # logits in memory at once: 32 MB in float32, about twice that in the backward pass
+
+
+class ChunkedLoss(torch.autograd.Function):
+    """cross_entropy(hidden @ weight.T, targets) of M tokens [M], `size` tokens' logits at a time, made again going back.
+
+    hidden [M, H], weight [V, H] (multiplied in hidden's type), targets [M]. Every chunk adds to one gradient of the weight:
+    left to autograd, each would make a [V, H] of its own.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, size):
+        w, losses, normalizers = weight.to(hidden.dtype), [], []
+        for h, t in zip(hidden.split(size), targets.split(size)):
+            logits = (h @ w.T).to(weight.dtype)
+            normalizers.append(logits.logsumexp(1))
+            losses.append(normalizers[-1] - logits.gather(1, t[:, None])[:, 0])
+        ctx.size = size
+        ctx.save_for_backward(hidden, weight, targets, torch.cat(normalizers))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx, grad):
+        hidden, weight, targets, normalizer = ctx.saved_tensors
+        w, grad_hidden, grad_weight = weight.to(hidden.dtype), torch.empty_like(hidden), torch.zeros_like(weight)
+        for h, t, z, g, out in zip(*(x.split(ctx.size) for x in (hidden, targets, normalizer, grad, grad_hidden))):
+            p = (h @ w.T).to(weight.dtype).sub_(z[:, None]).exp_()  # d loss / d logits = softmax - one-hot
+            p[torch.arange(len(t), device=t.device), t] -= 1
+            p = p.mul_(g[:, None]).to(hidden.dtype)
+            out.copy_(p @ w)
+            if hidden.dtype == weight.dtype:
+                grad_weight.addmm_(p.T, h)
+            else:
+                grad_weight += p.T @ h
+        return grad_hidden, grad_weight, None, None
+
+
+def nll(model, rows):
+    """Mean negative log-likelihood [N, 1] in nats of each text's tokens after the first; rows: dicts with "tokens"."""
+    tokens, device = [row["tokens"] for row in rows], model.device
+    hidden = (packing.packed if model.w2s["packed"] else packing.padded)(model, tokens, everywhere=True)
+    if torch.is_autocast_enabled(device.type):
+        hidden = hidden.to(torch.get_autocast_dtype(device.type))
+    weight, lengths = model.get_output_embeddings().weight, torch.tensor([len(ids) for ids in tokens])
+    predicts = torch.ones(len(hidden), dtype=torch.bool).index_fill(0, lengths.cumsum(0) - 1, False)  # a last token does not
+    targets = torch.tensor([token for ids in tokens for token in ids[1:]], dtype=torch.long).to(device)
+    owner = torch.arange(len(tokens)).repeat_interleave(lengths - 1).to(device)
+    each = ChunkedLoss.apply(hidden[predicts.to(device)], weight, targets, max(1, CHUNK // len(weight)))
+    return (each.new_zeros(len(tokens)).index_add(0, owner, each) / (lengths - 1).clamp(min=1).to(each))[:, None]
+
+
+def share_of_loss(mean_nll, share, progress):
+    """The loss of a text, [N, 1] -> [N]: its mean over tokens times `share` [N], its predicted tokens over the mean text's.
+
+    So every token of an epoch counts the same.
+    """
+    return mean_nll[:, 0] * share
+
+
+def check_head(model, name):
+    """BadInput for a model that does more than one matrix product to get its logits (a bias, a soft cap, a scale)."""
+    ids, usual = torch.arange(1, 9, device=model.device), model.config._attn_implementation
+    with torch.no_grad():
+        ours = nll(model, [{"tokens": ids.tolist()}]).item()
+        model.set_attn_implementation("eager")  # a plain call has no packed texts to attend over
+        wanted = cross_entropy(model(input_ids=ids[None]).logits[0, :-1].float(), ids[1:]).item()
+    model.set_attn_implementation(usual)
+    if abs(ours - wanted) > 1e-3 * wanted:
+        raise BadInput(f"--model={name}: {model.config.model_type} changes its logits after its last layer: not yet")
