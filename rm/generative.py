@@ -55,15 +55,20 @@ def main(
         raise files.BadInput("rm/generative.py runs in one process: the shared embedding cannot be split yet")
     todo = [args]
     if weak_too:
-        supervisors = (files.read_card(labels) or {}).get("models", ())
-        if len(set(supervisors)) != 1:
-            raise files.BadInput(f"--weak_too: {labels} does not say which one model its supervisor was trained from")
-        todo.append(args | {"model": supervisors[0], "out": f"{out.rstrip('/')}_weak"})
+        todo.append(args | {"model": supervisors_base(labels), "out": f"{out.rstrip('/')}_weak"})
     for one in todo:
         inputs = {"labels": files.sha256(labels)} | hub.model_input(one["model"])
         if not files.is_done(one["out"], one, inputs, force):
             finetune(rows, data, one, inputs)
         print(f"next: python rm/train_rm.py {'' if one is todo[-1] and weak_too else labels} --model={one['out']}/model")
+
+
+def supervisors_base(labels):
+    """The model that the supervisor of a labels file was trained from; BadInput where the file's card does not say."""
+    models = set((files.read_card(labels) or {}).get("models", ()))
+    if len(models) != 1:
+        raise files.BadInput(f"--weak_too: {labels} does not say which one model its supervisor was trained from")
+    return models.pop()
 
 
 def finetune(rows, data, args, inputs):
