@@ -20,7 +20,7 @@ from contextlib import redirect_stderr
 from rows import BadInput
 
 POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n", "dims", "lora")
-POSITIVE += ("repeats", "steps")
+POSITIVE += ("repeats", "steps", "seeds")
 NOT_NEGATIVE = ("seed", "data_seed", "n_val", "shots")
 FRACTION = ("alpha", "radius", "keep")
 CHOICES = {
@@ -44,6 +44,8 @@ def run(main):
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "parallel" not in inspect.getsource(main):
+            raise BadInput("torchrun is for train_weak.py and train_strong.py: call this script with python")
         args, options = parse(main, sys.argv[1:])
         main(*args, **options)
     except BadInput as error:

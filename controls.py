@@ -71,7 +71,8 @@ def main(
     kept = {field: source[field] for field in ("supervisors", "test_rows") if field in source}
     files.write_jsonl(out, changed, files.new_card("controls", args, inputs, source["data"]) | kept)
     print(f"{out}: {len(rows)} rows, {accuracy(changed):.1%} of the weak labels are right, before {before:.1%}")
-    print(f"next: python train_strong.py {out}")
+    if not source.get("test_rows"):
+        print(f"next: python train_strong.py {out}")
 
 
 def accuracy(rows):

@@ -42,6 +42,7 @@ def main(*, seeds: int = 3):
     Args:
         seeds: how many seeds
     """
+    cli.check({"seeds": seeds})
     import model  # noqa: F401  the workers below inherit torch and transformers
 
     methods = multiprocessing.get_all_start_methods()

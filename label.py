@@ -67,7 +67,10 @@ def main(
     files.write_jsonl(out, kept, files.new_card("label", args, inputs, data) | {"supervisors": taught, "test_rows": test_rows})
     correct = sum((row["weak"] > 0.5) == row["label"] for row in kept) / len(kept)
     print(f"{out}: {len(kept)} of {len(rows)} rows, {correct:.1%} of the weak labels are right")
-    print(f"next: python train_strong.py {out}   and, for the ceiling, with --target=truth")
+    if test_rows:
+        print(f"next: python controls.py {out} --kind=suffix   (nobody may train on test rows)")
+    else:
+        print(f"next: python train_strong.py {out}   and, for the ceiling, with --target=truth")
 
 
 def check(runs, out, weights, select):

@@ -54,12 +54,12 @@ def make_optimizer(model, lr=None):
 
 def derived(model, train, held_out, lr, dtype, probe=False):
     """What the defaults came to, for the eye and for the card."""
-    groups = [{"lr": 0.0}, {"lr": lr}] if probe else make_optimizer(model, lr).param_groups
+    groups = [{"lr": None}, {"lr": lr}] if probe else make_optimizer(model, lr).param_groups
     return {
         "rows": len(train),
         "held_out": len(held_out),
         "parameters": model.num_parameters(),
-        "trained": model.num_parameters(only_trainable=True),
+        "trained": "head" if probe else model.num_parameters(only_trainable=True),
         "lr": groups[0]["lr"],
         "head_lr": groups[1]["lr"],
         "dtype": str(pick_dtype(model, dtype)).removeprefix("torch."),

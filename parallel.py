@@ -64,7 +64,9 @@ def local(p):
 def whole_weights(model):
     """The weights of a sharded model put together again, for the first process to save; the others end here."""
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if rank() > 0:
-        dist.destroy_process_group()
-        raise SystemExit(0)
+    first = rank() == 0
+    dist.barrier()
+    dist.destroy_process_group()
+    if not first:
+        os._exit(0)  # an ordinary exit now and then aborts in gloo's threads
     return weights

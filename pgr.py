@@ -86,9 +86,9 @@ def pair_seeds(patterns):
     for pattern, seeds in zip(patterns, matched):
         missing = sorted(set().union(*matched) - seeds.keys())
         if missing:
-            raise files.BadInput(
-                f"{pattern!r} has no run for * = {', '.join(missing[0]) or 'nothing'}, which another of them has"
-            )
+            if not missing[0]:
+                raise files.BadInput(f"{pattern!r} stands for several runs, another for one: give all three with a *, or none")
+            raise files.BadInput(f"{pattern!r} has no run for * = {', '.join(missing[0])}, which another of them has")
     return [[seeds[seed] for seeds in matched] for seed in sorted(matched[0])]
 
 
@@ -96,13 +96,14 @@ def read(run, card, ds, split):
     """(predictions, their groups) of one run; BadInput where it was not scored, or by a model it no longer has."""
     if ds is None and card["data"] is None:
         raise files.BadInput(f"{run} was trained on labels without a card, so its task is not known: add --ds")
+    where = "".join(f" --{name}={word}" for name, word in (("ds", ds), ("split", split)) if word not in (None, "test"))
     file = Path(run) / "eval" / f"{tasks.name_of(ds or card['data']['ds'])}-{split}.jsonl"
     if not file.exists():
-        raise files.BadInput(f"{run} has no predictions {file}: run python eval.py {run}")
+        raise files.BadInput(f"{run} has no predictions {file}: run python eval.py {run}{where}")
     rows = files.read_jsonl(file, ["id", "label", "prob"])
     about = files.read_card(file) or {}
     if about and about["inputs"]["model"] != card["model_sha256"]:
-        raise files.BadInput(f"{file} is of an earlier model of {run}: run python eval.py {run}")
+        raise files.BadInput(f"{file} is of an earlier model of {run}: run python eval.py {run}{where}")
     return rows, about.get("test_groups") or [row["id"] for row in rows]
 
 
