@@ -35,17 +35,17 @@ CHOICES = {
 }
 
 
-def run(main):
+def run(main, processes=False):
     """Call main() with the command line's arguments; exit code 0 done, 2 the user's input is wrong, 1 anything else.
 
-    Ctrl-C ends the process by SIGINT, as a shell expects.
+    processes: whether main() may run under torchrun. Ctrl-C ends the process by SIGINT, as a shell expects.
     """
     # Library bars and warnings must not drown the one line that tells what is wrong.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "parallel" not in inspect.getsource(main):
-            raise BadInput("torchrun is for train_weak.py and train_strong.py: call this script with python")
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not processes:
+            raise BadInput("torchrun is for the scripts that train: call this one with python")
         args, options = parse(main, sys.argv[1:])
         main(*args, **options)
     except BadInput as error:

@@ -123,4 +123,4 @@ def read_labels(labels):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, processes=True)

@@ -122,4 +122,4 @@ def boosted(rows, runs, device, dtype):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, processes=True)

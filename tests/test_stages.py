@@ -332,7 +332,7 @@ def test_an_own_file_goes_all_the_way_to_a_pgr(tmp_path, monkeypatch, capsys):
         (["label.py", "runs/s0/weak", "--out=new.csv"], "a labels file ends in .jsonl"),
         (["eval.py", "runs/none"], "runs/none does not exist"),
         (["pgr.py", "runs/s0/weak", "runs/s1/weak", "runs/s0/student", "runs/s1/student"], "globs in quotes"),
-        (["pgr.py", "runs/s*/weak", "runs/s*/student", "runs/s0/ceiling"], "has no run for * ="),
+        (["pgr.py", "runs/s*/weak", "runs/s*/student", "runs/s0/ceiling"], "give all three with a *, or none"),
     ],
 )
 def test_bad_input_is_one_line_exit_2_and_nothing_written(here, words, told):
