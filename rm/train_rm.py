@@ -12,7 +12,6 @@ In: a task (python rm/pairs.py lists them) or a JSONL file of pairs, or label_rm
 train_weak.py's, its model a sequence classifier with one output. Next: label_rm.py, or eval_rm.py.
 """
 
-import functools
 import inspect
 import sys
 from pathlib import Path
@@ -27,7 +26,7 @@ import tasks
 
 def main(
     labels: str = None, *, ds: str = "facts_pairs", model: str = None, out: str = None, test: str = None, target: str = "weak",
-    loss: str = "xent", alpha: float = 0.5, conf_prior: str = "half", seed: int = 0, data_seed: int = 0, n_train: int = None,
+    loss: str = "xent", alpha: float = None, conf_prior: str = None, seed: int = 0, data_seed: int = 0, n_train: int = None,
     n_test: int = None, n_val: int = None, stop: bool = False, epochs: int = 1, batch_size: int = 220,
     micro_batch: int = None, lr: float = None, max_len: int = None, lora: int = None, checkpointing: bool = False,
     compile: bool = False, device: str = None, dtype: str = None, force: bool = False,
@@ -42,8 +41,8 @@ def main(
         test: a JSONL file of test pairs, when --ds is your own file (default: a fifth of its groups)
         target: with labels: weak trains the student on the weak labels, truth the ceiling on the ground truth
         loss: what to do with weak labels: a rule of losses.py (xent: "naive")
-        alpha: conf: the largest weight of the student's own confident predictions
-        conf_prior: conf: how many of a batch are hardened to 1: half of it, or as many as the weak labels say
+        alpha: conf, logconf, entropy: the largest weight of the second term (default: 0.5)
+        conf_prior: conf: how many of a batch are hardened to 1: half of it (default), or as many as the weak labels say
         seed: moves initialisation and order
         data_seed: moves the two halves and the sides, never the test set
         n_train: pairs in each half (default: all there are, at most 10,000)
@@ -87,20 +86,15 @@ def train(rows, data, supervisor, args, inputs):
 
     labels, loss, dtype, lr = (args[name] for name in ("labels", "loss", "dtype", "lr"))
     out = parallel.join(args["out"])
-    if loss not in losses.LOSSES:
-        raise files.BadInput(f"unknown loss --loss={loss}{cli.nearest(loss, losses.LOSSES)}")
     given = "weak" if labels and args["target"] == "weak" else "label"
-    rule = dict(losses.LOSSES[loss if given == "weak" else "xent"])
-    if rule["loss"] is losses.conf:
-        rule["loss"] = functools.partial(losses.conf, alpha=args["alpha"], prior=args["conf_prior"])
+    rule = losses.rule(loss, alpha=args["alpha"], prior=args["conf_prior"])
+    rule = rule if given == "weak" else losses.LOSSES["xent"]
     net, tokenizer = models.load(args["model"], None, args["max_len"], args["device"], args["seed"], outputs=1)
-    if args["lora"]:
-        models.add_lora(net, args["lora"], dtype)
+    models.add_lora(net, args["lora"], dtype)
     train, held_out = tasks.hold_out(pairs.encode(rows, tokenizer, net), args["n_val"], args["batch_size"])
     card = files.begin(out, "rm/train_rm", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
     same = ("stop", "epochs", "batch_size", "micro_batch", "lr", "seed", "dtype", "checkpointing", "compile")
     history = loop.fit(net, train, given, **rule, held_out=held_out, name=out, **{name: args[name] for name in same})
-    models.merge_lora(net)
     models.save(net, tokenizer, f"{out}/model")
     # Finished, its card says which of the five stages it stands for: pgr.py looks whether a student is one.
     card |= {"stage": "train_strong" if labels else "train_weak", "supervisor": supervisor}
