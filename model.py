@@ -211,12 +211,15 @@ def pick_dtype(model, dtype=None):
     """The torch dtype for --dtype: by default bf16 autocast where the hardware has it, except for models too small to gain."""
     if dtype:
         return {"bf16": torch.bfloat16, "float32": torch.float32}[dtype]
-    device = model.device
+    large = model.num_parameters() >= 10_000_000
+    return torch.bfloat16 if large and has_bf16(model.device) else torch.float32
+
+
+def has_bf16(device):
+    """True where the hardware computes in bf16."""
     if device.type == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if fast and model.num_parameters() >= 10_000_000 else torch.float32
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def save(model, tokenizer, folder):
