@@ -18,11 +18,11 @@ And otherwise:
 """
 
 import random
-from pathlib import Path
 
 import cli
 import hub
 import rows as files
+import stages
 import tasks
 
 SUFFIX = " I think this is {} . What do you think ?"  # E.3's words, spaced for tokenizers that split at spaces
@@ -49,13 +49,11 @@ def main(
     args = {name: value for name, value in locals().items() if name not in ("out", "force")}
     cli.check(args)
     out = out or f"runs/{kind}.jsonl"
-    if Path(out).suffix != ".jsonl":
-        raise files.BadInput(f"--out={out}: a labels file ends in .jsonl")
     rows = files.read_jsonl(labels, ["id", "text", "label", "weak"])
     source = files.read_card(labels) or {"data": None}
-    strong = files.finished_run(run)["model_sha256"] if kind in ("unconfident", "confident") else None
+    strong = stages.finished_run(run)["model_sha256"] if kind in ("unconfident", "confident") else None
     inputs = {"labels": files.sha256(labels), "run": strong} | (hub.model_input(model) if kind == "features" else {})
-    if files.is_done(out, args, inputs, force):
+    if files.is_done(out, args, inputs, force, labels=True):
         return
     before, rng = accuracy(rows), random.Random(f"controls {seed}")
     if kind == "coin":

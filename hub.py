@@ -22,7 +22,7 @@ def table(name, task, split):
     if not file.is_file() and not comma.is_file():
         raise BadInput(
             f"W2S_MIRROR={os.environ['W2S_MIRROR']} holds no {task['splits'][split][0]} rows of {task['repo']}: {file} does "
-            f"not exist; {by_hand(task) or f'python tasks.py --mirror=DIR {name} writes it on a machine with the hub'}"
+            f"not exist; {by_hand(task) or f'python {script(task)} --mirror=DIR {name} writes it on a machine with the hub'}"
         )
     import pyarrow.csv  # comes with datasets
     import pyarrow.parquet
@@ -33,6 +33,11 @@ def table(name, task, split):
         return pyarrow.csv.read_csv(comma, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
     except (OSError, pyarrow.ArrowException) as error:
         raise BadInput(f"{file if file.is_file() else comma} cannot be read: {first_line(error)}") from error
+
+
+def script(task):
+    """The script that prints a task's rows and writes its mirror."""
+    return task.get("script", "tasks.py")
 
 
 def mirrored(folder, task, split):
@@ -52,7 +57,7 @@ def fetch(task, split):
     repo, revision, source = task["repo"], task.get("revision"), task["splits"][split][0]
     if by_hand(task):
         raise BadInput(f"{repo}: {by_hand(task)}")
-    ask(repo, "dataset")
+    ask(repo, "dataset", script(task))
     import datasets
 
     try:
@@ -126,7 +131,7 @@ def model_input(name):
     return {"model": sha256(path)} if path.is_dir() else {}
 
 
-def ask(name, kind):
+def ask(name, kind, writer="tasks.py"):
     """Make sure that the hub has a "model" or "dataset" of this name; where it is out of reach, go on with its cache alone."""
     import huggingface_hub
     from huggingface_hub import errors
@@ -148,7 +153,7 @@ def ask(name, kind):
             instead = "--model=DIR takes a folder" if kind == "model" else "--ds=FILE.jsonl takes a file"
             raise BadInput(
                 f"the hub is out of reach and {name} is not in its local cache: {instead}, and W2S_MIRROR=DIR serves data "
-                "sets from a folder of parquet files (python tasks.py --mirror=DIR writes it where the hub is)"
+                f"sets from a folder of parquet files (python {writer} --mirror=DIR writes it where the hub is)"
             ) from None
         print(f"the hub is out of reach: using the cached copy of {name}", file=sys.stderr)
         os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries that are imported later

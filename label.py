@@ -12,12 +12,12 @@ In: run directories of train_weak.py (several make an ensemble) or train_strong.
 Next: train_strong.py.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 import cli
+import protocol
 import rows as files
+import stages
 import tasks
 
 BATCH = 32  # what a filter has to leave: train_strong.py's default
@@ -44,10 +44,10 @@ def main(
     runs = files.expand(runs or ("runs/weak",))
     args = {name: value for name, value in locals().items() if name not in ("out", "force")}
     cli.check(args)
-    cards = check(runs, out, weights, select)
+    cards, taught = check(runs, weights, select)
     data = cards[0]["data"]
     inputs = {"runs": [card["model_sha256"] for card in cards]} | data["sha256"]
-    if files.is_done(out, args, inputs, force):
+    if files.is_done(out, args, inputs, force, labels=True):
         return
     rows = tasks.test_rows(data) if test_rows else tasks.half(data, "strong")
     known = held_out(cards[0], data) if weights else []
@@ -63,7 +63,6 @@ def main(
             row["weak_all"] = each
     tell(runs, rows, vote, learned)
     kept = chosen(rows, select, keep)
-    taught = [sha for card in cards for sha in (card["model_sha256"], *(card.get("supervisor") or []))]
     files.write_jsonl(out, kept, files.new_card("label", args, inputs, data) | {"supervisors": taught, "test_rows": test_rows})
     correct = sum((row["weak"] > 0.5) == row["label"] for row in kept) / len(kept)
     print(f"{out}: {len(kept)} of {len(rows)} rows, {correct:.1%} of the weak labels are right")
@@ -73,28 +72,22 @@ def main(
         print(f"next: python train_strong.py {out}   and, for the ceiling, with --target=truth")
 
 
-def check(runs, out, weights, select):
-    """The cards of the runs; BadInput unless they can label together."""
-    if Path(out).suffix != ".jsonl":
-        raise files.BadInput(f"--out={out}: a labels file ends in .jsonl")
+def check(runs, weights, select):
+    """(the cards of the runs, sha256 of the models behind their labels); BadInput unless they can label together."""
     if len(runs) == 1 and (weights or select == "agreement"):
         raise files.BadInput(
             f"{'--weights' if weights else '--select=agreement'} needs several supervisors, there is one: {runs[0]}"
         )
-    cards = [files.finished_run(run) for run in runs]
+    cards, taught = stages.supervisors(runs)
     for run, card in zip(runs, cards):
-        if not (Path(run) / "model").is_dir():
-            raise files.BadInput(f"{run} has no model to label with (it was scored without training)")
-        if card["data"] is None or card["data"] != cards[0]["data"]:
-            raise files.BadInput(f"{run} was not trained on the same task, sizes and data seed as {runs[0]}: {card['data']}")
         if weights and (card["stage"] != "train_weak" or card["args"]["n_val"] != cards[0]["args"]["n_val"]):
             raise files.BadInput(f"--weights: {run} did not hold out the same rows of the weak half as {runs[0]} (--n_val)")
-    return cards
+    return cards, taught
 
 
 def held_out(card, data):
     """The rows of the weak half, their truth known, that a supervisor was not trained on (but stopped by)."""
-    rows = tasks.hold_out(tasks.half(data, "weak"), card["args"]["n_val"], 1)[1]
+    rows = protocol.hold_out(tasks.half(data, "weak"), card["args"]["n_val"], 1)[1]
     if not rows:
         raise files.BadInput("--weights learns on rows that the supervisors held out, and they held out none (--n_val=0)")
     return rows

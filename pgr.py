@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 import cli
+import protocol
 import rows as files
+import stages
 import stats
-import tasks
 
 WHO = ("weak", "student", "ceiling")
 
@@ -44,7 +45,7 @@ def main(
     cli.check(locals())
     plot = plot or str(Path(out).with_suffix(".png"))
     runs = pair_seeds([weak, student, ceiling])
-    cards = [[files.finished_run(run) for run in seed] for seed in runs]
+    cards = [[stages.finished_run(run, None) for run in seed] for seed in runs]
     predictions = [[read(run, card, ds, split) for run, card in zip(*pair)] for pair in zip(runs, cards)]
     first, groups = predictions[0][0]
     probs = [[], [], []]
@@ -96,24 +97,25 @@ def read(run, card, ds, split):
     """(predictions, their groups) of one run; BadInput where it was not scored, or by a model it no longer has."""
     if ds is None and card["data"] is None:
         raise files.BadInput(f"{run} was trained on labels without a card, so its task is not known: add --ds")
+    scorer = stages.script(stages.setting(card), "eval")
     where = "".join(f" --{name}={word}" for name, word in (("ds", ds), ("split", split)) if word not in (None, "test"))
-    file = Path(run) / "eval" / f"{tasks.name_of(ds or card['data']['ds'])}-{split}.jsonl"
+    file = Path(run) / "eval" / f"{protocol.name_of(ds or card['data']['ds'])}-{split}.jsonl"
     if not file.exists():
-        raise files.BadInput(f"{run} has no predictions {file}: run python eval.py {run}{where}")
+        raise files.BadInput(f"{run} has no predictions {file}: run python {scorer} {run}{where}")
     rows = files.read_jsonl(file, ["id", "label", "prob"])
     about = files.read_card(file) or {}
     if about and about["inputs"]["model"] != card["model_sha256"]:
-        raise files.BadInput(f"{file} is of an earlier model of {run}: run python eval.py {run}{where}")
+        raise files.BadInput(f"{file} is of an earlier model of {run}: run python {scorer} {run}{where}")
     return rows, about.get("test_groups") or [row["id"] for row in rows]
 
 
 def shared_rows(weak, student):
     """True if, by their cards, a supervisor and its student were trained on some of the same rows."""
-    if weak["data"] is None or student["data"] is None or "eval" in (weak["stage"], student["stage"]):
+    if weak["data"] is None or student["data"] is None or None in map(stages.role, (weak, student)):
         return False
     if any(weak["data"][key] != student["data"][key] for key in ("ds", "sha256")):
         return False
-    same_half = (weak["stage"] == "train_weak") == (student["stage"] == "train_weak")
+    same_half = (stages.role(weak) == "weak") == (stages.role(student) == "weak")
     return same_half or weak["data"]["data_seed"] != student["data"]["data_seed"]
 
 
@@ -125,9 +127,9 @@ def doubts(cards, names):
         told.append(f"{names[0]} and {names[1]} were trained on some of the same rows")
     if student.get("supervisor") and weak["model_sha256"] not in student["supervisor"]:
         told.append(f"{names[1]} did not learn from the labels of {names[0]} as it is now")
-    if student["stage"] != "train_strong" or student["args"]["target"] != "weak":
+    if stages.role(student) != "student":
         told.append(f"{names[1]} was not trained on weak labels, so it is no student")
-    if ceiling["stage"] != "train_strong" or ceiling["args"]["target"] != "truth":
+    if stages.role(ceiling) != "ceiling":
         told.append(f"{names[2]} was not trained with --target=truth, so it is no ceiling")
     return told
 
@@ -186,22 +188,12 @@ def draw(result, path):
     right.set_title("gain = misfit on the line", fontsize=11)
     for panel in (axes, middle, right):
         panel.spines[["top", "right"]].set_visible(False)
-    write_figure(figure, path)
+    stages.write_figure(figure, path)
 
 
 def bar(one, value):
     """The interval of an estimate as matplotlib wants it: distances below and above, [[low], [high]]."""
     return [[max(0, value - one["low"])], [max(0, one["high"] - value)]]
-
-
-def write_figure(figure, path):
-    """Save a figure as PNG and tell where; BadInput where it cannot be."""
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise files.BadInput(f"--plot={path} cannot be written: {error.strerror}") from None
-    print(path)
 
 
 def stopping(runs, cards, path):
@@ -221,7 +213,7 @@ def stopping(runs, cards, path):
         n_val, of_ceiling = card["args"]["n_val"], ceiling.get("kept", {}).get("true_acc")
         if files.sha256(card["args"]["labels"]) != card["inputs"]["labels"] or ceiling["args"].get("n_val") != n_val:
             raise files.BadInput(f"--curves: the labels of {student} have changed, or its ceiling held out other rows")
-        rows = tasks.hold_out([{"group": row["id"]} | row for row in rows], n_val, 1)[1]
+        rows = protocol.hold_out([{"group": row["id"]} | row for row in rows], n_val, 1)[1]
         weak = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
         stops = {"best": max(history, key=lambda line: line["true_acc"]), "stopped": card["kept"], "final": history[-1]}
         accuracies.append([weak, *(stop["true_acc"] for stop in stops.values()), of_ceiling])
@@ -232,7 +224,7 @@ def stopping(runs, cards, path):
             axes.plot(stop["epoch"], stop["true_acc"], marker, color="#3d3d3d", label=label, markersize=8, fillstyle="none")
     axes.set(xlabel="epoch", ylabel="accuracy on held-out rows", title="- against ground truth, .. against weak labels")
     axes.legend()
-    write_figure(figure, path)
+    stages.write_figure(figure, path)
     sums = np.array(accuracies).T[..., None]  # [5, S, 1]
     values, replicates = stats.bootstrap(sums, np.ones_like(sums), ["held out"])
     extent = "one seed, no interval" if len(runs) == 1 else "intervals over seeds alone, too narrow"

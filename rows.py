@@ -40,10 +40,8 @@ def is_probability(value):
     return type(value) in (int, float) and 0 <= value <= 1
 
 
-CHECKS = {
-    "id": (is_text, "a string that is not empty"),
-    "group": (is_text, "a string that is not empty"),
-    "text": (is_text, "a string that is not empty"),
+TEXT = (is_text, "a string that is not empty")
+CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target"), TEXT) | {
     "label": (lambda value: type(value) is int and value in (0, 1), "0 or 1"),
     "weak": (is_probability, "a number from 0 to 1"),
     "prob": (is_probability, "a number from 0 to 1"),
@@ -53,8 +51,8 @@ CHECKS = {
 # ---- JSONL
 
 
-def read_jsonl(path, required):
-    """The objects of a JSONL file as a list of dicts, every known field checked (see CHECKS), the required ones present.
+def read_jsonl(path, required, checks=CHECKS):
+    """The objects of a JSONL file as a list of dicts, the required fields present and checked, and id and group checked.
 
     Lines are counted as the file's newlines (U+2028 inside a text ends no line). Integer ids and groups become strings.
     Raises BadInput with file and line for anything that cannot be used: missing or empty file, a line that is not a JSON
@@ -83,9 +81,9 @@ def read_jsonl(path, required):
         for field in required:
             if field not in row:
                 raise BadInput(f"{path}:{number} has no field {field!r}; it has {', '.join(row) or 'none'}")
-        for field in CHECKS.keys() & row.keys():
-            passes, wanted = CHECKS[field]
-            if not passes(row[field]):
+        for field in ("id", "group", *required):
+            passes, wanted = checks.get(field, (None, None))
+            if field in row and passes and not passes(row[field]):
                 raise BadInput(f"{path}:{number} field {field!r} is {json.dumps(row[field])[:60]}; it must be {wanted}")
         if "id" in row and first_line.setdefault(row["id"], number) != number:
             raise BadInput(f"{path}:{number} repeats the id {row['id']!r} of line {first_line[row['id']]}; ids must be unique")
@@ -155,6 +153,11 @@ def join(left, right, left_name, right_name):
             "score both on the same test rows (same --ds, --split and --n_test)"
         )
     return [(row, by_id[row["id"]]) for row in left]
+
+
+def hashed(text):
+    """A number that looks random and is the same everywhere, as bytes."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 def expand(patterns):
@@ -261,15 +264,17 @@ def changed(card, args, inputs):
     return "; ".join(told)
 
 
-def is_done(out, args, inputs, force):
+def is_done(out, args, inputs, force, labels=False):
     """True (and told) if `out` was finished with the same arguments and inputs, so that there is nothing to do.
 
+    labels: whether `out` is a labels file, and not a run directory.
     Raises BadInput where going on would lose something: a finished run of another setting (unless force), or a folder
     or file that no stage of ours made. An unfinished run is told and made again from the start.
     """
-    out, card = Path(out), read_card(out)
-    if out.suffix == ".jsonl" and not {"runs", "kind"} & args.keys():
-        raise BadInput(f"--out={out}: a run is a folder, give a name without .jsonl")
+    out, wanted = Path(out), "a labels file ends in .jsonl" if labels else "a run is a folder, give a name without .jsonl"
+    if labels != (out.suffix == ".jsonl"):
+        raise BadInput(f"--out={out}: {wanted}")
+    card = read_card(out)
     if card is None:
         if out.suffix != ".jsonl" and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise BadInput(f"--out={out} exists and is no run of ours (it has no card.json): choose another name")
@@ -287,14 +292,3 @@ def is_done(out, args, inputs, force):
     since = "" if card["commit"] == commit() else f" (by commit {card['commit']}; the code is now at {commit()})"
     print(f"{out} is already done with the same arguments and inputs{since}; --force makes it again")
     return True
-
-
-def finished_run(path):
-    """The card of a finished run directory; BadInput for anything else, so that nothing half-trained is ever used."""
-    card = None if Path(path).suffix == ".jsonl" else read_card(path)
-    if card is None or "args" not in card:
-        there = "is not a run directory (it has no card.json)" if Path(path).exists() else "does not exist"
-        raise BadInput(f"{path} {there}: give the --out of train_weak.py or train_strong.py")
-    if not card.get("finished"):
-        raise BadInput(f"{path} is not finished: call {card['stage']}.py again with the same arguments as before")
-    return card

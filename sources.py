@@ -3,14 +3,13 @@
 mirror = hub id / config / split.parquet        the hub's own layout differs from one data set to the next: see TASKS
 """
 
-import hashlib
 import heapq
 import sys
 
 import formats
 import hub
 from facts import world
-from rows import BadInput
+from rows import BadInput, hashed
 
 MAX_ROWS = 200_000  # of a larger split so many are drawn: two halves of 10,000 need no more, and memory has an end
 
@@ -177,11 +176,6 @@ def as_rows(name, text, group):
         {"id": f"{name}/right", "group": group, "text": text["right"], "label": 1},
         {"id": f"{name}/wrong", "group": group, "text": wrong, "label": 0},
     ]
-
-
-def hashed(text):
-    """A number that looks random and is the same everywhere."""
-    return hashlib.sha256(text.encode()).digest()
 
 
 def stripped(value):

@@ -26,7 +26,9 @@ import inspect
 
 import cli
 import hub
+import protocol
 import rows as files
+import stages
 import tasks
 
 RECIPES = {False: (2, 32, None), True: (200, 128, 1e-3)}  # --probe: epochs, batch_size, lr (paper, A.1 and D.2)
@@ -68,7 +70,7 @@ def main(
         force: replace a finished run
     """
     out = out or ("runs/ceiling" if target == "truth" else "runs/student")
-    rows, data, supervisor = read_labels(labels)
+    rows, data, supervisor = stages.read_labels(tasks.KIND, labels)
     model = model or ("facts/m" if data and data["ds"] == "facts" else "openai-community/gpt2-medium")
     epochs, batch_size, lr = (d if own is None else own for own, d in zip((epochs, batch_size, lr), RECIPES[probe]))
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
@@ -88,7 +90,7 @@ def main(
     out = parallel.join(out)
     net, tokenizer = models.load(model, head, max_len, device, 0 if probe else seed)  # a probe's seeds share features
     models.add_lora(net, lora, dtype)
-    train, held_out = tasks.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
+    train, held_out = protocol.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
     card = files.begin(out, "train_strong", args, inputs, data, loop.derived(net, train, held_out, lr, dtype, probe))
     history = (probes.fit if probe else loop.fit)(
         net, train, given, **rule, held_out=held_out, epochs=epochs, batch_size=batch_size,
@@ -105,21 +107,6 @@ def check(args):
     for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
         if args["probe"] and args[name]:
             raise files.BadInput(f"--{name} does not go with --probe, which trains the last layer alone, from zeros")
-
-
-def read_labels(labels):
-    """(rows, data description, sha256 of the models behind the labels, teachers' teachers too) of a labels file.
-
-    It may be somebody else's: then it has no card, so that the last two are None, and perhaps no groups.
-    """
-    rows = files.read_jsonl(labels, ["id", "text", "label", "weak"])
-    card = files.read_card(labels)
-    if card is None:
-        print(f"{labels} has no card of ours: which task it is about is not known, so eval.py will need --ds")
-    card = card or {}
-    if card.get("test_rows"):
-        raise files.BadInput(f"{labels} holds test rows (label.py --test_rows): nobody may train on them")
-    return [{"group": row["id"]} | row for row in rows], card.get("data"), card.get("supervisors")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ import numpy as np
 
 import cli
 import hub
+import protocol
 import rows as files
+import stages
 import tasks
 
 
@@ -73,7 +75,7 @@ def main(
     out = parallel.join(out)
     net, tokenizer = models.load(model, head, max_len, device, seed)
     models.add_lora(net, lora, dtype)
-    train, held_out = tasks.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
+    train, held_out = protocol.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
     train = drawn(train, seed, bootstrap, [run for run, _ in before], device, dtype)
     card = files.begin(out, "train_weak", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
     history = loop.fit(
@@ -89,7 +91,7 @@ def drawn(rows, seed, bootstrap, before, device, dtype):
     """The rows to train on: as many as given, drawn with replacement by group (bagging) or by boosting's weights, or all."""
     rng = random.Random(seed)
     if bootstrap:
-        groups = tasks.by_group(rows, "bootstrap")
+        groups = protocol.by_group(rows, "bootstrap")
         return [row for group in rng.choices(groups, k=len(groups)) for row in group]
     return rng.choices(rows, weights=boosted(rows, before, device, dtype), k=len(rows)) if before else rows
 
@@ -98,7 +100,7 @@ def chain(boost, bootstrap, data):
     """[(run, card)] of the boosted ensemble so far, the first supervisor first; BadInput where it was of other rows."""
     runs = []
     while boost:
-        card = files.finished_run(boost)
+        card = stages.finished_run(boost)
         if bootstrap or card["stage"] != "train_weak" or card["data"] != data:
             raise files.BadInput(f"--boost={boost} must be a supervisor of the same rows, and goes without --bootstrap")
         runs.insert(0, (boost, card))

@@ -15,8 +15,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 import cli
 import pairs
 import rows as files
+import stages
 import stats
-import tasks
 
 
 def main(
@@ -37,60 +37,28 @@ def main(
     """
     cli.check(locals())
     runs = files.expand(runs or ("runs/rm/weak", "runs/rm/student", "runs/rm/ceiling"))
-    cards = [pairs.finished_run(run) for run in runs]
-    todo = [scored_on(run, card, ds, test, n_test) for run, card in zip(runs, cards)]
-    test_sets, results = {}, []
-    for run, card, data in zip(runs, cards, todo):
-        key = json.dumps(data, sort_keys=True)
-        if key not in test_sets:
-            test_sets[key] = pairs.test_rows(data)
-        results.append(score(run, card, data, test_sets[key], device, dtype, force))
-    show(runs, results)
+    todo = [(run, stages.finished_run(run, pairs.STAGES)) for run in runs]
+    how = {"device": device, "dtype": dtype}
+    show(stages.evaluate(pairs.KIND, todo, answer, how, ds, test=test, n_test=n_test, force=force))
     histories = [[json.loads(line) for line in open(Path(run) / "history.jsonl")] for run in runs]
     draw(runs, histories, plot)
 
 
-def scored_on(run, card, ds, test, n_test):
-    """The data description of the test pairs for a run: its own, unless --ds, --test or --n_test say otherwise."""
-    own = card["data"]
-    if ds is None and own is None:
-        raise files.BadInput(f"{run} was trained on labels without a card, so its task is not known: add --ds")
-    if ds is None and test is not None:
-        raise files.BadInput("--test goes with --ds")
-    if ds and ds not in pairs.PAIRS and not test and not (own and own["ds"] == str(Path(ds).resolve())):
-        test = ds  # a file that the run was not trained for is a test set, all of it
-    data = own if ds is None else pairs.describe(ds, n_test=own and own["n_test"], test=test)
-    return data | {"n_test": n_test or data["n_test"]}
-
-
-def score(run, card, data, rows, device, dtype, force):
-    """(predictions, metrics, groups) of one run, written unless this very model was scored on these pairs."""
-    file = Path(run) / "eval" / f"{tasks.name_of(data['ds'])}-test.jsonl"
-    args = {"data": {k: data[k] for k in ("ds", "test", "sha256", "n_test")}, "split": "test", "device": device, "dtype": dtype}
-    inputs, before, groups = {"model": card["model_sha256"]}, files.read_card(file), [row["group"] for row in rows]
-    if before and not force and before["inputs"] == inputs and before["args"]["data"] != args["data"]:
-        raise files.BadInput(f"{file} holds this model's answers to other pairs: add --force to replace")
-    if before and not force and (before["args"], before["inputs"]) == (args, inputs):
-        print(f"{file} is already done; --force scores again")
-        predictions = files.read_jsonl(file, ["id", "label", "prob"])
-        return predictions, json.loads(file.with_suffix(".metrics.json").read_text()), groups
+def answer(run, card, rows, device, dtype):
+    """(predictions, metrics) of one run on test pairs."""
     probs = pairs.probabilities(f"{run}/model", rows, device, dtype, bar=run)
     predictions = [{"id": row["id"], "label": row["label"], "prob": prob} for row, prob in zip(rows, probs)]
-    metrics = stats.metrics(probs, [row["label"] for row in rows], groups) | {"ties": sum(prob == 0.5 for prob in probs)}
-    files.write_text(file.with_suffix(".metrics.json"), json.dumps(metrics, indent=2) + "\n")
-    # The card carries the groups, which predictions do not: pgr.py resamples by them.
-    files.write_jsonl(file, predictions, files.new_card("rm/eval_rm", args, inputs, data) | {"test_groups": groups})
-    print(f"{file}")
-    return predictions, metrics, groups
+    metrics = stats.metrics(probs, [row["label"] for row in rows], [row["group"] for row in rows])
+    return predictions, metrics | {"ties": sum(prob == 0.5 for prob in probs)}
 
 
-def show(runs, results):
-    """The table on the terminal; agreement is with the first run, a tie says a."""
+def show(results):
+    """The table on the terminal; results: see stages.evaluate; agreement is with the first run, a tie says a."""
     print(f"\n{'run':<28} {'accuracy':>8}   95 % interval   agrees with first        calibration error      ties of pairs")
-    first = [row["prob"] > 0.5 for row in results[0][0]]
-    for run, (predictions, one, groups) in zip(runs, results):
+    first = [row["prob"] > 0.5 for row in results[0][1]]
+    for run, predictions, one, groups in results:
         agreed = "other pairs"
-        if [row["id"] for row in predictions] == [row["id"] for row in results[0][0]]:
+        if [row["id"] for row in predictions] == [row["id"] for row in results[0][1]]:
             agree = stats.accuracy([row["prob"] for row in predictions], first, groups)
             agreed = f"{agree['acc']:.3f}  {agree['low']:.3f} to {agree['high']:.3f}"
         ece = f"{one['ece']['value']:.3f}  {one['ece']['low']:.3f} to {one['ece']['high']:.3f}"
@@ -119,12 +87,7 @@ def draw(runs, histories, path):
     axes.set_xlabel("epoch (star: best agreement with the labels trained on)")
     axes.set_ylabel("accuracy on held-out pairs")
     axes.legend(fontsize=7)
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise files.BadInput(f"--plot={path} cannot be written: {error.strerror}") from None
-    print(path)
+    stages.write_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import cli
 import hub
 import pairs
 import rows as files
+import stages
 
 
 def main(
@@ -46,7 +47,7 @@ def main(
         dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
         force: replace a finished run
     """
-    rows, data, _ = pairs.read_labels(labels)
+    rows, data, _ = stages.read_labels(pairs.KIND, labels)
     model = model or ("facts/m" if data and data["ds"] == "facts_pairs" else "openai-community/gpt2-medium")
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
     del args["weak_too"]

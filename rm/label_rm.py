@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 import cli
 import pairs
 import rows as files
+import stages
 
 
 def main(*runs: str, out: str = "runs/rm/labels.jsonl", device: str = None, dtype: str = None, force: bool = False):
@@ -31,15 +32,10 @@ def main(*runs: str, out: str = "runs/rm/labels.jsonl", device: str = None, dtyp
     del args["force"]
     runs = args["runs"] = files.expand(runs or ("runs/rm/weak",))
     cli.check(args)
-    if not out.endswith(".jsonl"):
-        raise files.BadInput(f"--out={out}: a labels file ends in .jsonl")
-    cards = [pairs.finished_run(run) for run in runs]
+    cards, taught = stages.supervisors(runs, pairs.STAGES)
     data = cards[0]["data"]
-    for run, card in zip(runs, cards):
-        if card["data"] is None or card["data"] != data:
-            raise files.BadInput(f"{run} was not trained on the same task, sizes and data seed as {runs[0]}: {card['data']}")
     inputs = {"runs": [card["model_sha256"] for card in cards]} | data["sha256"]
-    if files.is_done(out, args, inputs, force):
+    if files.is_done(out, args, inputs, force, labels=True):
         return
     rows = pairs.half(data, "strong")
     probs = [pairs.probabilities(f"{run}/model", rows, device, dtype, bar=run) for run in runs]
@@ -47,8 +43,8 @@ def main(*runs: str, out: str = "runs/rm/labels.jsonl", device: str = None, dtyp
         row["weak"] = sum(each) / len(each)
         if len(each) > 1:
             row["weak_all"] = each
-    card = files.new_card("rm/label_rm", args, inputs, data) | {"models": [card["args"]["model"] for card in cards]}
-    files.write_jsonl(out, rows, card)
+    about = {"supervisors": taught, "models": [card["args"]["model"] for card in cards]}
+    files.write_jsonl(out, rows, files.new_card("rm/label_rm", args, inputs, data) | about)
     correct = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
     ties = sum(row["weak"] == 0.5 for row in rows)
     print(f"{out}: {len(rows)} pairs, {correct:.1%} of the weak labels are right, {ties} are ties (1/2, counted as a)")

@@ -12,19 +12,18 @@ cut by group, no training pair that shares a prompt or group with a test pair.
 """
 
 import collections
-import json
+import functools
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 import cli
-import hub
-import rows as files
+import protocol
 import sources
-import tasks
 from facts import world
-from rows import BadInput
-from sources import hashed
+from rows import BadInput, hashed
+
+STAGES = ("rm/train_rm",)
 
 
 def hh(row):
@@ -88,6 +87,7 @@ PAIRS = {
         needs=sources.texts("prompt response_0 response_1") | {"safer_response_id": range(2)}),
 }
 # fmt: on
+PAIRS = {name: {"script": "rm/pairs.py", "group": "prompt"} | task for name, task in PAIRS.items()}
 
 
 def facts_pairs(split, seed=0):
@@ -106,27 +106,31 @@ def facts_pairs(split, seed=0):
                 yield row | {"prompt": prompt, "preferred": f" {person[relation]} ?", "other": f" {value} ?"}
 
 
-def load(ds, split):
+def read(ds, split):
     """All usable pairs of a task's split, or of a JSONL file: {"id", "group", "prompt", "preferred", "other"}.
 
     Pairs without a common prompt, with an empty or with equal completions are dropped, counted and told.
     """
     if ds == "facts_pairs":
         return list(facts_pairs(split))
+    dropped, name = collections.Counter(), protocol.name_of(ds)
+
+    def group(row):
+        return f"{name}/{hashed(row['prompt']).hex()[:16]}"
+
     if ds not in PAIRS:
-        made, dropped = own_pairs(ds), collections.Counter()
+        own = protocol.read_own(KIND, ds, group)
+        sides = [(row["b"], row["a"]) if row["label"] else (row["a"], row["b"]) for row in own]
+        made = [row | {"preferred": preferred, "other": other} for row, (preferred, other) in zip(own, sides)]
     else:
-        task, made, dropped = PAIRS[ds], [], collections.Counter()
+        task, made = PAIRS[ds], []
         for number, row in sources.source_rows(ds, task, split)[2]:
             pair = "have an empty field" if row is None else task["pair"](row)
             if isinstance(pair, str):
                 dropped[pair] += 1
             else:
-                made.append(
-                    {"id": f"{ds}/{task['splits'][split][0]}/{number}"} | dict(zip(("prompt", "preferred", "other"), pair))
-                )
-    for row in made:
-        row.setdefault("group", f"{tasks.name_of(ds)}/{hashed(row['prompt']).hex()[:16]}")
+                row = {"id": f"{ds}/{task['splits'][split][0]}/{number}"} | dict(zip(("prompt", "preferred", "other"), pair))
+                made.append(row | {"group": group(row)})
     usable = []
     for row in made:
         if not row["preferred"].strip() or not row["other"].strip():
@@ -137,31 +141,8 @@ def load(ds, split):
             usable.append(row)
     if dropped:
         told = ", ".join(f"{count} {why}" for why, count in dropped.items())
-        print(f"{tasks.name_of(ds)}, {split}: of {len(usable) + dropped.total()} pairs {told}: left out", file=sys.stderr)
+        print(f"{name}, {split}: of {len(usable) + dropped.total()} pairs {told}: left out", file=sys.stderr)
     return usable
-
-
-def own_pairs(path):
-    """The pairs of a JSONL file with prompt, a, b and label; without an id the line number makes one."""
-    made = []
-    for number, row in enumerate(read_pairs(path), 1):
-        sides = {"preferred": row["b"], "other": row["a"]} if row["label"] else {"preferred": row["a"], "other": row["b"]}
-        own = {field: row[field] for field in ("id", "group") if field in row}
-        made.append({"id": f"{tasks.name_of(path)}/{number}"} | own | {"prompt": row["prompt"]} | sides)
-    if len({row["id"] for row in made}) < len(made):
-        raise BadInput(f"{path} gives some pairs an id that looks like another's line number: give every pair its own id")
-    return made
-
-
-def read_pairs(path, required=()):
-    """The objects of a JSONL file of pairs, every field checked; BadInput names file and line."""
-    rows = files.read_jsonl(path, ["prompt", "a", "b", "label", *required])
-    for number, row in enumerate(rows, 1):
-        for field in ("prompt", "a", "b"):
-            if not files.is_text(row[field]):
-                found = json.dumps(row[field])[:60]
-                raise BadInput(f"{path}:{number} field {field!r} is {found}; it must be a string that is not empty")
-    return rows
 
 
 def sided(rows, seed):
@@ -174,57 +155,12 @@ def sided(rows, seed):
     return out
 
 
-def describe(ds, data_seed=0, n_train=None, n_test=None, test=None):
-    """Which pairs an experiment is about, for the cards: see tasks.describe."""
-    return tasks.describe(ds, data_seed, n_train, n_test, test, PAIRS)
-
-
-def split_of(data):
-    """(training pairs, test pairs) of a data description; own files without --test lose a fifth, by group, to test."""
-    tasks.check_unchanged(data)
-    if data["ds"] in PAIRS:
-        return load(data["ds"], "train"), load(data["ds"], "test")
-    rows = load(data["ds"], "train")
-    return (rows, load(data["test"], "test")) if data["test"] else tasks.cut_test(rows)
-
-
-def test_rows(data):
-    """The test pairs of a data description: the same for every model, moved by no seed."""
-    pairs = load(data["ds"], "test") if data["ds"] in PAIRS else split_of(data)[1]
-    if not pairs:
-        raise BadInput(f"{data['ds']}: there are no test pairs")
-    return sided([row for group in tasks.by_group(pairs, "test") for row in group], 0)[: data["n_test"]]
-
-
-def half(data, which):
-    """The pairs of the "weak" or the "strong" half, at most n_train of them (default tasks.MAX_TRAIN)."""
-    pool, test = split_of(data)
-    tested = {row["group"] for row in test} | {row["prompt"] for row in test}
-    apart = [row for row in pool if row["group"] not in tested and row["prompt"] not in tested]
-    if len(apart) < len(pool):
-        left_out = f"{len(pool) - len(apart)} training pairs share a group or a prompt with the test set"
-        print(f"{tasks.name_of(data['ds'])}: {left_out} and are left out", file=sys.stderr)
-    if not apart:
-        raise BadInput(f"{data['ds']}: no training pairs are left")
-    return sided(tasks.cut_half(apart, data, which), data["data_seed"])
-
-
-def read_labels(labels):
-    """(pairs with "weak", data description, sha256 of the supervisors' models) of a labels file; a foreign one has no card."""
-    rows = read_pairs(labels, ["id", "weak"])
-    card = files.read_card(labels)
-    if card is None:
-        print(f"{labels} has no card of ours: which task it is about is not known, so eval_rm.py will need --ds")
-    card = card or {"data": None, "inputs": {}}
-    return [{"group": row["id"]} | row for row in rows], card["data"], card["inputs"].get("runs")
-
-
-def finished_run(run):
-    """The card of a finished run of train_rm.py, whose data are pairs; BadInput for any other."""
-    card = files.finished_run(run)
-    if "labels" not in card["args"] or "ds" not in card["args"]:
-        raise BadInput(f"{run} is no reward model: give the --out of rm/train_rm.py")
-    return card
+KIND = {
+    "setting": "rm", "script": "rm/pairs.py", "what": "pairs", "known": PAIRS, "read": read, "text": "prompt",
+    "balanced": False, "finish": sided, "fields": ("prompt", "a", "b", "label"), "predictions": ("id", "label", "prob"),
+}  # fmt: skip
+describe, load = functools.partial(protocol.describe, KIND), functools.partial(protocol.load, KIND)
+half, test_rows = functools.partial(protocol.half, KIND), functools.partial(protocol.test_rows, KIND)
 
 
 # ---- models
@@ -276,18 +212,7 @@ def main(*names: str, split: str = "test", n: int = None, data_seed: int = 0, te
         mirror: a folder to write the named tasks' data to, for W2S_MIRROR; what is there is kept
     """
     cli.check(locals())
-    for name in names if mirror else ():
-        if name not in PAIRS or "repo" not in PAIRS[name]:
-            raise BadInput(f"{name} is not on the hub{cli.nearest(name, PAIRS)}")
-        hub.write_mirror(mirror, name, PAIRS[name])
-    if mirror:
-        return
-    for name, task in PAIRS.items() if not names else ():
-        print(f"{name:<14} {task.get('repo', 'made here')} {task.get('config', '')}")
-    if names:
-        data = describe(names[0], data_seed, n, n, test)
-        for row in half(data, split) if split in ("weak", "strong") else test_rows(data):
-            print(json.dumps(row, ensure_ascii=False))
+    protocol.show(KIND, names, split, n, data_seed, test, mirror)
 
 
 if __name__ == "__main__":

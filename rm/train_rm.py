@@ -20,8 +20,9 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 import cli
 import hub
 import pairs
+import protocol
 import rows as files
-import tasks
+import stages
 
 
 def main(
@@ -63,7 +64,7 @@ def main(
     """
     if labels is None and target != "weak":
         raise files.BadInput("--target goes with a labels file: python rm/train_rm.py runs/rm/labels.jsonl --target=truth")
-    rows, data, supervisor = pairs.read_labels(labels) if labels else (None, None, None)
+    rows, data, supervisor = stages.read_labels(pairs.KIND, labels) if labels else (None, None, None)
     ds = (data["ds"] if data else None) if labels else ds
     model = model or default_model(ds, labels)
     out = out or f"runs/rm/{'weak' if not labels else 'ceiling' if target == 'truth' else 'student'}"
@@ -91,14 +92,12 @@ def train(rows, data, supervisor, args, inputs):
     rule = rule if given == "weak" else losses.LOSSES["xent"]
     net, tokenizer = models.load(args["model"], None, args["max_len"], args["device"], args["seed"], outputs=1)
     models.add_lora(net, args["lora"], dtype)
-    train, held_out = tasks.hold_out(pairs.encode(rows, tokenizer, net), args["n_val"], args["batch_size"])
+    train, held_out = protocol.hold_out(pairs.encode(rows, tokenizer, net), args["n_val"], args["batch_size"])
     card = files.begin(out, "rm/train_rm", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
     same = ("stop", "epochs", "batch_size", "micro_batch", "lr", "seed", "dtype", "checkpointing", "compile")
     history = loop.fit(net, train, given, **rule, held_out=held_out, name=out, **{name: args[name] for name in same})
     models.save(net, tokenizer, f"{out}/model")
-    # Finished, its card says which of the five stages it stands for: pgr.py looks whether a student is one.
-    card |= {"stage": "train_strong" if labels else "train_weak", "supervisor": supervisor}
-    files.end(out, card, history, loop.kept(history) if args["stop"] else history[-1])
+    files.end(out, card | {"supervisor": supervisor}, history, loop.kept(history) if args["stop"] else history[-1])
     print(f"next: python rm/eval_rm.py {out}" if labels else f"next: python rm/label_rm.py {out}")
 
 

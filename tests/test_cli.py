@@ -96,7 +96,7 @@ def test_interrupting_a_stage_stops_the_shell_loop_around_it(tmp_path):
 def test_the_users_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path):
     done = subprocess.run([sys.executable, HERE / "train_weak.py", "--ds=fcats"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr == (
-        "error: unknown task --ds=fcats (did you mean facts?); or give the path of a .jsonl file\n"
+        "error: unknown task 'fcats' (did you mean facts?); or give the path of a .jsonl file\n"
     )
     assert not list(tmp_path.iterdir())
 

@@ -199,7 +199,7 @@ def test_building_test_reads_the_test_split_alone(tmp_path, monkeypatch):
     assert len(tasks.test_rows(tasks.describe("ethics_virtue"), "test_hard")) == 20
     with pytest.raises(BadInput, match="holds no test rows of hendrycks/ethics.*--mirror=DIR ethics_virtue"):
         tasks.test_rows(tasks.describe("ethics_virtue"))
-    with pytest.raises(BadInput, match="boolq has no split 'test_hard'; it has test"):
+    with pytest.raises(BadInput, match="boolq has no test split 'test_hard'; it has test"):
         tasks.test_rows(tasks.describe("boolq"), "test_hard")
 
 

@@ -251,7 +251,7 @@ def test_a_mirror_is_written_resumed_and_verified(hub_at, tmp_path):
 
 
 def test_names_for_a_mirror_are_checked_before_anything_is_fetched(tmp_path):
-    with pytest.raises(BadInput, match="unknown task bolq .did you mean boolq"):
+    with pytest.raises(BadInput, match="bolq is no task of the hub .did you mean boolq"):
         tasks.main("dream", "bolq", mirror=str(tmp_path))
     with pytest.raises(BadInput, match="one task at a time, not dream boolq"):
         tasks.main("dream", "boolq")

@@ -423,11 +423,11 @@ def test_bad_pairs_are_told_with_file_and_line(tmp_path, row, told):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["train_rm.py", "--ds=sst2"], "unknown task --ds=sst2"),
+        (["train_rm.py", "--ds=sst2"], "unknown task 'sst2'"),
         (["train_rm.py", "--target=truth"], "--target goes with a labels file"),
         (["train_rm.py", "none.jsonl"], "none.jsonl does not exist"),
         (["train_rm.py", "--n_train=100", "--out=new"], "fewer than one batch"),
-        (["label_rm.py", "runs/rm/base"], "runs/rm/base is no reward model: give the --out of rm/train_rm.py"),
+        (["label_rm.py", "runs/rm/base"], "runs/rm/base was made by rm/generative.py: give the --out of rm/train_rm.py"),
         (["generative.py", "--model=ENCODER", "--out=new"], "is an encoder (bert): generative fine-tuning needs a causal"),
         (["generative.py", "--model=runs/rm/weak/model", "--out=new"], "is a classifier or reward model"),
     ],

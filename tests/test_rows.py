@@ -5,6 +5,7 @@ import json
 import pytest
 
 import rows as files
+import stages
 from rows import BadInput
 
 GOOD = {"id": "a", "group": "a", "text": "words", "label": 1, "weak": 0.5}
@@ -123,7 +124,7 @@ def test_an_unfinished_run_starts_again_and_is_never_an_input(tmp_path, capsys):
     assert files.is_done(run, {"seed": 1}, {"in": "x"}, False) is False
     assert "with other arguments: seed was 0, now 1" in capsys.readouterr().out
     with pytest.raises(BadInput, match="is not finished"):
-        files.finished_run(run)
+        stages.finished_run(run)
 
 
 def test_what_is_no_run_is_neither_overwritten_nor_read(tmp_path):
@@ -133,11 +134,11 @@ def test_what_is_no_run_is_neither_overwritten_nor_read(tmp_path):
         with pytest.raises(BadInput, match="is no run of ours"):
             files.is_done(tmp_path / "thesis", {}, {}, force)
     with pytest.raises(BadInput, match="is not a run directory"):
-        files.finished_run(tmp_path / "thesis")
+        stages.finished_run(tmp_path / "thesis")
     with pytest.raises(BadInput, match="does not exist"):
-        files.finished_run(tmp_path / "nowhere")
+        stages.finished_run(tmp_path / "nowhere")
     (tmp_path / "mine.jsonl").write_text("{}")
     with pytest.raises(BadInput, match="exists without a card"):
-        files.is_done(tmp_path / "mine.jsonl", {"runs": []}, {}, False)
+        files.is_done(tmp_path / "mine.jsonl", {}, {}, False, labels=True)
     with pytest.raises(BadInput, match="a run is a folder"):
         files.is_done(tmp_path / "mine.jsonl", {}, {}, True)

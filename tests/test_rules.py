@@ -21,7 +21,9 @@ import model as models
 import pgr
 import probe
 import prompt
+import protocol
 import rows as files
+import stages
 import tasks
 import train_strong
 import train_weak
@@ -110,7 +112,7 @@ def test_every_rule_trains_a_student_and_a_probe(here, name):
     for options in ({}, {"probe": True, "epochs": 2}):
         out = f"runs/rule/{name}{len(options)}"
         train_strong.main("runs/labels.jsonl", out=out, loss=name, **options)
-        assert files.finished_run(out)["kept"]["weak_acc"] > 0.4
+        assert stages.finished_run(out)["kept"]["weak_acc"] > 0.4
 
 
 # ---- ensembles
@@ -322,7 +324,7 @@ def test_a_probe_leaves_the_body_alone_and_keeps_the_weights_that_agree_best(her
     same = {name for name, weights in after.state_dict().items() if torch.equal(weights, before.state_dict()[name])}
     assert after.state_dict().keys() - same == {"score.weight"}
     labels = read("runs/labels.jsonl")
-    held_out = tasks.hold_out(labels, None, 32)[1]
+    held_out = protocol.hold_out(labels, None, 32)[1]
     probs = np.array(models.probabilities("runs/probe/model", held_out))
     weak = np.array([row["weak"] for row in held_out])
     assert np.mean((probs > 0.5) == (weak > 0.5)) == pytest.approx(card["kept"]["weak_acc"])
@@ -395,7 +397,7 @@ def test_the_three_pgrs_of_a_history(here, tmp_path):
     """By hand: held-out accuracies from the labels file, the student's history and the ceiling's kept line."""
     pgr.main("runs/weak", "runs/student", "runs/ceiling", curves=True, out=str(tmp_path / "p.json"))
     told = json.loads((tmp_path / "p.json").read_text())["stopping"]
-    held_out = tasks.hold_out(read("runs/labels.jsonl"), None, 32)[1]
+    held_out = protocol.hold_out(read("runs/labels.jsonl"), None, 32)[1]
     weak = np.mean([(row["weak"] > 0.5) == row["label"] for row in held_out])
     history, ceiling = read("runs/student/history.jsonl"), files.read_card("runs/ceiling")["kept"]["true_acc"]
     by_weak = max(range(len(history)), key=lambda i: (history[i]["weak_acc"], i))

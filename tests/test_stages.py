@@ -246,7 +246,7 @@ def test_a_model_is_scored_without_training(here, capsys):
     eval.main(model="facts/xs", out="runs/zero", n_test=200)
     assert "runs/zero is at chance" in capsys.readouterr().out  # its head is zero: the tokenizer has no "0" and "1"
     pgr.main("runs/zero", "runs/s0/student", "runs/s0/ceiling")
-    with pytest.raises(BadInput, match="has no model to label with"):
+    with pytest.raises(BadInput, match="was made by eval.py: give the --out of train_weak.py or train_strong.py"):
         label.main("runs/zero", out="runs/no.jsonl")
     with pytest.raises(BadInput, match="--model and --out go together"):
         eval.main(model="facts/xs")

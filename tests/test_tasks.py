@@ -8,6 +8,7 @@ import random
 import pytest
 
 import hub
+import protocol
 import tasks
 from facts import world
 from rows import BadInput
@@ -113,10 +114,10 @@ def test_a_class_over_55_percent_is_cut_to_balance_and_one_below_is_left():
     def rows(ones, zeros):
         return [{"id": str(i), "label": int(i < ones)} for i in range(ones + zeros)]
 
-    assert collections.Counter(names(tasks.balanced(rows(56, 44)), "label")) == {1: 44, 0: 44}
-    assert collections.Counter(names(tasks.balanced(rows(30, 70)), "label")) == {1: 30, 0: 30}
-    assert tasks.balanced(rows(55, 45)) == rows(55, 45)
-    assert names(tasks.balanced(rows(60, 40))) != names(rows(40, 40))  # drawn, not the first ones
+    assert collections.Counter(names(protocol.balanced(rows(56, 44)), "label")) == {1: 44, 0: 44}
+    assert collections.Counter(names(protocol.balanced(rows(30, 70)), "label")) == {1: 30, 0: 30}
+    assert protocol.balanced(rows(55, 45)) == rows(55, 45)
+    assert names(protocol.balanced(rows(60, 40))) != names(rows(40, 40))  # drawn, not the first ones
 
 
 def test_training_rows_that_share_a_group_or_a_text_with_test_are_left_out(tmp_path):
@@ -137,7 +138,7 @@ def test_equal_ids_in_a_training_file_and_a_test_file_mean_nothing(tmp_path, cap
 
 def test_own_rows_without_ids_get_their_line_numbers(tmp_path):
     file = write(tmp_path / "mine.jsonl", [{"text": f"t{i}", "label": i % 2} for i in range(10)])
-    rows = tasks.own_rows(file)
+    rows = tasks.read(file, "train")
     assert names(rows)[:2] == ["mine/1", "mine/2"] and names(rows, "group") == names(rows)
 
 
@@ -192,11 +193,11 @@ def test_a_gated_or_missing_model_is_told(monkeypatch):
 
 
 def test_unknown_tasks_splits_and_changed_files_are_told(tmp_path):
-    with pytest.raises(BadInput, match="unknown task --ds=sst3 .did you mean sst2"):
+    with pytest.raises(BadInput, match="unknown task .sst3. .did you mean sst2"):
         tasks.describe("sst3")
     with pytest.raises(BadInput, match="no.jsonl does not exist"):
         tasks.describe("no.jsonl")
-    with pytest.raises(BadInput, match="has no split 'test_hard'"):
+    with pytest.raises(BadInput, match="has no test split 'test_hard'"):
         tasks.test_rows(tasks.describe("facts"), "test_hard")
     with pytest.raises(BadInput, match="--test goes with a JSONL file of your own"):
         tasks.describe("facts", test=own(tmp_path))
@@ -211,14 +212,14 @@ def test_unknown_tasks_splits_and_changed_files_are_told(tmp_path):
 def test_held_out_rows_are_a_tenth_of_the_groups_and_at_least_100_rows(tmp_path):
     def cut(n, n_val=None, per_group=4):
         rows = [{"id": str(i), "group": str(i // per_group)} for i in range(n)]
-        train, held_out = tasks.hold_out(rows, n_val, batch_size=1)
+        train, held_out = protocol.hold_out(rows, n_val, batch_size=1)
         assert sorted(names(train + held_out), key=int) == names(rows)
         assert not set(names(train, "group")) & set(names(held_out, "group"))
         return len(held_out)
 
     assert (cut(4000), cut(400), cut(200), cut(80), cut(400, 0), cut(400, 10)) == (400, 100, 100, 8, 0, 12)
     with pytest.raises(BadInput, match="are fewer than one batch: .*--batch_size than 32"):
-        tasks.hold_out([{"id": str(i), "group": str(i)} for i in range(34)], None, 32)
+        protocol.hold_out([{"id": str(i), "group": str(i)} for i in range(34)], None, 32)
 
 
 def test_rows_are_printed_as_jsonl(capsys):
