@@ -48,6 +48,13 @@ def position(fen=chess.STARTING_FEN):
     return chess.Board(fen)
 
 
+def after(fen, move, answer):
+    """(FEN after a move, the answer to it as a plain move), both given as engines write them; ValueError if illegal."""
+    board = chess.Board(fen)
+    board.push_uci(move)
+    return board.fen(), plain(board.san(board.parse_uci(answer)))
+
+
 def recaptures(position, move):
     """True if a plain move takes back on the square where the last move has just taken."""
     if not position.move_stack:
