@@ -134,8 +134,9 @@ def compare(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
     """Everything pgr.py reports, from predictions of S seeds on the same N test rows.
 
     weak, student, ceiling: P(label = 1) [S, N], or their moves; label [N], or the best moves; groups: N names.
-    Returns {"pgr": {value, low, high, reason}, "weak" / "student" / "ceiling": {acc, low, high}, "agreement": {"all", "weak_right", "weak_wrong": {value, low,
-    high}}, "n", "groups", "seeds"}. The PGR is None, with the reason, where the interval of (ceiling - weak) holds 0.
+    Returns {"pgr": {value, low, high, reason}, "weak" / "student" / "ceiling": {acc, low, high}, "agreement": {"all",
+    "weak_right", "weak_wrong": {value, low, high}}, "n", "groups", "seeds"}. The PGR is None, with the reason, where the
+    interval of (ceiling - weak) holds 0.
     Agreement: how often student and supervisor say the same, over all rows and where the supervisor is right or wrong (5.1.3).
     """
     answers = [said(answer) for answer in (weak, student, ceiling)]
