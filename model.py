@@ -211,12 +211,15 @@ def pick_dtype(model, dtype=None):
     """The torch dtype for --dtype: by default bf16 autocast where the hardware has it, except for models too small to gain."""
     if dtype:
         return {"bf16": torch.bfloat16, "float32": torch.float32}[dtype]
-    device = model.device
+    large = model.num_parameters() >= 10_000_000
+    return torch.bfloat16 if large and has_bf16(model.device) else torch.float32
+
+
+def has_bf16(device):
+    """True where the hardware computes in bf16."""
     if device.type == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if fast and model.num_parameters() >= 10_000_000 else torch.float32
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def save(model, tokenizer, folder):
@@ -264,10 +267,11 @@ def encode(rows, tokenizer, model):
 
 
 @torch.no_grad()
-def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None):
+def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None, outputs=logits):
     """Logits [N, 2], or rewards [N, 1] (float32, on the CPU), of N texts given as lists of token ids.
 
-    width: numbers for a text, where it is not the head's (a probe takes the head off, for features).
+    width: numbers for a text, where it is not the head's (a probe takes the head off, for features); outputs(model, tokens)
+    gives them, by default logits.
     The texts are sorted by length into batches of at most batch_tokens tokens (counted as if padded). dtype: see
     pick_dtype; name: what the progress bar is called (default: no bar).
     """
@@ -283,7 +287,7 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
             batch, order = order[-size:], order[:-size]
             mine = batch[rank() :: world()]
             with torch.autocast(model.device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
-                said = logits(model, [tokens[i] for i in mine or batch[:1]])  # who has none keeps the others company
+                said = outputs(model, [tokens[i] for i in mine or batch[:1]])  # who has none keeps the others company
             out[mine] = said.float().cpu()[: len(mine)]
             bar.update(len(batch))
     if world() > 1:

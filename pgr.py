@@ -50,19 +50,20 @@ def main(
     cards = [[stages.finished_run(run, None) for run in seed] for seed in runs]
     predictions = [[read(run, card, ds, split) for run, card in zip(*pair)] for pair in zip(runs, cards)]
     first, groups = predictions[0][0]
-    probs = [[], [], []]
+    answer, truth = fields(cards[0][0])
+    answers = [[], [], []]
     for seed, names in zip(predictions, runs):
         for k, (rows, _) in enumerate(seed):
             pairs = files.join(first, rows, runs[0][0], names[k])
             for one, other in pairs:
-                if one["label"] != other["label"]:
+                if one[truth] != other[truth]:
                     raise files.BadInput(
-                        f"{runs[0][0]} and {names[k]} disagree on the label of {one['id']!r}: score both again"
+                        f"{runs[0][0]} and {names[k]} disagree on the {truth} of {one['id']!r}: score both again"
                     )
-            probs[k].append([row["prob"] for _, row in pairs])
-    label = [row["label"] for row in first]
-    result = stats.compare(*probs, label, groups, n_boot)
-    result["diagnostics"] = stats.diagnose(*probs, label, groups, n_boot)
+            answers[k].append([row[answer] for _, row in pairs])
+    true = [row[truth] for row in first]
+    result = stats.compare(*answers, true, groups, n_boot)
+    result["diagnostics"] = stats.diagnose(*answers, true, groups, n_boot) if answer == "prob" else {}
     result["runs"] = {who: [seed[k] for seed in runs] for k, who in enumerate(WHO)}
     show(result)
     result["notes"] = [note for seed, names in zip(cards, runs) for note in doubts(seed, names)]
@@ -104,11 +105,16 @@ def read(run, card, ds, split):
     file = Path(run) / "eval" / f"{protocol.name_of(ds or card['data']['ds'])}-{split}.jsonl"
     if not file.exists():
         raise files.BadInput(f"{run} has no predictions {file}: run python {scorer} {run}{where}")
-    rows = files.read_jsonl(file, ["id", "label", "prob"])
+    rows = files.read_jsonl(file, ["id", *fields(card)])
     about = files.read_card(file) or {}
     if about and about["inputs"]["model"] != card["model_sha256"]:
         raise files.BadInput(f"{file} is of an earlier model of {run}: run python {scorer} {run}{where}")
     return rows, about.get("test_groups") or [row["id"] for row in rows]
+
+
+def fields(card):
+    """Where a run's predictions have its answer, and the truth: chess has moves, all others P(label = 1)."""
+    return ("move", "target") if stages.setting(card) == "chess" else ("prob", "label")
 
 
 def shared_rows(weak, student):
@@ -150,7 +156,7 @@ def show(result):
     for name, one in relations(result).items():
         value = "none" if one["value"] is None else f"{one['value']:6.3f}   {one['low']:6.3f} to {one['high']:.3f}"
         print(f"  {name:<28} {value}")
-    if result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
+    if result["diagnostics"] and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:  # a move has no such chance
         print("\nthe supervisor is at chance: its model or --n_train is too small, or there are too few test rows")
     print()
 
@@ -163,11 +169,12 @@ def relations(result):
 
 
 def draw(result, path):
-    """Three panels: bars of weak, student and ceiling as in the paper; agreement and the like; misfit against gain."""
+    """Bars of weak, student and ceiling as in the paper; agreement and the like; misfit against gain, except of moves."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    axes, middle, right = figure.subplots(1, 3)
+    n_panels = 3 if result["diagnostics"] else 2
+    figure = Figure(figsize=(4 * n_panels, 3.6), layout="constrained")
+    axes, middle, *right = figure.subplots(1, n_panels)
     for x, (who, colour) in enumerate(zip(WHO, ("#c9c9c9", "#6a51a3", "#3d3d3d"))):
         one = result[who]
         axes.bar(x, one["acc"], yerr=bar(one, one["acc"]), color=colour, capsize=5, width=0.7)
@@ -177,18 +184,20 @@ def draw(result, path):
     axes.set_title(f"PGR {told}", fontsize=11)
     axes.set_xticks(range(3), ["weak\nsupervisor", "student", "strong\nceiling"])
     axes.set_ylabel("test accuracy")
-    axes.set_ylim(0.5 if min(result[who]["low"] for who in WHO) >= 0.5 else 0, 1)
+    highest = max(result[who]["high"] for who in WHO)
+    axes.set_ylim(0.5 if min(result[who]["low"] for who in WHO) >= 0.5 else 0, 1 if highest > 0.5 else 1.2 * highest or 1)
     shown = {name: one for name, one in relations(result).items() if one["value"] is not None}
     for y, one in enumerate(shown.values()):
         middle.errorbar(one["value"], -y, xerr=bar(one, one["value"]), fmt="o", color="#6a51a3", capsize=3)
     middle.set_yticks([-y for y in range(len(shown))], list(shown))
     middle.set_title("student and supervisor", fontsize=11)
-    x, y = shown["misfit"], shown["gain"]
-    right.errorbar(x["value"], y["value"], bar(y, y["value"]), bar(x, x["value"]), fmt="o", color="#6a51a3")
-    right.axline((0, 0), slope=1, color="#c9c9c9")
-    right.set(xlabel="misfit", ylabel="gain")
-    right.set_title("gain = misfit on the line", fontsize=11)
-    for panel in (axes, middle, right):
+    for panel in right:
+        x, y = shown["misfit"], shown["gain"]
+        panel.errorbar(x["value"], y["value"], bar(y, y["value"]), bar(x, x["value"]), fmt="o", color="#6a51a3")
+        panel.axline((0, 0), slope=1, color="#c9c9c9")
+        panel.set(xlabel="misfit", ylabel="gain")
+        panel.set_title("gain = misfit on the line", fontsize=11)
+    for panel in (axes, middle, *right):
         panel.spines[["top", "right"]].set_visible(False)
     stages.write_figure(figure, path)
 

@@ -201,7 +201,7 @@ def check(row, task, where):
 
 
 def fits(value, wanted):
-    """True if a value is of the wanted type (str, bool, float), in a range, one of a tuple, or a list or dict of such."""
+    """True if a value is of the wanted type (str, bool, int, float), in a range, one of a tuple, or a list or dict of such."""
     if isinstance(wanted, dict):
         return isinstance(value, dict) and all(name in value and fits(value[name], part) for name, part in wanted.items())
     if isinstance(wanted, list):
@@ -217,7 +217,7 @@ def told(wanted):
         return "a list of texts" if isinstance(wanted, list) else f"an object with {' and '.join(wanted)}"
     if isinstance(wanted, (tuple, range)):
         return f"one of {', '.join(repr(value) for value in wanted)}"
-    return {str: "text", bool: "true or false", float: "a number with a fraction"}[wanted]
+    return {str: "text", bool: "true or false", int: "a whole number", float: "a number with a fraction"}[wanted]
 
 
 def or_else(task):

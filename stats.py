@@ -133,13 +133,14 @@ def pgr(weak, student, ceiling):
 def compare(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
     """Everything pgr.py reports, from predictions of S seeds on the same N test rows.
 
-    weak, student, ceiling: P(label = 1) [S, N]; label [N]; groups: N names. Returns {"pgr": {value, low, high, reason},
-    "weak" / "student" / "ceiling": {acc, low, high}, "agreement": {"all", "weak_right", "weak_wrong": {value, low,
-    high}}, "n", "groups", "seeds"}. The PGR is None, with the reason, where the interval of (ceiling - weak) holds 0.
+    weak, student, ceiling: P(label = 1) [S, N], or their moves; label [N], or the best moves; groups: N names.
+    Returns {"pgr": {value, low, high, reason}, "weak" / "student" / "ceiling": {acc, low, high}, "agreement": {"all",
+    "weak_right", "weak_wrong": {value, low, high}}, "n", "groups", "seeds"}. The PGR is None, with the reason, where the
+    interval of (ceiling - weak) holds 0.
     Agreement: how often student and supervisor say the same, over all rows and where the supervisor is right or wrong (5.1.3).
     """
-    answers = [np.asarray(prob) > 0.5 for prob in (weak, student, ceiling)]
-    correct = [(answer == (np.asarray(label) == 1)).astype(float) for answer in answers]
+    answers = [said(answer) for answer in (weak, student, ceiling)]
+    correct = [(answer == said(label)).astype(float) for answer in answers]
     agree, right, everywhere = (answers[1] == answers[0]).astype(float), correct[0], np.ones_like(correct[0])
     numerators = np.stack([*correct, agree, agree * right, agree * (1 - right)])
     denominators = np.stack([everywhere, everywhere, everywhere, everywhere, right, 1 - right])
@@ -160,6 +161,12 @@ def compare(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
         where: estimate(values[k], replicates[:, k]) for k, where in enumerate(("all", "weak_right", "weak_wrong"), 3)
     }
     return result | {"n": int(np.shape(label)[0]), "groups": len(set(groups)), "seeds": len(correct[0])}
+
+
+def said(values):
+    """What is said, as an array to compare: of probabilities and labels whether it is 1, of moves the moves."""
+    values = np.asarray(values)
+    return values if values.dtype.kind == "U" else values > 0.5
 
 
 def diagnose(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):

@@ -1,0 +1,105 @@
+"""Language models of chess: from puzzles to tokens, the likelihood of a move, and the move that a model would play.
+
+A tokenizer that knows whole moves (chess/xs, s, m) says a move in one token. With any other a move is as many tokens as it
+takes, and the end-of-text token after it, so that "Nf3" is not continued.
+"""
+
+import torch
+from torch.nn.functional import cross_entropy
+
+import model as models
+import packing
+from rows import BadInput
+
+LONGEST = 10  # tokens of a move that is spelled
+
+
+def knows_moves(tokenizer):
+    """True if a tokenizer has a token for every move."""
+    ids = tokenizer("O-O Nf3 exd5", add_special_tokens=False).input_ids
+    return len(ids) == 3 and tokenizer.unk_token_id not in ids
+
+
+def encode(rows, tokenizer, model, given=None):
+    """The rows, each with "tokens", what the model reads, and, where `given` names a field with a move, "move", its tokens.
+
+    The model reads the prompt and, of a move of several tokens, all but the last; it is asked for the last len(move) of what
+    follows. Too long a prompt loses whole moves from its beginning. Rows with a move that the tokenizer cannot spell are left
+    out, counted and told; BadInput if none is left.
+    """
+    room, n_cut, out = model.w2s["max_len"] - (0 if knows_moves(tokenizer) else LONGEST), 0, []
+    end = [] if knows_moves(tokenizer) else [tokenizer.eos_token_id]
+    if end == [None]:
+        raise BadInput("the tokenizer has neither a token for each move nor one that ends a text: give another --model")
+    for row in rows:
+        words = row["prompt"].split()
+        tokens = tokenizer(row["prompt"], verbose=False).input_ids
+        while len(tokens) > room and words:
+            words = words[-(-len(words) * (len(tokens) - room) // len(tokens)) :]
+            tokens = tokenizer(" ".join(words)).input_ids
+        n_cut += len(words) < len(row["prompt"].split())
+        both = tokenizer(" ".join([*words, row[given]]), verbose=False).input_ids if given else tokens
+        move = both[len(tokens) :] + end
+        if both[: len(tokens)] != tokens:
+            raise BadInput("the tokenizer joins a move with the one before it: give another --model")
+        if not given:
+            out.append(row | {"tokens": tokens})
+        elif len(move) > len(end) and tokenizer.unk_token_id not in move:
+            out.append(row | {"tokens": tokens + move[:-1], "move": move})
+    if n_cut:
+        print(f"{n_cut} of {len(rows)} games are longer than {room} tokens and lost their first moves (--max_len)")
+    if len(out) < len(rows):
+        print(f"{len(rows) - len(out)} of {len(rows)} puzzles have a move that the tokenizer cannot spell and are left out")
+    if not out:
+        raise BadInput("the tokenizer can spell no move of these puzzles: give another --model")
+    return out
+
+
+def move_nll(model, rows):
+    """Negative log-likelihood [N, 1] in nats of the move of each row, summed over its tokens; rows: see encode."""
+    tokens, moves = [row["tokens"] for row in rows], [row["move"] for row in rows]
+    hidden = (packing.packed if model.w2s["packed"] else packing.padded)(model, tokens, everywhere=True)  # [T, H]
+    ends, sizes = torch.tensor([len(ids) for ids in tokens]).cumsum(0), torch.tensor([len(move) for move in moves])
+    asked = torch.cat([torch.arange(end - size, end) for end, size in zip(ends.tolist(), sizes.tolist())])
+    targets = torch.tensor([token for move in moves for token in move])
+    owner = torch.arange(len(rows)).repeat_interleave(sizes)
+    asked, targets, owner = (packing.to_device(x, model.device) for x in (asked, targets, owner))
+    logits = model.get_output_embeddings()(hidden[asked]).float()
+    each = cross_entropy(logits, targets, reduction="none")
+    return each.new_zeros(len(rows)).index_add(0, owner, each)[:, None]
+
+
+def share_of_loss(nll, share, progress):
+    """The loss of a move, [N, 1] -> [N]: its negative log-likelihood times `share` [N], one over a mean move's tokens."""
+    return nll[:, 0] * share
+
+
+def next_token(model, tokens):
+    """The likeliest next token [N, 1] of N texts, as a float (exact: no vocabulary has 2^24)."""
+    hidden = (packing.packed if model.w2s["packed"] else packing.padded)(model, tokens)
+    return model.get_output_embeddings()(hidden).argmax(dim=1, keepdim=True).float()
+
+
+def play(name, rows, max_len=None, device=None, dtype=None, bar=None):
+    """The moves that the language model in a folder or on the hub plays, greedily, in the positions of the rows: strings.
+
+    A model that spells its moves is asked for token after token, of all rows at once that are not yet done.
+    """
+    model, tokenizer = models.load(name, None, max_len, device, outputs=0)
+    tokens = [row["tokens"] for row in encode(rows, tokenizer, model)]
+    said, going = [[] for _ in rows], range(len(rows))
+    for _ in range(1 if knows_moves(tokenizer) else LONGEST):
+        texts = [tokens[i] + said[i] for i in going]
+        for i, token in zip(going, models.predict(model, texts, dtype, bar, width=1, outputs=next_token)[:, 0].long().tolist()):
+            said[i].append(token)
+        going = [i for i in going if not is_whole(said[i], tokenizer)]
+        if not going:
+            break
+    words = [tokenizer.decode(ids, skip_special_tokens=True).split() for ids in said]
+    return [word[0] if word else "" for word in words]
+
+
+def is_whole(ids, tokenizer):
+    """True if a spelled move is over: the end of the text, or white space after a word."""
+    text = tokenizer.decode(ids)
+    return ids[-1] == tokenizer.eos_token_id or text.lstrip()[-1:].isspace() or len(text.split()) > 1

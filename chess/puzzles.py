@@ -1,0 +1,117 @@
+"""Chess puzzles: the game so far, or a position, and the one best move.
+
+    {"id": "puzzles/7/31", "group": "puzzles/7", "prompt": "e4 e5 Nf3", "target": "Nc6", "fen": "rnbq...", "difficulty": 100}
+
+Moves are plain: no numbers, no + and #. Each row has its position (FEN), so that whether a move is legal need not replay the
+game. difficulty, where it is known, is the fewest engine nodes that find the move (make_puzzles.py), or the puzzle's rating on
+Lichess. A labels file adds "weak", the supervisor's move. Puzzles of one game form a group; the protocol is protocol.py's.
+
+    python chess/puzzles.py                                # the table of tasks
+    python chess/puzzles.py puzzles --split=test --n=3     # puzzles as JSONL (--split=weak|strong|test)
+    python chess/puzzles.py --mirror=DIR lichess           # copies of the hub's data for a machine without it
+"""
+
+import functools
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+import board
+import cli
+import protocol
+import rows as files
+import sources
+
+STAGES = ("chess/train_chess",)
+FILE = Path(__file__).resolve().parent / "puzzles.jsonl"
+
+
+def lichess(row):
+    """{"ctx": "1. e4 e5 2. Nf3", "target": "Nc6"}: the game so far, and the move."""
+    return {"prompt": row["ctx"], "target": row["target"]}
+
+
+def lichess_fen(row):
+    """{"FEN": "... b - - 1 29", "Moves": "f6e4 f5f8 e8f8", "Rating": 1022}: the first move is still the opponent's."""
+    return {"prompt": row["FEN"], "target": row["Moves"], "difficulty": row["Rating"]}
+
+
+# As sources.TASKS; puzzle: a row of the source -> prompt and target (see playable), perhaps difficulty
+# fmt: off
+PUZZLES = {
+    "puzzles": dict(splits=dict(all=(FILE.name, 6000, None)), group="game", licence="MIT"),
+    "lichess": dict(repo="EleutherAI/lichess-puzzles", splits=dict(all=("train", None, None)), puzzle=lichess,
+        needs=sources.texts("ctx target"), script="chess/puzzles.py"),
+    "lichess_fen": dict(repo="Lichess/chess-puzzles", splits=dict(all=("train", None, None)), puzzle=lichess_fen,
+        needs=sources.texts("FEN Moves") | {"Rating": int}, revision="479ea9bc9f681385f5adb23fa27a96c2dc8ae599",
+        licence="CC0", script="chess/puzzles.py"),
+}
+# fmt: on
+
+
+def read(ds, split):
+    """The rows of a task, or of a JSONL file with prompt and target, as they stand there; playable() makes puzzles of them."""
+    if "repo" not in PUZZLES.get(ds, ()):
+        return protocol.read_own(KIND, FILE if ds in PUZZLES else ds)
+    where, count, rows = sources.source_rows(ds, PUZZLES[ds], split)
+    made = [(f"{ds}/{number}", row) for number, row in rows if row is not None]
+    if len(made) < count:
+        print(f"{where}: {count - len(made)} with an empty field are left out", file=sys.stderr)
+    return [{"id": name, "group": name} | PUZZLES[ds]["puzzle"](row) for name, row in made]
+
+
+def playable(rows, seed=0):
+    """The rows as the stages see them; those with a move that cannot be played are left out, counted and told.
+
+    A prompt may be the moves of a game, with or without numbers, or a position (FEN). A target may be the move or, for a
+    position before the opponent's move, both in the notation of engines ("f6e4 f5f8", more may follow).
+    """
+    usable, wrong = [], []
+    for row in rows:
+        prompt, target, fen = row["prompt"], board.plain(row["target"]), row.get("fen")
+        try:
+            if " " in target:
+                prompt, target = board.after(prompt, *target.split()[:2])
+            elif "/" not in prompt:
+                moves = board.plain_moves(prompt)
+                prompt, fen = " ".join(moves), fen or board.replay(moves).fen()
+            fen = fen or prompt
+            if not board.is_legal(fen, target):
+                raise ValueError(f"the target {target!r} cannot be played")
+        except ValueError as error:
+            wrong.append(f"{row['id']}: {error}")
+            continue
+        known = {"difficulty": row["difficulty"]} if "difficulty" in row else {}
+        usable.append({"id": row["id"], "group": row["group"], "prompt": prompt, "target": target, "fen": fen} | known)
+    if wrong:
+        print(f"{len(wrong)} of {len(rows)} puzzles cannot be played and are left out, e.g. {wrong[0]}", file=sys.stderr)
+    if not usable:
+        raise files.BadInput(f"none of {len(rows)} puzzles can be played")
+    return usable
+
+
+KIND = {
+    "setting": "chess", "script": "chess/puzzles.py", "what": "puzzles", "known": PUZZLES, "read": read, "text": "prompt",
+    "balanced": False, "finish": playable, "fields": ("prompt", "target"), "checks": files.CHECKS | {"weak": files.TEXT},
+    "predictions": ("id", "target", "move", "correct", "legal"),
+}  # fmt: skip
+describe, half = functools.partial(protocol.describe, KIND), functools.partial(protocol.half, KIND)
+
+
+def main(*names: str, split: str = "test", n: int = None, data_seed: int = 0, test: str = None, mirror: str = None):
+    """The table of tasks; with a task, its puzzles as JSONL; with --mirror, copies of the data for machines without the hub.
+
+    Args:
+        names: a task's name, or the path of a JSONL file with prompt and target; without it the table is shown
+        split: weak, strong (the halves) or test
+        n: how many puzzles
+        data_seed: moves the halves
+        test: a JSONL file of test puzzles, for a JSONL file of your own
+        mirror: a folder to write the named tasks' data to, for W2S_MIRROR; what is there is kept
+    """
+    cli.check(locals())
+    protocol.show(KIND, names, split, n, data_seed, test, mirror)
+
+
+if __name__ == "__main__":
+    cli.run(main)
