@@ -1,5 +1,6 @@
 """Tiny models with random weights, saved in Hugging Face layout, for tests that need no download."""
 
+import importlib
 import os
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -53,6 +54,19 @@ def make_model(folder, architecture):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="<unk>", eos_token="</s>", model_max_length=400)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """command("train_weak.py", "--out=x") does in this process, where torch is imported once, what the shell would."""
+    import cli
+    from rows import HERE
+
+    def call(script, *words):
+        monkeypatch.setattr("sys.argv", [str(HERE / script), *words])
+        cli.run(importlib.import_module(script.removesuffix(".py").rpartition("/")[2]).main)
+
+    return call
 
 
 @pytest.fixture(scope="session")

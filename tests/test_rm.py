@@ -476,25 +476,22 @@ def test_bad_pairs_are_told_with_file_and_line(tmp_path, row, told):
         (["generative.py", "--model=runs/rm/weak/model", "--out=new"], "is a classifier or reward model"),
     ],
 )
-def test_bad_input_is_one_line_exit_2_and_nothing_written(experiment, tiny, words, told):
-    words = [word.replace("ENCODER", tiny("bert")) for word in words]
-    done = subprocess.run([sys.executable, HERE / "rm" / words[0], *words[1:]], capture_output=True, text=True, cwd=experiment)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: ") and told in done.stderr
+def test_bad_input_is_one_line_exit_2_and_nothing_written(experiment, tiny, command, monkeypatch, capsys, words, told):
+    monkeypatch.chdir(experiment)
+    with pytest.raises(SystemExit) as done:
+        command(f"rm/{words[0]}", *(word.replace("ENCODER", tiny("bert")) for word in words[1:]))
+    said = capsys.readouterr().err
+    assert done.value.code == 2 and said.splitlines()[-1].startswith("error: ") and told in said
     assert not (experiment / "new").exists()
 
 
-def test_the_bare_commands_work_one_after_another_from_any_folder(tmp_path):
-    for command in (
-        "train_rm",
-        "label_rm",
-        "train_rm runs/rm/labels.jsonl",
-        "train_rm runs/rm/labels.jsonl --target=truth",
-        "eval_rm",
-    ):
-        script, *words = command.split()
-        done = subprocess.run([sys.executable, HERE / f"rm/{script}.py", *words], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+def test_the_bare_commands_work_one_after_another_from_any_folder(tmp_path, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run([sys.executable, HERE / "rm/train_rm.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    labels = "runs/rm/labels.jsonl"
+    for words in ("label_rm.py", f"train_rm.py {labels}", f"train_rm.py {labels} --target=truth", "eval_rm.py"):
+        command(*f"rm/{words}".split())
     runs = [f"{tmp_path}/runs/rm/{run}" for run in ("weak", "student", "ceiling")]
     pgr.main(*runs, out=f"{tmp_path}/pgr.json")
     result = json.loads((tmp_path / "pgr.json").read_text())

@@ -343,23 +343,29 @@ def test_an_own_file_goes_all_the_way_to_a_pgr(tmp_path, monkeypatch, capsys):
         (["pgr.py", "runs/s*/weak", "runs/s*/student", "runs/s0/ceiling"], "give all three with a *, or none"),
     ],
 )
-def test_bad_input_is_one_line_exit_2_and_nothing_written(here, words, told):
+def test_bad_input_is_one_line_exit_2_and_nothing_written(here, command, capsys, words, told):
     if words[0] == "train_weak.py" and "--n_train=10" in words:
         words = [*words, "--n_val=0"]
     before = contents(here)
-    done = subprocess.run([sys.executable, HERE / words[0], *words[1:]], capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and told in done.stderr
+    with pytest.raises(SystemExit) as done:
+        command(*words)
+    said = capsys.readouterr().err
+    assert done.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1 and told in said
     assert contents(here) == before
 
 
-def test_the_bare_commands_work_one_after_another_from_any_folder(tmp_path):
-    commands = ["train_weak.py", "label.py", "train_strong.py", "train_strong.py --target=truth", "eval.py", "pgr.py"]
-    for command in commands:
-        done = subprocess.run(
-            [sys.executable, HERE / command.split()[0], *command.split()[1:]], capture_output=True, text=True, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stderr
+def test_nothing_that_torch_and_transformers_say_at_import_drowns_the_one_line(here):
+    words = [sys.executable, HERE / "train_weak.py", "--device=cuda:7", "--out=new"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: --device=cuda:7") and done.stderr.count("\n") == 1
+
+
+def test_the_bare_commands_work_one_after_another_from_any_folder(tmp_path, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run([sys.executable, HERE / "train_weak.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for words in ("label.py", "train_strong.py", "train_strong.py --target=truth", "eval.py", "pgr.py"):
+        command(*words.split())
     result = json.loads((tmp_path / "runs/pgr.json").read_text())
     assert result["weak"]["high"] < result["ceiling"]["low"]
     assert 0 < result["pgr"]["value"] and result["n"] == len(tasks.test_rows(tasks.describe("facts")))
