@@ -23,6 +23,7 @@ POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "m
 POSITIVE += ("repeats", "steps", "seeds")
 NOT_NEGATIVE = ("seed", "data_seed", "n_val", "shots")
 FRACTION = ("alpha", "radius", "keep")
+ENDING = {"plot": ".png"}
 CHOICES = {
     "head": ("unembedding", "zero"),
     "target": ("weak", "truth"),
@@ -32,6 +33,32 @@ CHOICES = {
     "conf_prior": ("half", "weak"),
     "dtype": ("bf16", "float32"),
     "shape": ("gpt2-6x384", "tiny", "qwen-0.5b", "qwen-1.5b", "qwen-7b"),
+}
+
+
+# What the options that several scripts have mean, for --help; the docstring of main() explains the others, or says otherwise.
+COMMON = {
+    "test": "a JSONL file of test rows, when --ds is your own file (default: a fifth of its groups)",
+    "alpha": "conf, logconf, entropy: the largest weight of the second term (default: 0.5; the paper's largest students: 0.75)",
+    "conf_prior": "conf: how many of a batch are hardened to 1: half of it (default), or as many as the weak labels say: weak",
+    "radius": "window, mix: the confidence |P(1) - 1/2| that divides the rows (default: the batch's median of the weak labels)",
+    "as_released": "logconf: with the warm-up of the released code, which creeps to a tenth of alpha and jumps to all of it",
+    "seed": "moves initialisation and order",
+    "data_seed": "moves the two halves, never the test set",
+    "n_train": "rows in each half (default: all there are, at most 10,000)",
+    "n_test": "rows of the test set (default: all; in scoring, as many as in the runs' training)",
+    "n_val": "rows held out for early stopping (default: a tenth of the groups, of 200 rows or more at least 100; 0: none)",
+    "epochs": "passes over the rows",
+    "batch_size": "rows in a batch",
+    "micro_batch": "rows that go through at once, to save memory; the result does not depend on it (default: the batch)",
+    "lr": "learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, 1e-5 above)",
+    "max_len": "tokens of a text; longer ones lose their beginning (default: 1024 or the model's own limit)",
+    "head": 'unembedding or zero, how a causal model\'s head starts (default: unembedding where there are tokens "0" and "1")',
+    "lora": "train low-rank terms of this rank beside the frozen matrices, merged on saving (lr then 2e-4 by default)",
+    "checkpointing": "recompute activations in the backward pass, to save memory",
+    "device": "cpu, cuda, cuda:1, ... (default: the GPU where there is one)",
+    "dtype": "bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)",
+    "force": "make what is finished again, and replace it",
 }
 
 
@@ -69,6 +96,9 @@ def parse(main, words):
 
     known = inspect.signature(main).parameters
     if "--help" in words or "-h" in words:
+        # fire takes the meaning of an option from the last section of the docstring, "Args:"
+        shared = [name for name in known if f"\n        {name}: " not in main.__doc__]
+        main.__doc__ += "".join(f"    {name}: {COMMON[name]}\n    " for name in shared)
         text = fire.helptext.HelpText(main, trace=fire.trace.FireTrace(main, name=os.path.basename(sys.argv[0])))
         text = re.sub(r"^( +)-\w, --", r"\1--", text, flags=re.MULTILINE)  # fire's one-letter names are refused below
         print(inspect.getmodule(main).__doc__, re.search(r"(?s)\n(POSITIONAL ARGUMENTS|FLAGS)\n.*", text)[0], sep="")
@@ -154,5 +184,7 @@ def check(options):
             raise BadInput(f"--{name} must not be negative, not {value}")
         if name in FRACTION and not 0 <= value <= 1:
             raise BadInput(f"--{name} must be from 0 to 1, not {value}")
+        if name in ENDING and not value.endswith(ENDING[name]):
+            raise BadInput(f"--{name}={value} must end in {ENDING[name]}")
         if name in CHOICES and value not in CHOICES[name]:
             raise BadInput(f"--{name}={value} is not one of {', '.join(CHOICES[name])}")

@@ -32,7 +32,7 @@ def main(
     labels: str = "runs/labels.jsonl", *, kind: str = "random", out: str = None, seed: int = 0, run: str = "runs/ceiling",
     model: str = "facts/m", dims: int = 16, device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Write a labels file as a simulated supervisor would have left it.
+    """Write a labels file as a simulated supervisor would have left it. Other options: cli.COMMON.
 
     Args:
         labels: the labels file to start from
@@ -42,9 +42,6 @@ def main(
         run: unconfident, confident: the run of the strong model, usually a ceiling
         model: features: the folder or hub id of the model whose features they are
         dims: features: how many of them the simulated supervisor sees
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
-        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
-        force: replace a finished labels file
     """
     args = {name: value for name, value in locals().items() if name not in ("out", "force")}
     cli.check(args)

@@ -23,14 +23,13 @@ def main(
     head: str = None, max_len: int = None, shots: int = None, labels: str = None, target: str = "weak", seed: int = 0,
     device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Score runs on the test rows of their task, or of another.
+    """Score runs on the test rows of their task, or of another. Other options: cli.COMMON.
 
     Args:
         runs: run directories (default: runs/weak runs/student runs/ceiling); unfinished ones are refused
         ds: score on this task or JSONL file instead of the one that the run was trained for
         split: test, or another test split of the task (ETHICS has test_hard)
         test: a JSONL file of test rows, when --ds is your own file
-        n_test: rows of the test set (default: as in the runs' training, else all)
         model: with --out and no runs: a model to score without training, through its "0"/"1" head
         out: the run directory to make for --model
         head: unembedding or zero, how the head of --model starts
@@ -39,9 +38,6 @@ def main(
         labels: the labels file that the examples come from
         target: whose labels the examples show: weak or truth
         seed: moves the examples
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
-        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
-        force: score again
     """
     cli.check(locals())
     if (model is None) != (out is None) or (model and runs):

@@ -27,7 +27,7 @@ def main(
     *runs: str, out: str = "runs/labels.jsonl", vote: str = "soft", weights: bool = False, select: str = "all",
     keep: float = 1.0, test_rows: bool = False, device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Label the strong half with one supervisor, or with several together.
+    """Label the strong half with one supervisor, or with several together. Other options: cli.COMMON.
 
     Args:
         runs: run directories of weak supervisors (default: runs/weak); several make an ensemble
@@ -37,9 +37,6 @@ def main(
         select: agreement drops the rows on which the supervisors do not all say the same; all drops none
         keep: the share of the rows to keep, those with the most confident labels
         test_rows: label the test rows instead, for controls.py --kind=suffix; nobody may train on them
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
-        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
-        force: replace a finished labels file
     """
     runs = files.expand(runs or ("runs/weak",))
     args = {name: value for name, value in locals().items() if name not in ("out", "force")}
@@ -115,6 +112,8 @@ def tell(runs, rows, vote, weights):
     """Say what weights were learned, and how ties fall where votes can end in one."""
     if weights is not None:
         print("weights: " + ", ".join(f"{run} {weight:.2f}" for run, weight in zip(runs, weights)))
+        if max(weights) > 0.99:
+            print(f"all weight is on {runs[weights.argmax()]}: these are its labels alone")
     elif vote == "hard" and len(runs) % 2 == 0:
         ties = sum(row["weak"] == 0.5 for row in rows)
         print(f"{ties} of {len(rows)} votes are tied ({len(runs)} supervisors): their label is 0.5, which counts as 0")

@@ -144,16 +144,22 @@ LOSSES = {
 }
 
 
-def rule(name, **options):
+def rule(name, given="weak", **options):
     """The line of LOSSES for --loss=name, its function with these options set; an option that is None was not given.
+
+    given: the field trained on; ground truth ("label") is learned by xent, which is said.
 
     Raises BadInput for an unknown name, and for an option that this rule has not: it would change nothing.
     """
     if name not in LOSSES:
         raise BadInput(f"unknown loss --loss={name}{cli.nearest(name, LOSSES)}")
-    given = {option: value for option, value in options.items() if value is not None}
+    chosen = {option: value for option, value in options.items() if value is not None}
     takes = {other: inspect.signature(line["loss"]).parameters for other, line in LOSSES.items()}
-    for option in given.keys() - takes[name].keys():
+    for option in chosen.keys() - takes[name].keys():
         fits = ", ".join(other for other in LOSSES if option in takes[other])
         raise BadInput(f"{option} is no option of the rule {name}, only of {fits}: leave it out, or take another --loss")
-    return LOSSES[name] | {"loss": functools.partial(LOSSES[name]["loss"], **given)} if given else LOSSES[name]
+    if given == "label":
+        if name != "xent":
+            print(f"ground truth is learned by xent, not by --loss={name}")
+        return LOSSES["xent"]
+    return LOSSES[name] | {"loss": functools.partial(LOSSES[name]["loss"], **chosen)} if chosen else LOSSES[name]

@@ -43,6 +43,8 @@ def main(
         n_boot: bootstrap resamples
     """
     cli.check(locals())
+    if Path(out).suffix != ".json":
+        raise files.BadInput(f"--out={out} must end in .json")
     plot = plot or str(Path(out).with_suffix(".png"))
     runs = pair_seeds([weak, student, ceiling])
     cards = [[stages.finished_run(run, None) for run in seed] for seed in runs]

@@ -80,7 +80,8 @@ def read_jsonl(path, required, checks=CHECKS):
                 row[field] = str(row[field])
         for field in required:
             if field not in row:
-                raise BadInput(f"{path}:{number} has no field {field!r}; it has {', '.join(row) or 'none'}")
+                hint = "; rows without weak labels go to --ds=FILE" if field == "weak" else ""
+                raise BadInput(f"{path}:{number} has no field {field!r}; it has {', '.join(row) or 'none'}{hint}")
         for field in ("id", "group", *required):
             passes, wanted = checks.get(field, (None, None))
             if field in row and passes and not passes(row[field]):

@@ -59,7 +59,9 @@ def read_labels(kind, labels):
     card = files.read_card(labels) or {}
     if card and setting(card) != kind["setting"]:
         raise BadInput(f"{labels} was made by {card['stage']}.py: it goes to {script(setting(card), 'train')}")
-    rows = files.read_jsonl(labels, ["id", *kind["fields"], "weak"], kind.get("checks", files.CHECKS))
+    if labels in kind["known"]:
+        raise BadInput(f"{labels} is a task, no labels file: the ground truth of a task is learned with --ds={labels}")
+    rows = files.read_jsonl(labels, ["weak", "id", *kind["fields"]], kind.get("checks", files.CHECKS))
     if not card:
         evaluator = script(kind["setting"], "eval")
         print(f"{labels} has no card of ours: which task it is about is not known, so {evaluator} will need --ds")
@@ -72,7 +74,7 @@ def supervisors(runs, stages=TRAINERS):
     """(the runs' cards, sha256 of the models behind their labels); BadInput unless they can label the same rows together."""
     cards = [finished_run(run, stages) for run in runs]
     for i, (run, card) in enumerate(zip(runs, cards)):
-        if run in runs[:i]:
+        if Path(run) in map(Path, runs[:i]):
             raise BadInput(f"{run} is given twice: a supervisor has one vote")
         if card["data"] is None or card["data"] != cards[0]["data"]:
             raise BadInput(f"{run} was not trained on the same task, sizes and data seed as {runs[0]}: {card['data']}")

@@ -38,10 +38,10 @@ def main(
     labels: str = "runs/labels.jsonl", *, model: str = None, out: str = None, target: str = "weak", loss: str = "xent",
     alpha: float = None, conf_prior: str = None, radius: float = None, as_released: bool = False, probe: bool = False,
     seed: int = 0, n_val: int = None, epochs: int = None, batch_size: int = None, micro_batch: int = None, lr: float = None,
-    max_len: int = None, head: str = None, lora: int = None, checkpointing: bool = False, compile: bool = False,
-    device: str = None, dtype: str = None, force: bool = False,
+    max_len: int = None, head: str = None, lora: int = None, checkpointing: bool = False, device: str = None,
+    dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Fine-tune a strong student on weak labels, or the strong ceiling on ground truth.
+    """Fine-tune a strong student on weak labels, or the strong ceiling on ground truth. Other options: cli.COMMON.
 
     Args:
         labels: the labels file; it is used whole
@@ -49,25 +49,10 @@ def main(
         out: the run directory to make (default: runs/student, or runs/ceiling with --target=truth)
         target: weak trains the student on the weak labels, truth the ceiling on the ground truth, by xent whatever --loss
         loss: the rule, what to do with weak labels (see the table above)
-        alpha: conf, logconf, entropy: the largest weight of the second term (default: 0.5; the paper's largest students: 0.75)
-        conf_prior: conf: how many of a batch are hardened to 1: half of it (default), or as many as the weak labels say: weak
-        radius: window, mix: the confidence |P(1) - 1/2| that divides the rows (default: the batch's median of the weak labels)
-        as_released: logconf: with the warm-up of the released code, which creeps to a tenth of alpha and jumps to all of it
         probe: train the last linear layer alone, from zeros, on features that are computed once and kept in runs/features
-        seed: moves initialisation and order
-        n_val: rows held out for early stopping (default: a tenth of the groups, of 200 rows or more at least 100; 0: none)
         epochs: passes over the rows (default: 2; with --probe 200)
         batch_size: rows in a batch (default: 32; with --probe 128)
-        micro_batch: rows that go through at once, to save memory; the result does not depend on it (default: the batch)
         lr: learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, 1e-5 above; with --probe 1e-3)
-        max_len: tokens of a text; longer ones lose their beginning (default: 1024 or the model's own limit)
-        head: unembedding or zero, how a causal model's head starts (default: unembedding where there are tokens "0" and "1")
-        lora: train low-rank terms of this rank beside the frozen matrices, merged on saving (lr then 2e-4 by default)
-        checkpointing: recompute activations in the backward pass, to save memory
-        compile: let torch.compile fuse the model: half a minute first, for long runs on a GPU
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
-        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
-        force: replace a finished run
     """
     out = out or ("runs/ceiling" if target == "truth" else "runs/student")
     rows, data, supervisor = stages.read_labels(tasks.KIND, labels)
@@ -79,22 +64,23 @@ def main(
     if files.is_done(out, args, inputs, force):
         return
 
-    import loop
-    import losses
-    import model as models  # torch and transformers take seconds to import, so not before they are needed
+    import losses  # torch takes a second to import, transformers three more, so not before they are needed
     import parallel
+
+    out, given = parallel.join(out), "weak" if target == "weak" else "label"
+    rule = losses.rule(loss, given, alpha=alpha, prior=conf_prior, radius=radius, as_released=as_released or None)
+
+    import loop
+    import model as models
     import probe as probes
 
-    rule = losses.rule(loss, alpha=alpha, prior=conf_prior, radius=radius, as_released=as_released or None)
-    rule, given = (rule, "weak") if target == "weak" else (losses.LOSSES["xent"], "label")
-    out = parallel.join(out)
     net, tokenizer = models.load(model, head, max_len, device, 0 if probe else seed)  # a probe's seeds share features
     models.add_lora(net, lora, dtype)
     train, held_out = protocol.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
     card = files.begin(out, "train_strong", args, inputs, data, loop.derived(net, train, held_out, lr, dtype, probe))
     history = (probes.fit if probe else loop.fit)(
         net, train, given, **rule, held_out=held_out, epochs=epochs, batch_size=batch_size,
-        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
+        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, name=out,
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card | {"supervisor": supervisor}, history, loop.kept(history))
@@ -104,7 +90,7 @@ def main(
 def check(args):
     """cli.check, and BadInput for options that a probe has no use for."""
     cli.check(args)
-    for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
+    for name in ("head", "micro_batch", "checkpointing", "lora"):
         if args["probe"] and args[name]:
             raise files.BadInput(f"--{name} does not go with --probe, which trains the last layer alone, from zeros")
 

@@ -28,34 +28,16 @@ def main(
     *, ds: str = "facts", model: str = None, out: str = "runs/weak", test: str = None, seed: int = 0, data_seed: int = 0,
     n_train: int = None, n_test: int = None, n_val: int = None, bootstrap: bool = False, boost: str = None, epochs: int = 2,
     batch_size: int = 32, micro_batch: int = None, lr: float = None, max_len: int = None, head: str = None, lora: int = None,
-    checkpointing: bool = False, compile: bool = False, device: str = None, dtype: str = None, force: bool = False,
+    checkpointing: bool = False, device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Fine-tune a weak supervisor on the ground truth of the weak half.
+    """Fine-tune a weak supervisor on the ground truth of the weak half. Other options: cli.COMMON.
 
     Args:
         ds: a task's name (python tasks.py lists them), or the path of your own JSONL file with text and label (0 or 1)
         model: folder or hub id of a causal model or encoder (default: facts/xs for facts, else openai-community/gpt2)
         out: the run directory to make
-        test: a JSONL file of test rows, when --ds is your own file (default: a fifth of its groups)
-        seed: moves initialisation and order
-        data_seed: moves the two halves, never the test set
-        n_train: rows in each half (default: all there are, at most 10,000)
-        n_test: rows of the test set (default: all)
-        n_val: rows held out for early stopping (default: a tenth of the groups, of 200 rows or more at least 100; 0: none)
         bootstrap: train on groups of rows drawn with replacement by --seed, so that several seeds make a bagged ensemble
         boost: the run before this one in a boosted ensemble: rows are drawn more often where it, and those before it, err
-        epochs: passes over the rows
-        batch_size: rows in a batch
-        micro_batch: rows that go through at once, to save memory; the result does not depend on it (default: the batch)
-        lr: learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, 1e-5 above)
-        max_len: tokens of a text; longer ones lose their beginning (default: 1024 or the model's own limit)
-        head: unembedding or zero, how a causal model's head starts (default: unembedding where there are tokens "0" and "1")
-        lora: train low-rank terms of this rank beside the frozen matrices, merged on saving (lr then 2e-4 by default)
-        checkpointing: recompute activations in the backward pass, to save memory
-        compile: let torch.compile fuse the model: half a minute first, for long runs on a GPU
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
-        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
-        force: replace a finished run
     """
     model = model or ("facts/xs" if ds == "facts" else "openai-community/gpt2")
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
@@ -80,7 +62,7 @@ def main(
     card = files.begin(out, "train_weak", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
     history = loop.fit(
         net, train, "label", **losses.LOSSES["xent"], held_out=held_out, epochs=epochs, batch_size=batch_size,
-        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
+        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, name=out,
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card, history, loop.kept(history))

@@ -1,7 +1,7 @@
 """Stage 4 on preference pairs: reward models -> predictions on the test pairs, metrics, and the curves of Fig. 7.
 
     python rm/eval_rm.py                                             # runs/rm/weak runs/rm/student runs/rm/ceiling
-    python rm/eval_rm.py 'runs/rm/s*/student' --plot=runs/rm/curves.png
+    python rm/eval_rm.py 'runs/rm/s*/student' --plot=runs/rm/seeds.png
 
 In: finished run directories of train_rm.py. Out, in each: eval/<task>-test.jsonl (prob = P(b preferred)), its card, and
 .metrics.json. A table: pairwise accuracy, agreement with the first run, calibration error, ties. Next: pgr.py.
@@ -20,20 +20,16 @@ import stats
 
 
 def main(
-    *runs: str, ds: str = None, test: str = None, n_test: int = None, plot: str = "runs/rm/curves.png", device: str = None,
+    *runs: str, ds: str = None, test: str = None, n_test: int = None, plot: str = None, device: str = None,
     dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Score reward models on the test pairs of their task, or of another.
+    """Score reward models on the test pairs of their task, or of another. Other options: cli.COMMON.
 
     Args:
         runs: run directories (default: runs/rm/weak runs/rm/student runs/rm/ceiling); unfinished ones are refused
         ds: score on this task or JSONL file of pairs instead of the one that the run was trained for
         test: a JSONL file of test pairs, when --ds is your own file
-        n_test: pairs of the test set (default: as in the runs' training, else all)
-        plot: PNG file to write: accuracy on the held-out pairs by fraction of the epoch
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
-        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
-        force: score again
+        plot: PNG file to write: accuracy on the held-out pairs by epoch (default: curves.png in the folder of the first run)
     """
     cli.check(locals())
     runs = files.expand(runs or ("runs/rm/weak", "runs/rm/student", "runs/rm/ceiling"))
@@ -41,7 +37,7 @@ def main(
     how = {"device": device, "dtype": dtype}
     show(stages.evaluate(pairs.KIND, todo, answer, how, ds, test=test, n_test=n_test, force=force))
     histories = [[json.loads(line) for line in open(Path(run) / "history.jsonl")] for run in runs]
-    draw(runs, histories, plot)
+    draw(runs, histories, plot or f"{Path(runs[0]).parent}/curves.png")
 
 
 def answer(run, card, rows, device, dtype):

@@ -12,7 +12,6 @@ of 150k they are never whole in memory.
 """
 
 import inspect
-import os
 import sys
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def main(
     seed: int = 0, epochs: int = 1, batch_size: int = 32, micro_batch: int = None, lr: float = None, max_len: int = None,
     checkpointing: bool = False, device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Fine-tune a causal language model on the texts of all pairs of a labels file.
+    """Fine-tune a causal language model on the texts of all pairs of a labels file. Other options: cli.COMMON.
 
     Args:
         labels: the labels file; its prompts and both completions are used, its labels are not
@@ -37,31 +36,21 @@ def main(
         out: the run directory to make; train_rm.py's --model is then OUT/model
         weak_too: Fig. 18: fine-tune the supervisor's base model alike, into OUT_weak, to train the supervisor from anew
         seed: moves the order
-        epochs: passes over the texts
-        batch_size: texts in a batch
-        micro_batch: texts that go through at once, to save memory; the result does not depend on it (default: the batch)
-        lr: learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, 1e-5 above)
-        max_len: tokens of a text; longer ones lose their beginning (default: 1024 or the model's own limit)
-        checkpointing: recompute activations in the backward pass, to save memory
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
-        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
-        force: replace a finished run
     """
     rows, data, _ = stages.read_labels(pairs.KIND, labels)
     model = model or ("facts/m" if data and data["ds"] == "facts_pairs" else "openai-community/gpt2-medium")
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
     del args["weak_too"]
     cli.check(args)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise files.BadInput("rm/generative.py runs in one process: the shared embedding cannot be split yet")
-    todo = [args]
+    todo = [(args, labels, "student")]
     if weak_too:
-        todo.append(args | {"model": supervisors_base(labels), "out": f"{out.rstrip('/')}_weak"})
-    for one in todo:
+        one = args | {"model": supervisors_base(labels), "out": f"{out.rstrip('/')}_weak"}
+        todo.append((one, f"--ds={data['ds']}", "weak"))
+    for one, start, run in todo:
         inputs = {"labels": files.sha256(labels)} | hub.model_input(one["model"])
         if not files.is_done(one["out"], one, inputs, force):
             finetune(rows, data, one, inputs)
-        print(f"next: python rm/train_rm.py {'' if one is todo[-1] and weak_too else labels} --model={one['out']}/model")
+        print(f"next: python rm/train_rm.py {start} --model={one['out']}/model --out={Path(out).parent / run}_gen")
 
 
 def supervisors_base(labels):
@@ -74,9 +63,9 @@ def supervisors_base(labels):
 
 def finetune(rows, data, args, inputs):
     """One generative fine-tuning with the arguments of main(), from args["model"] to args["out"]."""
-    import lm
+    import lm  # torch and transformers take seconds to import, so not before they are needed
     import loop
-    import model as models  # torch and transformers take seconds to import, so not before they are needed
+    import model as models
 
     out, dtype, lr = args["out"], args["dtype"], args["lr"]
     net, tokenizer = models.load(args["model"], None, args["max_len"], args["device"], args["seed"], outputs=0)
@@ -97,4 +86,4 @@ def finetune(rows, data, args, inputs):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main)  # in one process: the embedding that a language model shares with its head cannot be split yet

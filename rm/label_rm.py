@@ -19,14 +19,11 @@ import stages
 
 
 def main(*runs: str, out: str = "runs/rm/labels.jsonl", device: str = None, dtype: str = None, force: bool = False):
-    """Label the strong half with one supervisor, or with several together.
+    """Label the strong half with one supervisor, or with several together. Other options: cli.COMMON.
 
     Args:
         runs: run directories of weak supervisors (default: runs/rm/weak); several make an ensemble
         out: the labels file to write
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
-        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
-        force: replace a finished labels file
     """
     args = dict(locals())
     del args["force"]

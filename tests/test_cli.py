@@ -1,6 +1,7 @@
 """fire's traps are shut: whatever is wrong with the command line is told before main() runs."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_a_wrong_word_is_told_in_one_line(words, told):
 @pytest.mark.parametrize(
     ("option", "value"),
     [("n_train", 0), ("batch_size", -1), ("lr", 0.0), ("seed", -1), ("n_val", -1), ("alpha", 1.1), ("alpha", -0.1)]
-    + [("head", "none"), ("target", "wek"), ("vote", "sfot"), ("conf_prior", "third"), ("dtype", "fp16")],
+    + [("head", "none"), ("target", "wek"), ("vote", "sfot"), ("conf_prior", "third"), ("dtype", "fp16"), ("plot", "x.jpg")],
 )
 def test_a_value_out_of_range_is_told(option, value):
     with pytest.raises(BadInput, match=f"--{option}"):
@@ -74,15 +75,20 @@ def test_a_value_out_of_range_is_told(option, value):
 
 
 @pytest.mark.parametrize(
-    "script", ["train_weak", "label", "train_strong", "eval", "pgr", "controls", "tasks", "demo", "facts/pretrain_facts"]
+    "script",
+    ["train_weak", "label", "train_strong", "eval", "pgr", "controls", "tasks", "demo", "facts/pretrain_facts"]
+    + ["rm/train_rm", "rm/label_rm", "rm/eval_rm", "rm/generative", "rm/pairs"],
 )
 def test_help_reads_well_and_answers_at_once_without_torch_or_a_gpu(script):
     """openai/weak-to-strong's bug I: CUDA at import, --help needs a GPU."""
     start = time.monotonic()
-    code = "import sys, runpy; sys.argv = [sys.argv[1], '--help']\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    code = "import os, sys, runpy; sys.argv = [sys.argv[1], '--help']; sys.path[0] = os.path.dirname(sys.argv[0])\n"
+    code += "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
     code += "finally: assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
     shown = subprocess.run([sys.executable, "-c", code, str(HERE / f"{script}.py")], capture_output=True, text=True, cwd=HERE)
     assert shown.returncode == 0, shown.stderr
+    options = re.findall(r"(?m)^    --(\w+)=.*\n        Type: .*\n        Default: .*\n(.*)", shown.stdout)
+    assert options and all(meaning.startswith("        ") for _, meaning in options)  # each is explained
     assert "FLAGS" in shown.stdout and "--" in shown.stdout and "Traceback" not in shown.stderr
     assert time.monotonic() - start < 5  # under 0.3 s; the bound is for busy machines, an import of torch alone breaks it
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import ARCHITECTURES
 
+import bench
 import loop
 import model as models
 import packing
@@ -76,20 +77,8 @@ def test_micro_batches_save_memory(tiny, loss):
     tokens, weak = [row["tokens"] for row in rows], torch.tensor([row["weak"] for row in rows])
 
     def peak(micro_batch):
-        held = {"now": 0, "peak": 0}
-
-        class Saved:
-            def __init__(self, tensor):
-                self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
-                held["now"] += self.size
-                held["peak"] = max(held["peak"], held["now"])
-
-            def __del__(self):
-                held["now"] -= self.size
-
-        with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
-            loop.backward(net, tokens, weak, LOSSES[loss]["loss"], 0.5, micro_batch, LOSSES[loss]["whole_batch"])
-        return held["peak"]
+        whole = LOSSES[loss]["whole_batch"]
+        return bench.peak(net.device, lambda: loop.backward(net, tokens, weak, LOSSES[loss]["loss"], 0.5, micro_batch, whole))
 
     assert peak(4) < 0.3 * peak(32)
 

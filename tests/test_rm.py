@@ -14,8 +14,10 @@ from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+import eval
 import eval_rm
 import generative
+import label
 import label_rm
 import lm
 import loop
@@ -25,6 +27,7 @@ import pairs
 import pgr
 import rows as files
 import train_rm
+import train_strong
 from losses import LOSSES
 from rows import HERE, BadInput
 
@@ -347,21 +350,29 @@ def test_the_stages_leave_the_files_of_the_contract_and_pgr_reads_them(experimen
     }
 
 
-def test_student_and_ceiling_see_the_same_pairs_with_other_labels(experiment, monkeypatch):
+def test_student_and_ceiling_see_the_same_pairs_with_other_labels(experiment, monkeypatch, capsys):
     seen = []
 
     def spy(model, rows, given, loss, **options):
-        seen.append((given, getattr(loss, "func", loss).__name__, [row["id"] for row in rows]))
+        seen.append((given, getattr(loss, "func", loss).__name__, getattr(loss, "keywords", {}), [row["id"] for row in rows]))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "fit", spy)
-    for i, options in enumerate(({"loss": "conf"}, {"loss": "conf", "target": "truth"})):
+    rules = ({"loss": "conf"}, {"loss": "conf", "target": "truth"}, {"loss": "window", "radius": 0.1})
+    for i, options in enumerate((*rules, {"loss": "logconf", "as_released": True})):
         out = str(experiment / f"runs/spied{i}")
         with pytest.raises(KeyboardInterrupt):
             train_rm.main(f"{experiment}/runs/rm/labels.jsonl", out=out, batch_size=50, **options)
         with pytest.raises(BadInput, match="is not finished: call rm/train_rm.py again"):
             eval_rm.main(out)
-    assert [one[:2] for one in seen] == [("weak", "conf"), ("label", "xent")] and seen[0][2] == seen[1][2]
+    assert [one[:3] for one in seen] == [
+        ("weak", "conf", {}),
+        ("label", "xent", {}),
+        ("weak", "window", {"radius": 0.1}),
+        ("weak", "logconf", {"as_released": True}),
+    ]
+    assert seen[0][3] == seen[1][3]
+    assert "ground truth is learned by xent, not by --loss=conf" in capsys.readouterr().out
 
 
 def go_through(ds, tmp_path, **options):
@@ -399,6 +410,39 @@ def test_labels_from_elsewhere_need_no_card_but_eval_needs_ds(experiment, tmp_pa
         eval_rm.main(str(tmp_path / "run"))
     eval_rm.main(str(tmp_path / "run"), ds="facts_pairs", n_test=50, plot=str(tmp_path / "c.png"))
     assert len(read(tmp_path / "run/eval/facts_pairs-test.jsonl")) == 50
+
+
+def test_a_split_that_is_no_test_split_is_refused(capsys):
+    for split in ("train", "bogus"):
+        with pytest.raises(BadInput, match=f"facts_pairs has no test split '{split}'; it has test"):
+            pairs.main("facts_pairs", split=split)
+    assert not capsys.readouterr().out
+
+
+def test_a_missing_mirror_file_names_the_script_that_writes_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("W2S_MIRROR", str(tmp_path))
+    with pytest.raises(BadInput, match="python rm/pairs.py --mirror=DIR shp writes it"):
+        pairs.load("shp", "test")
+
+
+def test_runs_and_labels_of_another_setting_are_told_where_they_belong(experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(experiment)
+    files.write_card(tmp_path / "run", files.new_card("train_weak", {}, {}, None))
+    files.write_jsonl(tmp_path / "labels.jsonl", [{"id": "a", "text": "x", "label": 1, "weak": 1}], {"stage": "label"})
+    for call, told in (
+        (lambda: eval.main("runs/rm/weak"), "made by rm/train_rm.py: .* goes to rm/label_rm.py and rm/eval_rm.py"),
+        (lambda: label.main("runs/rm/weak", out="new.jsonl"), "give the --out of train_weak.py or train_strong.py; "),
+        (lambda: eval_rm.main(str(tmp_path / "run")), "made by train_weak.py: .* goes to label.py and eval.py"),
+        (lambda: label_rm.main(str(tmp_path / "run")), "give the --out of rm/train_rm.py; that run goes to label.py"),
+        (lambda: eval_rm.main("runs/none"), "does not exist: give the --out of rm/train_rm.py"),
+        (lambda: train_strong.main("runs/rm/labels.jsonl"), "made by rm/label_rm.py: it goes to rm/train_rm.py"),
+        (lambda: train_rm.main(str(tmp_path / "labels.jsonl")), "made by label.py: it goes to train_strong.py"),
+        (lambda: train_rm.main("hh_helpful"), "hh_helpful is a task, no labels file: .* --ds=hh_helpful"),
+        (lambda: train_rm.main(write(tmp_path / "own.jsonl", [GOOD])), "no field 'weak'; .* go to --ds=FILE"),
+        (lambda: pgr.main("runs/rm/base", "runs/rm/student", "runs/rm/ceiling"), "run python rm/eval_rm.py runs/rm/base"),
+    ):
+        with pytest.raises(BadInput, match=told):
+            call()
 
 
 GOOD = {"prompt": "p", "a": "x", "b": "y", "label": 1}

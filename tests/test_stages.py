@@ -207,6 +207,12 @@ def test_predictions_of_an_earlier_model_are_not_compared(here):
         pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling")
 
 
+def test_pgr_writes_json_and_png_and_nothing_else(here):
+    for options, told in (({"out": "pgr.csv"}, "--out=pgr.csv must end in .json"), ({"plot": "a.pdf"}, "must end in .png")):
+        with pytest.raises(BadInput, match=told):
+            pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling", **options)
+
+
 def test_predictions_on_other_rows_are_refused(here):
     with pytest.raises(BadInput, match="holds this model's answers to other rows"):
         eval.main("runs/s0/weak", n_test=100)
@@ -227,6 +233,8 @@ def test_an_ensemble_votes_softly_or_hard(here):
         assert s["weak"] == pytest.approx(sum(s["weak_all"]) / 2)
         assert h["weak"] == sum(p > 0.5 for p in h["weak_all"]) / 2
     train_weak.main(out="runs/other_half", data_seed=1, **SMALL)
+    with pytest.raises(BadInput, match="runs/s0/weak/ is given twice"):
+        label.main("runs/s0/weak", "runs/s0/weak/", out="runs/both.jsonl")
     with pytest.raises(BadInput, match="not trained on the same task, sizes and data seed"):
         label.main("runs/s0/weak", "runs/other_half", out="runs/both.jsonl")
 
