@@ -16,6 +16,7 @@ from torch.nn.functional import log_softmax
 import board
 import eval_chess
 import label_chess
+import lm
 import loop
 import make_puzzles
 import model as models
@@ -239,13 +240,13 @@ def loaded(folder, rows, given="target"):
 def test_the_loss_is_the_likelihood_of_the_moves_tokens_alone(kind, request):
     """Against transformers' own forward pass, a row at a time."""
     model, tokenizer, rows = loaded(request.getfixturevalue(kind), some_puzzles(6))
-    got = moves.move_nll(model, rows)[:, 0]
+    got = lm.nll(model, rows)[:, 0]
     model.set_attn_implementation("eager")
     for row, nll in zip(rows, got):
         ids = tokenizer(row["prompt"] + " " + row["target"]).input_ids + [2] * (kind == "speller")
         n = 1 if kind == "player" else len(row["target"]) + 2  # the blank before the move, and the end after it
         logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
-        wanted = -log_softmax(logits, 1)[torch.arange(len(ids) - 1), ids[1:]][-n:].sum()
+        wanted = -log_softmax(logits, 1)[torch.arange(len(ids) - 1), ids[1:]][-n:].mean()
         torch.testing.assert_close(nll.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -295,7 +296,7 @@ def test_micro_batches_change_nothing(speller):
     for size in (1, 3, 8):
         model, _, rows = loaded(speller, some_puzzles(8))
         share = torch.full((8,), 0.25, dtype=torch.float64)
-        loop.backward(model, rows, share, moves.share_of_loss, 0.0, size, False, outputs=moves.move_nll)
+        loop.backward(model, rows, share, lm.share_of_loss, 0.0, size, False, outputs=lm.nll)
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     for one in gradients[1:]:
         torch.testing.assert_close(one, gradients[0], rtol=1e-5, atol=1e-6)
@@ -501,11 +502,12 @@ def test_an_illegal_game_is_skipped_and_told_and_no_puzzle_at_all_is_an_error(en
 
 
 @pytest.mark.skipif(not os.path.exists("/usr/games/stockfish"), reason="needs stockfish")
-def test_a_queen_left_hanging_is_a_puzzle_for_the_real_engine_and_the_start_is_none():
+def test_a_trapped_queen_is_a_puzzle_for_the_real_engine_and_the_start_is_none():
     engine = board.open_engine()
     try:
-        found = make_puzzles.puzzle_at(engine, board.replay("e4 d5 Qg4".split()), 2000)
-        assert found["target"] == "Bxg4" and found["difficulty"] == 20
+        game = "c4 c6 Nf3 Nf6 d4 d5 a3 Bf5 h3 Nbd7 cxd5 cxd5 Bf4 Rc8 Nc3 Qb6 e3 Qxb2"
+        found = make_puzzles.puzzle_at(engine, board.replay(game.split()), 10_000)
+        assert found["target"] == "Na4" and 20 < found["difficulty"] <= 10_000
         assert make_puzzles.puzzle_at(engine, board.position(), 2000) is None
     finally:
         engine.quit()
