@@ -1,5 +1,7 @@
 """The language-model loss of packed texts, with a bounded number of logits in memory at once."""
 
+import itertools
+
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -44,21 +46,27 @@ class ChunkedLoss(torch.autograd.Function):
 
 
 def nll(model, rows):
-    """Mean negative log-likelihood [N, 1] in nats of each text's tokens after the first; rows: dicts with "tokens"."""
+    """Mean negative log-likelihood [N, 1] in nats of each row's last "asked" tokens (default: all after the first).
+
+    rows: dicts with "tokens".
+    """
     tokens, device = [row["tokens"] for row in rows], model.device
-    hidden = (packing.packed if model.w2s["packed"] else packing.padded)(model, tokens, everywhere=True)
+    hidden = packing.hidden_states(model, tokens, everywhere=True)
     if torch.is_autocast_enabled(device.type):
         hidden = hidden.to(torch.get_autocast_dtype(device.type))
-    weight, lengths = model.get_output_embeddings().weight, torch.tensor([len(ids) for ids in tokens])
-    predicts = torch.ones(len(hidden), dtype=torch.bool).index_fill(0, lengths.cumsum(0) - 1, False)  # a last token does not
-    targets = torch.tensor([token for ids in tokens for token in ids[1:]], dtype=torch.long).to(device)
-    owner = torch.arange(len(tokens)).repeat_interleave(lengths - 1).to(device)
-    each = ChunkedLoss.apply(hidden[predicts.to(device)], weight, targets, max(1, CHUNK // len(weight)))
-    return (each.new_zeros(len(tokens)).index_add(0, owner, each) / (lengths - 1).clamp(min=1).to(each))[:, None]
+    weight, asked = model.get_output_embeddings().weight, [row.get("asked", len(row["tokens"]) - 1) for row in rows]
+    ends = itertools.accumulate(map(len, tokens))  # the token before each of those asked for predicts it
+    predicts = torch.tensor([i for end, k in zip(ends, asked) for i in range(end - k - 1, end - 1)], dtype=torch.long)
+    targets = torch.tensor([token for ids, k in zip(tokens, asked) for token in ids[len(ids) - k :]], dtype=torch.long)
+    asked = torch.tensor(asked)
+    owner = torch.arange(len(tokens)).repeat_interleave(asked)
+    predicts, targets, owner, asked = (packing.to_device(x, device) for x in (predicts, targets, owner, asked))
+    each = ChunkedLoss.apply(hidden[predicts], weight, targets, max(1, CHUNK // len(weight)))
+    return (each.new_zeros(len(tokens)).index_add(0, owner, each) / asked.clamp(min=1).to(each))[:, None]
 
 
 def share_of_loss(mean_nll, share, progress):
-    """The loss of a text, [N, 1] -> [N]: its mean over tokens times `share` [N], its predicted tokens over the mean text's.
+    """The loss of a row, [N, 1] -> [N]: its mean over tokens times `share` [N], its predicted tokens over the mean row's.
 
     So every token of an epoch counts the same.
     """

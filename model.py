@@ -5,9 +5,7 @@ the tokens "0" and "1" (paper, A.1) or from zeros; encoders keep their own class
 All of it lives in transformers' own ForSequenceClassification classes, so that what we save anybody can load.
 """
 
-import ctypes
 import os
-import platform
 import shutil
 import warnings
 from pathlib import Path
@@ -27,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 import hub
+from hardware import has_bf16, keep_freed_memory, pick_device
 from packing import can_pack, logits
 from parallel import rank, whole_weights, world
 from rows import BadInput
@@ -156,14 +155,6 @@ def fuse_gelu(model):
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
 
 
-def keep_freed_memory():
-    """Tell glibc to keep freed memory for the next step: having the kernel fetch it anew takes a fifth of a short step."""
-    if platform.libc_ver()[0] == "glibc":
-        m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
-        ctypes.CDLL(None).mallopt(m_mmap_max, 0)
-        ctypes.CDLL(None).mallopt(m_trim_threshold, 2**31 - 1)
-
-
 def add_lora(model, r, dtype=None):
     """--lora: freeze the backbone and give each of its linear layers x W the trainable term 2 x A B, A [in, r], B [r, out].
 
@@ -197,29 +188,12 @@ def merge_lora(model):
             del module.lora_a, module.lora_b, module.hook
 
 
-def pick_device(device=None):
-    """The torch.device for --device (default: the GPU where there is one); BadInput where this machine has no such device."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"--device={device} cannot be used here: {hub.first_line(error)}") from error
-
-
 def pick_dtype(model, dtype=None):
     """The torch dtype for --dtype: by default bf16 autocast where the hardware has it, except for models too small to gain."""
     if dtype:
         return {"bf16": torch.bfloat16, "float32": torch.float32}[dtype]
     large = model.num_parameters() >= 10_000_000
     return torch.bfloat16 if large and has_bf16(model.device) else torch.float32
-
-
-def has_bf16(device):
-    """True where the hardware computes in bf16."""
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def save(model, tokenizer, folder):

@@ -117,7 +117,7 @@ def logits(model, tokens):
     if reads(model) is None:
         ids, mask = pad(model, tokens)[:2]
         return model(input_ids=ids, attention_mask=mask).logits.to(model.dtype)
-    hidden = (packed if model.w2s["packed"] else padded)(model, tokens)
+    hidden = hidden_states(model, tokens)
     with torch.autocast(model.device.type, enabled=False):  # bf16 would leave the logits three digits
         return head_of(model)(hidden.to(model.dtype))
 
@@ -147,8 +147,13 @@ def reads(model):
     return "first" if model.config.model_type in ENCODER_HEADS else None
 
 
+def hidden_states(model, tokens, everywhere=False):
+    """Hidden states [N, H] of the token that the head reads, or of every token [T, H], packed where the model can be."""
+    return (packed if model.w2s["packed"] else padded)(model, tokens, everywhere)
+
+
 def packed(model, tokens, everywhere=False):
-    """Hidden states [N, H] of the token that the head reads, or of every token [T, H], all texts in one row of tokens."""
+    """hidden_states(), all texts in one row of tokens."""
     lengths = [len(ids) for ids in tokens]
     ids = torch.tensor([token for ids in tokens for token in ids])[None]
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
@@ -177,7 +182,7 @@ def to_device(x, device):
 
 
 def padded(model, tokens, everywhere=False):
-    """The same with the texts padded on the right to the longest; for architectures that cannot run packed."""
+    """hidden_states(), the texts padded on the right to the longest; for architectures that cannot run packed."""
     ids, mask, lengths = pad(model, tokens)
     hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
     if everywhere:

@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import shutil
+import sys
 
 import chess
 import chess.engine
@@ -29,7 +30,7 @@ def plain(move):
 
 def plain_moves(movetext):
     """The plain moves of a game's text, its move numbers left out: "1. e4 e5 2. Qh5+" -> ["e4", "e5", "Qh5"]."""
-    return [plain(word) for word in NUMBER.sub(" ", movetext).split()]
+    return [sys.intern(plain(word)) for word in NUMBER.sub(" ", movetext).split()]
 
 
 def replay(moves):
@@ -69,10 +70,9 @@ def recaptures(position, move):
 def is_legal(fen, move):
     """True if a plain move can be played in a position (FEN)."""
     try:
-        chess.Board(fen).parse_san(move)
+        return bool(chess.Board(fen).parse_san(move))  # false for the null move, "--", which is read as well
     except ValueError:
         return False
-    return True
 
 
 def read_games(path):

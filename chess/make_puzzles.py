@@ -14,6 +14,7 @@ import math
 import multiprocessing
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -77,8 +78,9 @@ def puzzle_at(engine, position, nodes):
 
 
 def open_engine(path, nodes):
-    """Give this process an engine of its own."""
+    """Give this process an engine of its own; Ctrl-C is for the process that started it."""
     global ENGINE
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     ENGINE = board.open_engine(path), nodes
 
 
@@ -121,13 +123,14 @@ def main(
     cli.check(args)
     board.open_engine(engine).quit()
     inputs = {"games": files.sha256(games)} if games else {}
-    if files.is_done(out, args | {"kind": "puzzles"}, inputs, force):
+    if files.is_done(out, args, inputs, force, labels=True):
         return
     if games:
         jobs = (game for game in board.read_games(games) if (game["elo"] or 0) >= min_elo)
     else:
         jobs = (f"{seed}/{number}" for number in itertools.count())
-    with multiprocessing.Pool(processes or os.cpu_count(), open_engine, (engine, nodes)) as pool:
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with spawn.Pool(processes or os.cpu_count(), open_engine, (engine, nodes)) as pool:
         rows = collect(pool, jobs, Path(out).stem, n)
         chosen = random.Random(seed).sample(rows, min(sample, len(rows)))
         confirmed = sum(tqdm(pool.imap(confirm, chosen), "confirming", len(chosen), unit="puzzle", disable=None))
@@ -143,7 +146,7 @@ def collect(pool, jobs, name, n):
     """The rows of n puzzles (or as many as there are), in the order of the games; positions that came before are left out."""
     rows, seen, number = [], set(), 0
     with tqdm(total=n, desc="puzzles", unit="puzzle", disable=None) as bar:
-        while len(rows) < n and (chunk := list(itertools.islice(jobs, 64))):
+        while chunk := list(itertools.islice(jobs, min(64, n - len(rows)))):
             for job, (puzzles, illegal) in zip(chunk, pool.imap(work, chunk)):
                 number += 1
                 if illegal:

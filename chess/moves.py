@@ -4,9 +4,6 @@ A tokenizer that knows whole moves (chess/xs, s, m) says a move in one token. Wi
 takes, and the end-of-text token after it, so that "Nf3" is not continued.
 """
 
-import torch
-from torch.nn.functional import cross_entropy
-
 import model as models
 import packing
 from rows import BadInput
@@ -21,11 +18,11 @@ def knows_moves(tokenizer):
 
 
 def encode(rows, tokenizer, model, given=None):
-    """The rows, each with "tokens", what the model reads, and, where `given` names a field with a move, "move", its tokens.
+    """The rows, each with "tokens", the prompt's and, where `given` names a field with a move, the move's.
 
-    The model reads the prompt and, of a move of several tokens, all but the last; it is asked for the last len(move) of what
-    follows. Too long a prompt loses whole moves from its beginning. Rows with a move that the tokenizer cannot spell are left
-    out, counted and told; BadInput if none is left.
+    "asked" says how many of these are the move's, the only ones that are learned (lm.nll). Too long a prompt loses whole
+    moves from its beginning. Rows with a move that the tokenizer cannot spell are left out, counted and told; BadInput if
+    none is left.
     """
     room, n_cut, out = model.w2s["max_len"] - (0 if knows_moves(tokenizer) else LONGEST), 0, []
     end = [] if knows_moves(tokenizer) else [tokenizer.eos_token_id]
@@ -45,7 +42,7 @@ def encode(rows, tokenizer, model, given=None):
         if not given:
             out.append(row | {"tokens": tokens})
         elif len(move) > len(end) and tokenizer.unk_token_id not in move:
-            out.append(row | {"tokens": tokens + move[:-1], "move": move})
+            out.append(row | {"tokens": tokens + move, "asked": len(move)})
     if n_cut:
         print(f"{n_cut} of {len(rows)} games are longer than {room} tokens and lost their first moves (--max_len)")
     if len(out) < len(rows):
@@ -55,28 +52,9 @@ def encode(rows, tokenizer, model, given=None):
     return out
 
 
-def move_nll(model, rows):
-    """Negative log-likelihood [N, 1] in nats of the move of each row, summed over its tokens; rows: see encode."""
-    tokens, moves = [row["tokens"] for row in rows], [row["move"] for row in rows]
-    hidden = (packing.packed if model.w2s["packed"] else packing.padded)(model, tokens, everywhere=True)  # [T, H]
-    ends, sizes = torch.tensor([len(ids) for ids in tokens]).cumsum(0), torch.tensor([len(move) for move in moves])
-    asked = torch.cat([torch.arange(end - size, end) for end, size in zip(ends.tolist(), sizes.tolist())])
-    targets = torch.tensor([token for move in moves for token in move])
-    owner = torch.arange(len(rows)).repeat_interleave(sizes)
-    asked, targets, owner = (packing.to_device(x, model.device) for x in (asked, targets, owner))
-    logits = model.get_output_embeddings()(hidden[asked]).float()
-    each = cross_entropy(logits, targets, reduction="none")
-    return each.new_zeros(len(rows)).index_add(0, owner, each)[:, None]
-
-
-def share_of_loss(nll, share, progress):
-    """The loss of a move, [N, 1] -> [N]: its negative log-likelihood times `share` [N], one over a mean move's tokens."""
-    return nll[:, 0] * share
-
-
 def next_token(model, tokens):
     """The likeliest next token [N, 1] of N texts, as a float (exact: no vocabulary has 2^24)."""
-    hidden = (packing.packed if model.w2s["packed"] else packing.padded)(model, tokens)
+    hidden = packing.hidden_states(model, tokens)
     return model.get_output_embeddings()(hidden).argmax(dim=1, keepdim=True).float()
 
 

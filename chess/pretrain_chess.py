@@ -110,7 +110,7 @@ def pretrain(games, held_out, words, card, device, resume):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    import model as models
+    import hardware
 
     torch.manual_seed(card["seed"])
     width = card["width"]
@@ -119,7 +119,7 @@ def pretrain(games, held_out, words, card, device, resume):
         num_hidden_layers=card["layers"], num_attention_heads=card["heads"], tie_word_embeddings=True, use_cache=False,
         initializer_range=0.4 / math.sqrt(width), pad_token_id=0, bos_token_id=1, eos_token_id=None,
     )  # fmt: skip
-    model = LlamaForCausalLM(config).to(models.pick_device(device))
+    model = LlamaForCausalLM(config).to(hardware.pick_device(device))
     optimizer = torch.optim.AdamW(model.parameters(), lr=card["lr"], betas=(0.9, 0.98), weight_decay=0.1, fused=True)
     order = batches(games, card["tokens"], card["seed"])
     warm, n = 0.02 * len(order), len(order)
@@ -137,7 +137,7 @@ def pretrain(games, held_out, words, card, device, resume):
         history = state["history"]
         print(f"{resume}: going on after step {history[-1]['step']} of {n}")
     began = history[-1]["step"] if history else 0
-    bf16 = models.has_bf16(model.device)
+    bf16 = hardware.has_bf16(model.device)
     bar = tqdm(range(began + 1, n + 1), desc="pretraining", initial=began, total=n, unit="step", disable=None)
     for step in bar:
         ids, targets = (x.to(model.device) for x in padded([games[i] for i in order[step - 1]]))

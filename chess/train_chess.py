@@ -72,6 +72,7 @@ def main(
 
 def train(rows, data, supervisor, args, inputs):
     """One run with the arguments of main(); supervisor: sha256 of the models that made the labels, None without labels."""
+    import lm
     import loop
     import model as models  # torch and transformers take seconds to import, so not before they are needed
     import moves
@@ -80,13 +81,14 @@ def train(rows, data, supervisor, args, inputs):
     given = "weak" if args["labels"] and args["target"] == "weak" else "target"
     rows = easier(rows, args["easy"])
     net, tokenizer = models.load(args["model"], None, args["max_len"], args["device"], args["seed"], outputs=0)
+    lm.check_head(net, args["model"])
     rows = moves.encode(rows, tokenizer, net, given)
-    mean = sum(len(row["move"]) for row in rows) / len(rows)
-    rows = [row | {"share": 1 / mean} for row in rows]
+    mean = sum(row["asked"] for row in rows) / len(rows)
+    rows = [row | {"share": row["asked"] / mean} for row in rows]
     card = files.begin(out, "chess/train_chess", args, inputs, data, loop.derived(net, rows, (), lr, dtype))
     same = ("epochs", "batch_size", "micro_batch", "lr", "seed", "dtype", "checkpointing")
     history = loop.fit(
-        net, rows, "share", moves.share_of_loss, outputs=moves.move_nll, whole_batch=False, name=out,
+        net, rows, "share", lm.share_of_loss, outputs=lm.nll, whole_batch=False, name=out,
         **{name: args[name] for name in same},
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
