@@ -56,6 +56,7 @@ COMMON = {
     "head": 'unembedding or zero, how a causal model\'s head starts (default: unembedding where there are tokens "0" and "1")',
     "lora": "train low-rank terms of this rank beside the frozen matrices, merged on saving (lr then 2e-4 by default)",
     "checkpointing": "recompute activations in the backward pass, to save memory",
+    "compile": "let torch.compile fuse the model: half a minute first, for long runs on a GPU",
     "device": "cpu, cuda, cuda:1, ... (default: the GPU where there is one)",
     "dtype": "bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)",
     "force": "make what is finished again, and replace it",

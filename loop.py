@@ -176,7 +176,7 @@ def evaluate(model, rows, given, dtype):
 
 def fit(
     model, rows, given, loss, *, whole_batch, held_out=(), epochs=2, batch_size=32, micro_batch=None, lr=None, seed=0,
-    dtype=None, checkpointing=False, clip=1.0, stop=True, outputs=row_logits, name="training",
+    dtype=None, checkpointing=False, compile=False, clip=1.0, stop=True, outputs=row_logits, name="training",
 ):  # fmt: skip
     """Train all weights of the model that want a gradient, in place; returns the history, one dict per evaluation.
 
@@ -186,11 +186,11 @@ def fit(
     best weights are kept, of equals the later (stop=False: the last). Their ground truth is reported and decides nothing.
     micro_batch: rows that go through at once (default: the whole batch); the result does not depend on it.
     lr: default by size (default_lr); dtype: "bf16" (autocast) or "float32", default by hardware and size (pick_dtype).
-    checkpointing: recompute activations in the backward pass.
+    checkpointing: recompute activations in the backward pass; compile: let torch.compile fuse the backbone.
     outputs(model, rows): what the loss takes, [N, 2] logits by default; held-out rows want these.
     Raises FloatingPointError when the loss is no longer finite.
     """
-    prepare(model, checkpointing)
+    prepare(model, checkpointing, compile)
     number, whole = shrink_embedding(model, [*rows, *held_out])
     if number:
         rows, held_out = ([r | {"tokens": [number[t] for t in r["tokens"]]} for r in some] for some in (rows, held_out))
@@ -235,12 +235,14 @@ def fit(
     return history
 
 
-def prepare(model, checkpointing):
+def prepare(model, checkpointing, compile):
     """Switch on what fit() was asked for, in the order in which these go together."""
     if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if world() > 1:
         shard(model)
+    if compile:
+        model.base_model.compile(dynamic=True)
     model.train()
 
 

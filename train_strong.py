@@ -38,8 +38,8 @@ def main(
     labels: str = "runs/labels.jsonl", *, model: str = None, out: str = None, target: str = "weak", loss: str = "xent",
     alpha: float = None, conf_prior: str = None, radius: float = None, as_released: bool = False, probe: bool = False,
     seed: int = 0, n_val: int = None, epochs: int = None, batch_size: int = None, micro_batch: int = None, lr: float = None,
-    max_len: int = None, head: str = None, lora: int = None, checkpointing: bool = False, device: str = None,
-    dtype: str = None, force: bool = False,
+    max_len: int = None, head: str = None, lora: int = None, checkpointing: bool = False, compile: bool = False,
+    device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Fine-tune a strong student on weak labels, or the strong ceiling on ground truth. Other options: cli.COMMON.
 
@@ -80,7 +80,7 @@ def main(
     card = files.begin(out, "train_strong", args, inputs, data, loop.derived(net, train, held_out, lr, dtype, probe))
     history = (probes.fit if probe else loop.fit)(
         net, train, given, **rule, held_out=held_out, epochs=epochs, batch_size=batch_size,
-        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, name=out,
+        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card | {"supervisor": supervisor}, history, loop.kept(history))
@@ -90,7 +90,7 @@ def main(
 def check(args):
     """cli.check, and BadInput for options that a probe has no use for."""
     cli.check(args)
-    for name in ("head", "micro_batch", "checkpointing", "lora"):
+    for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
         if args["probe"] and args[name]:
             raise files.BadInput(f"--{name} does not go with --probe, which trains the last layer alone, from zeros")
 

@@ -28,7 +28,7 @@ def main(
     *, ds: str = "facts", model: str = None, out: str = "runs/weak", test: str = None, seed: int = 0, data_seed: int = 0,
     n_train: int = None, n_test: int = None, n_val: int = None, bootstrap: bool = False, boost: str = None, epochs: int = 2,
     batch_size: int = 32, micro_batch: int = None, lr: float = None, max_len: int = None, head: str = None, lora: int = None,
-    checkpointing: bool = False, device: str = None, dtype: str = None, force: bool = False,
+    checkpointing: bool = False, compile: bool = False, device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Fine-tune a weak supervisor on the ground truth of the weak half. Other options: cli.COMMON.
 
@@ -62,7 +62,7 @@ def main(
     card = files.begin(out, "train_weak", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
     history = loop.fit(
         net, train, "label", **losses.LOSSES["xent"], held_out=held_out, epochs=epochs, batch_size=batch_size,
-        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, name=out,
+        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card, history, loop.kept(history))

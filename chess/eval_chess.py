@@ -25,19 +25,15 @@ def main(
     *runs: str, ds: str = None, test: str = None, n_test: int = None, model: str = None, out: str = None, max_len: int = None,
     device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Let runs play the test puzzles of their task, or of another.
+    """Let runs play the test puzzles of their task, or of another. Other options: cli.COMMON.
 
     Args:
         runs: run directories (default: runs/chess/weak runs/chess/student runs/chess/ceiling); unfinished ones are refused
         ds: score on this task or JSONL file of puzzles instead of the one that the run was trained for
         test: a JSONL file of test puzzles, when --ds is your own file
-        n_test: puzzles of the test set (default: as in the runs' training, else all)
         model: with --out and no runs: a model to score without training
         out: the run directory to make for --model
         max_len: tokens of a puzzle for --model; longer games lose their first moves
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
-        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
-        force: score again
     """
     cli.check(locals())
     if (model is None) != (out is None) or (model and runs):

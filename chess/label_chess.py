@@ -25,15 +25,12 @@ def main(
     run: str = "runs/chess/weak", *, out: str = "runs/chess/labels.jsonl", part: str = "1/1", device: str = None,
     dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Label the strong half, or a part of it, with one supervisor.
+    """Label the strong half, or a part of it, with one supervisor. Other options: cli.COMMON.
 
     Args:
         run: run directory of the supervisor
         out: the labels file to write
         part: k/n labels the k-th of n parts of the strong half, cut by game, so that every step of a chain has fresh puzzles
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
-        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
-        force: replace a finished labels file
     """
     args = {name: value for name, value in locals().items() if name not in ("out", "force")}
     cli.check(args)

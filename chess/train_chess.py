@@ -30,29 +30,17 @@ def main(
     batch_size: int = 32, micro_batch: int = None, lr: float = None, max_len: int = None, checkpointing: bool = False,
     device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Fine-tune a causal language model on the best moves: without labels the weak supervisor, with labels student or ceiling.
+    """Fine-tune a causal language model on best moves, for supervisor, student or ceiling. Other options: cli.COMMON.
 
     Args:
         labels: the labels file of label_chess.py, used whole; without it the ground truth of the weak half of --ds
         ds: without labels: a task (python chess/puzzles.py lists them), or a JSONL file with prompt and target
         model: folder or hub id of a causal model (default: chess/xs, with labels chess/m; for lichess_fen gpt2, gpt2-medium)
         out: the run directory to make (default: runs/chess/weak, with labels runs/chess/student, or runs/chess/ceiling)
-        test: a JSONL file of test puzzles, when --ds is your own file (default: a fifth of its groups)
         target: with labels: weak trains the student on the supervisor's moves, truth the ceiling on the best moves
         easy: train only on puzzles of this difficulty or less (engine nodes; on Lichess the rating), as in Fig. 20
         seed: moves the order
-        data_seed: moves the two halves, never the test set
-        n_train: puzzles in each half (default: all there are, at most 10,000)
-        n_test: puzzles of the test set (default: all)
-        epochs: passes over the puzzles
-        batch_size: puzzles in a batch
-        micro_batch: puzzles that go through at once, to save memory; the result does not depend on it (default: the batch)
-        lr: learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, 1e-5 above)
         max_len: tokens of a puzzle; longer games lose their first moves (default: 1024 or the model's own limit)
-        checkpointing: recompute activations in the backward pass, to save memory
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
-        dtype: bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)
-        force: replace a finished run
     """
     if labels is None and target != "weak":
         raise files.BadInput("--target goes with a labels file: chess/train_chess.py runs/chess/labels.jsonl --target=truth")

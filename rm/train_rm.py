@@ -30,7 +30,7 @@ def main(
     loss: str = "xent", alpha: float = None, conf_prior: str = None, radius: float = None, as_released: bool = False,
     seed: int = 0, data_seed: int = 0, n_train: int = None, n_test: int = None, n_val: int = None, stop: bool = False,
     epochs: int = 1, batch_size: int = 220, micro_batch: int = None, lr: float = None, max_len: int = None, lora: int = None,
-    checkpointing: bool = False, device: str = None, dtype: str = None, force: bool = False,
+    checkpointing: bool = False, compile: bool = False, device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Train a reward model: without labels the weak supervisor, with labels student or ceiling. Other options: cli.COMMON.
 
@@ -74,7 +74,7 @@ def main(
     card = files.begin(out, "rm/train_rm", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
     history = loop.fit(
         net, train, given, **rule, held_out=held_out, epochs=epochs, batch_size=batch_size, micro_batch=micro_batch,
-        lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, stop=stop, name=out,
+        lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, stop=stop, name=out,
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card | {"supervisor": supervisor}, history, loop.kept(history) if stop else history[-1])

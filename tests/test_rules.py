@@ -126,6 +126,12 @@ def test_supervisors_vote():
     assert label.combine(probs, "hard", [0.25, 0.75]).tolist() == [1, 0, 0.75]
 
 
+def test_weights_that_leave_one_supervisor_alone_are_told(capsys):
+    for weights, told in (([0.004, 0.996], True), ([0.3, 0.7], False)):
+        label.tell(["runs/a", "runs/b"], [], "soft", np.array(weights))
+        assert ("all weight is on runs/b: these are its labels alone" in capsys.readouterr().out) == told
+
+
 def test_weights_are_those_of_the_highest_likelihood():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 400)
