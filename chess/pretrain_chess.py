@@ -138,6 +138,8 @@ def pretrain(games, held_out, words, card, device, resume):
         initializer_range=0.4 / math.sqrt(width), pad_token_id=0, bos_token_id=1, eos_token_id=None,
     )  # fmt: skip
     model = LlamaForCausalLM(config).to(hardware.pick_device(device))
+    if model.num_parameters() < 1_000_000:
+        torch.set_num_threads(1)  # threads cost such a model more than they give
     optimizer = torch.optim.AdamW(model.parameters(), lr=card["lr"], betas=(0.9, 0.98), weight_decay=0.1, fused=True)
     order = batches(games, card["tokens"], card["seed"])
     warm, n = 0.02 * len(order), len(order)
