@@ -11,7 +11,6 @@ folder with its tokenizer, and pretraining.json: the data, the settings, and acc
 again after an interruption it goes on from its last evaluation.
 """
 
-import collections
 import json
 import math
 import sys
@@ -49,10 +48,29 @@ def make_tokenizer(words):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
-def encode(games, words):
-    """Games as arrays of token ids, <bos> first."""
-    number = {word: i for i, word in enumerate(words)}
-    return [np.array([1, *(number.get(move, 2) for move in game[: LONGEST - 1])], dtype=np.int16) for game in games]
+def corpus(path, min_elo):
+    """(games to train on, 200 held out or fewer, words): games as arrays of token ids, <bos> first; what the ids stand for.
+
+    The words are the specials and the commonest moves of the games to train on. BadInput where there are too few games.
+    """
+    numbers, games = {}, []  # of the moves, in the order in which they first occur
+    for game in tqdm(board.read_games(path), desc="reading", unit="game", disable=None):
+        if (game["elo"] or 0) >= min_elo and len(game["moves"]) >= SHORTEST:
+            games.append(np.array([numbers.setdefault(move, len(numbers)) for move in game["moves"]], dtype=np.int16))
+    if len(games) < 2 * BATCH:
+        raise files.BadInput(
+            f"{path} has {len(games)} games of {SHORTEST} plies or more rated {min_elo}: too few to learn from"
+        )
+    train = [game for i, game in enumerate(games) if i % 1000]
+    counts = np.bincount(np.concatenate(train), minlength=len(numbers))
+    known = np.argsort(-counts, kind="stable")[: VOCABULARY - len(SPECIALS)]
+    ids = np.full(len(numbers), SPECIALS.index("<unk>"), dtype=np.int16)
+    ids[known] = np.arange(len(SPECIALS), len(SPECIALS) + len(known))
+    train, held_out = (
+        [np.append(np.int16(1), ids[game[: LONGEST - 1]]) for game in some] for some in (train, games[::1000][:200])
+    )
+    moves = list(numbers)
+    return train, held_out, [*SPECIALS, *(moves[i] for i in known)]
 
 
 def batches(games, tokens, seed):
@@ -120,6 +138,8 @@ def pretrain(games, held_out, words, card, device, resume):
         initializer_range=0.4 / math.sqrt(width), pad_token_id=0, bos_token_id=1, eos_token_id=None,
     )  # fmt: skip
     model = LlamaForCausalLM(config).to(hardware.pick_device(device))
+    if model.num_parameters() < 1_000_000:
+        torch.set_num_threads(1)  # threads cost such a model more than they give
     optimizer = torch.optim.AdamW(model.parameters(), lr=card["lr"], betas=(0.9, 0.98), weight_decay=0.1, fused=True)
     order = batches(games, card["tokens"], card["seed"])
     warm, n = 0.02 * len(order), len(order)
@@ -179,19 +199,7 @@ def main(
         raise files.BadInput("--games=FILE is needed: a PGN file, or a parquet file with moves, white_elo and black_elo")
     settings = SIZES[size] | ({"tokens": tokens} if tokens else {})
     out, began = Path(out or files.HERE / "chess" / size), time.monotonic()
-    rated = (game for game in board.read_games(games) if (game["elo"] or 0) >= min_elo)
-    played = [
-        game["moves"] for game in tqdm(rated, desc="reading", unit="game", disable=None) if len(game["moves"]) >= SHORTEST
-    ]
-    if len(played) < 2 * BATCH:
-        raise files.BadInput(
-            f"{games} has {len(played)} games of {SHORTEST} plies or more rated {min_elo}: too few to learn from"
-        )
-    held_out = [game for i, game in enumerate(played) if i % 1000 == 0][:200]
-    played = [game for i, game in enumerate(played) if i % 1000]
-    counts = collections.Counter(move for game in played for move in game)
-    words = [*SPECIALS, *(move for move, _ in counts.most_common(VOCABULARY - len(SPECIALS)))]
-    played, held_out = encode(played, words), encode(held_out, words)
+    played, held_out, words = corpus(games, min_elo)
     card = {"size": size, **settings, "seed": seed, "games": len(played), "data": Path(games).name}
     card |= {"sha256": files.sha256(games), "min_elo": min_elo}
     resume = out.with_name(f".{out.name}-{seed}.resume.pt")
