@@ -5,11 +5,12 @@ played out to mate, so a vocabulary of moves never sees a "#", and what a move d
 """
 
 import functools
-import itertools
+import logging
 import os
 import re
 import shutil
 import sys
+import types
 
 import chess
 import chess.engine
@@ -78,9 +79,9 @@ def is_legal(fen, move):
 def read_games(path):
     """The games of a PGN file, or of a parquet file with columns moves, white_elo and black_elo, one dict after the other.
 
-    {"moves": plain moves, "elo": the lower of both ratings or None, "where": the line or row, for messages}. Comments,
-    variations and games that do not start from the usual position, or are of another kind of chess, are left out. Moves of a
-    parquet file are not checked; a PGN's game ends before its first illegal move, and "illegal" says which that is.
+    {"moves": plain moves, "elo": the lower of both ratings or None, "where": the line it begins on or the row, for messages}.
+    Comments, variations and games from another position or of another kind of chess are left out. Moves of a parquet file are
+    not checked; a PGN's game ends before its first illegal move, and "illegal" says which that is.
     """
     if str(path).endswith(".parquet"):
         import pyarrow.parquet
@@ -100,22 +101,29 @@ def read_games(path):
         file = open(path, encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+    logging.getLogger("chess.pgn").setLevel(logging.CRITICAL)  # we tell ourselves what is illegal
+    line = 0
+
+    def readline():
+        nonlocal line
+        line += 1
+        return file.readline()
+
     with file:
-        for number in itertools.count(1):
-            game = chess.pgn.read_game(file)
+        while True:
+            where = f"{path}:{line + 1}"
+            game = chess.pgn.read_game(types.SimpleNamespace(readline=readline))
             if game is None:
                 return
-            headers = game.headers
-            if headers.get("Variant", "Standard") != "Standard" or "FEN" in headers:
+            if game.headers.get("Variant", "Standard") != "Standard" or "FEN" in game.headers:
                 continue
             position, moves = game.board(), []
             for move in game.mainline_moves():
-                moves.append(plain(position.san(move)))
+                moves.append(sys.intern(plain(position.san(move))))
                 position.push(move)
-            elos = [headers.get(name, "") for name in ("WhiteElo", "BlackElo")]
+            elos = [game.headers.get(name, "") for name in ("WhiteElo", "BlackElo")]
             elo = min(map(int, elos)) if all(word.isdigit() for word in elos) else None
-            illegal = str(game.errors[0]) if game.errors else None
-            yield {"moves": moves, "elo": elo, "where": f"{path}, game {number}", "illegal": illegal}
+            yield {"moves": moves, "elo": elo, "where": where, "illegal": str(game.errors[0]) if game.errors else None}
 
 
 def open_engine(path=None):

@@ -144,13 +144,14 @@ def main(
 
 def collect(pool, jobs, name, n):
     """The rows of n puzzles (or as many as there are), in the order of the games; positions that came before are left out."""
-    rows, seen, number = [], set(), 0
+    rows, seen, number, skipped = [], set(), 0, 0
     with tqdm(total=n, desc="puzzles", unit="puzzle", disable=None) as bar:
         while chunk := list(itertools.islice(jobs, min(64, n - len(rows)))):
             for job, (puzzles, illegal) in zip(chunk, pool.imap(work, chunk)):
                 number += 1
                 if illegal:
-                    print(f"{job['where']}: {illegal}; the game is skipped", file=sys.stderr)
+                    print(f"{job['where']}: {illegal}", file=sys.stderr)
+                    skipped += 1
                     continue
                 for puzzle in puzzles:
                     if puzzle["fen"] not in seen and len(rows) < n:
@@ -158,6 +159,8 @@ def collect(pool, jobs, name, n):
                         ply = puzzle["prompt"].count(" ") + 1
                         rows.append({"id": f"{name}/{number}/{ply}", "group": f"{name}/{number}", **puzzle})
                         bar.update()
+    if skipped:
+        print(f"{skipped} game{'s' * (skipped > 1)} with an illegal move, skipped", file=sys.stderr)
     return rows
 
 

@@ -177,7 +177,7 @@ def test_a_pgn_is_read_without_comments_variations_and_other_kinds_of_chess(tmp_
     (tmp_path / "games.pgn").write_text(PGN)
     first, illegal = board.read_games(tmp_path / "games.pgn")
     assert first["moves"] == ["e4", "e5", "Nf3", "Nc6", "Bb5", "a6"] and first["elo"] == 1900 and first["illegal"] is None
-    assert illegal["moves"] == ["e4", "e5"] and "Ke3" in illegal["illegal"] and illegal["where"].endswith("game 3")
+    assert illegal["moves"] == ["e4", "e5"] and "Ke3" in illegal["illegal"] and illegal["where"].endswith(":13")
 
 
 # ---- rows
@@ -498,7 +498,9 @@ def test_an_illegal_game_is_skipped_and_told_and_no_puzzle_at_all_is_an_error(en
     (tmp_path / "g.pgn").write_text(PGN)
     with pytest.raises(BadInput, match="no position has one clearly best move"):
         make_puzzles.main(str(tmp_path / "g.pgn"), engine=engine, n=5, processes=1, out=str(tmp_path / "p.jsonl"))
-    assert "game 3: illegal san: 'Ke3'" in capsys.readouterr().err and not (tmp_path / "p.jsonl").exists()
+    told = capsys.readouterr().err
+    assert "g.pgn:13: illegal san: 'Ke3'" in told and "1 game with an illegal move" in told
+    assert not (tmp_path / "p.jsonl").exists()
 
 
 @pytest.mark.skipif(not os.path.exists("/usr/games/stockfish"), reason="needs stockfish")
