@@ -20,8 +20,8 @@ from contextlib import redirect_stderr
 from rows import BadInput
 
 POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n", "dims", "lora")
-POSITIVE += ("repeats", "steps", "seeds")
-NOT_NEGATIVE = ("seed", "data_seed", "n_val", "shots")
+POSITIVE += ("repeats", "steps", "seeds", "tokens", "nodes", "processes")
+NOT_NEGATIVE = ("seed", "data_seed", "n_val", "shots", "sample", "min_elo", "easy")
 FRACTION = ("alpha", "radius", "keep")
 ENDING = {"plot": ".png"}
 CHOICES = {

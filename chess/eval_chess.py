@@ -95,15 +95,15 @@ def rate(hits, groups):
 
 def show(results):
     """The tables on the terminal; results: see stages.evaluate; agreement, the share of equal moves, is with the first run."""
-    print(f"\n{'run':<28} {'accuracy':>8}   95 % interval   legal moves     agrees with first        puzzles")
-    first = results[0][1]
+    first, width = results[0][1], max(len(run) for run, *_ in results)
+    print(f"\n{'run':<{width}} accuracy   95 % interval   legal moves    agrees with first        puzzles")
     for run, predictions, one, groups in results:
         agreed = "other puzzles"
         if [row["id"] for row in predictions] == [row["id"] for row in first]:
             same = rate([row["move"] == other["move"] for row, other in zip(predictions, first)], groups)
             agreed = f"{same['acc']:.3f}  {same['low']:.3f} to {same['high']:.3f}"
         told = f"{one['low']:.3f} to {one['high']:.3f}   {one['legal']['acc']:11.3f}"
-        print(f"{run:<28} {one['acc']:8.3f}   {told}  {agreed:>22}   {one['n']:12}")
+        print(f"{run:<{width}} {one['acc']:8.3f}   {told}   {agreed:<22} {one['n']:9}")
     if not results[0][2]["by_difficulty"]:
         return
     print("\naccuracy by difficulty (engine nodes that find the move; on Lichess the rating)")
