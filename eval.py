@@ -48,7 +48,7 @@ def main(
         args = {"head": head, "max_len": max_len}
         if shots is not None:
             args |= {"shots": shots, "labels": labels, "target": target, "seed": seed}
-        new = stages.untrained(tasks.KIND, model, out, args, tasks.describe(ds or "facts", n_test=n_test, test=test))
+        new = stages.untrained(tasks.KIND, model, out, args, tasks.describe(ds or "facts", n_test=n_test, test=test), force)
         todo = [(out, new)]
     else:
         runs = files.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))

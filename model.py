@@ -230,11 +230,15 @@ def encode(rows, tokenizer, model):
         raise BadInput(f"the tokenizer makes no tokens of the text of row {empty[0]!r}")
     if long:
         print(f"{len(long)} of {len(texts)} texts are longer than {max_len} tokens and lost their beginning (--max_len)")
-    count = sum(map(len, tokens))
-    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens) / count if tokenizer.unk_token_id is not None else 0
+    warn_unknown(tokens, tokenizer)
+    return [row | {"tokens": ids} for row, ids in zip(rows, tokens)]
+
+
+def warn_unknown(tokens, tokenizer):
+    """Say so where most tokens of these texts, lists of ids, are unknown to the tokenizer."""
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens) / max(1, sum(map(len, tokens)))
     if unknown > 0.5:
         print(f"warning: {unknown:.0%} of the tokens are unknown to this tokenizer: was the model made for this task?")
-    return [row | {"tokens": ids} for row, ids in zip(rows, tokens)]
 
 
 # ---- running

@@ -51,6 +51,8 @@ def main(
     predictions = [[read(run, card, ds, split) for run, card in zip(*pair)] for pair in zip(runs, cards)]
     first, groups = predictions[0][0]
     answer, truth = fields(cards[0][0])
+    if curves and answer == "move":
+        raise files.BadInput("--curves is for runs that held rows out for early stopping: chess has none (paper, A.2)")
     answers = [[], [], []]
     for seed, names in zip(predictions, runs):
         for k, (rows, _) in enumerate(seed):

@@ -16,7 +16,8 @@ Everything random is a hash of names, so that rows and ids are the same on every
     text         the field that no training row shares with a test row
     balanced     whether there is a 0/1 "label" whose classes are balanced
     finish       finish(rows, seed) -> the rows as the stages see them
-    fields       what a row has beside id and group; predictions: the fields of a prediction
+    fields       what a row has beside id and group; optional: what it may have; predictions: the fields of a prediction
+    checks       rows.CHECKS, where a field of the kind is of another type
 """
 
 import collections
@@ -68,7 +69,7 @@ def read_own(kind, path, group=None):
     A row without a group has the one that group(row) names, or is one: named after the file, because row 7 of a training
     file and row 7 of a test file have nothing in common.
     """
-    rows = files.read_jsonl(path, kind["fields"])
+    rows = files.read_jsonl(path, kind["fields"], kind.get("checks", files.CHECKS), kind.get("optional", ()))
     for number, row in enumerate(rows, 1):
         row.setdefault("group", group(row) if group else f"{name_of(path)}/{row.get('id', number)}")
         row.setdefault("id", f"{name_of(path)}/{number}")
@@ -234,7 +235,9 @@ def show(kind, names, split, n, data_seed, test, mirror):
         raise BadInput(f"one task at a time, not {' '.join(names)} (several go with --mirror=DIR)")
     if not names:
         return show_table(kind["known"])
-    data = describe(kind, names[0], data_seed, n, n, test)
+    data, splits = describe(kind, names[0], data_seed, n, n, test), ("weak", "strong", *test_splits(kind, names[0]))
+    if split not in splits:
+        raise BadInput(f"{names[0]} has no split {split!r}; it has {', '.join(splits)}")
     for row in half(kind, data, split) if split in ("weak", "strong") else test_rows(kind, data, split):
         print(json.dumps(row, ensure_ascii=False))
 

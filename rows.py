@@ -41,18 +41,19 @@ def is_probability(value):
 
 
 TEXT = (is_text, "a string that is not empty")
-CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target"), TEXT) | {
+CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target", "fen"), TEXT) | {
     "label": (lambda value: type(value) is int and value in (0, 1), "0 or 1"),
     "weak": (is_probability, "a number from 0 to 1"),
     "prob": (is_probability, "a number from 0 to 1"),
+    "difficulty": (lambda value: type(value) in (int, float), "a number"),
 }
 
 
 # ---- JSONL
 
 
-def read_jsonl(path, required, checks=CHECKS):
-    """The objects of a JSONL file as a list of dicts, the required fields present and checked, and id and group checked.
+def read_jsonl(path, required, checks=CHECKS, optional=()):
+    """The objects of a JSONL file as a list of dicts, the required fields present and checked; id, group, optional checked.
 
     Lines are counted as the file's newlines (U+2028 inside a text ends no line). Integer ids and groups become strings.
     Raises BadInput with file and line for anything that cannot be used: missing or empty file, a line that is not a JSON
@@ -82,7 +83,7 @@ def read_jsonl(path, required, checks=CHECKS):
             if field not in row:
                 hint = "; rows without weak labels go to --ds=FILE" if field == "weak" else ""
                 raise BadInput(f"{path}:{number} has no field {field!r}; it has {', '.join(row) or 'none'}{hint}")
-        for field in ("id", "group", *required):
+        for field in ("id", "group", *optional, *required):
             passes, wanted = checks.get(field, (None, None))
             if field in row and passes and not passes(row[field]):
                 raise BadInput(f"{path}:{number} field {field!r} is {json.dumps(row[field])[:60]}; it must be {wanted}")
@@ -137,6 +138,8 @@ def write_jsonl(path, rows, card):
 def sha256(path):
     """Hex sha256 of a file, or of the names and contents of all files of a folder (a model directory)."""
     path = Path(path)
+    if not path.exists():
+        raise BadInput(f"{path} does not exist")
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file())
         return hashlib.sha256("".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in files).encode()).hexdigest()

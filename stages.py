@@ -51,6 +51,15 @@ def finished_run(path, stages=TRAINERS):
     return card
 
 
+def check_labels(labels, target, example, **others):
+    """BadInput for options that have no meaning with a labels file (others), or, --target, without one."""
+    if labels is None and target != "weak":
+        raise BadInput(f"--target goes with a labels file: python {example} --target=truth")
+    given = [f"--{name}" for name, value in others.items() if value]
+    if labels and given:
+        raise BadInput(f"{' '.join(given)} and a labels file do not go together: the rows are those of {labels}")
+
+
 def read_labels(kind, labels):
     """(rows, data description, sha256 of the models behind the labels, teachers' teachers too) of a labels file.
 
@@ -61,7 +70,7 @@ def read_labels(kind, labels):
         raise BadInput(f"{labels} was made by {card['stage']}.py: it goes to {script(setting(card), 'train')}")
     if labels in kind["known"]:
         raise BadInput(f"{labels} is a task, no labels file: the ground truth of a task is learned with --ds={labels}")
-    rows = files.read_jsonl(labels, ["weak", "id", *kind["fields"]], kind.get("checks", files.CHECKS))
+    rows = files.read_jsonl(labels, ["weak", "id", *kind["fields"]], kind.get("checks", files.CHECKS), kind.get("optional", ()))
     if not card:
         evaluator = script(kind["setting"], "eval")
         print(f"{labels} has no card of ours: which task it is about is not known, so {evaluator} will need --ds")
@@ -81,12 +90,12 @@ def supervisors(runs, stages=TRAINERS):
     return cards, [sha for card in cards for sha in (card["model_sha256"], *(card.get("supervisor") or []))]
 
 
-def untrained(kind, model, out, args, data):
+def untrained(kind, model, out, args, data, force):
     """The card of `out`, a run that is never trained but scored; evaluate()'s `answer` writes it. args: what goes with it."""
     args = {"model": model, "data": data} | args
     inputs = hub.model_input(model) | ({"labels": files.sha256(args["labels"])} if args.get("labels") else {})
     stage = script(kind["setting"], "eval").removesuffix(".py")
-    if files.is_done(out, args, inputs, force=False):
+    if files.is_done(out, args, inputs, force):
         return finished_run(out, (stage,))
     return files.new_card(stage, args, inputs, data) | {"model_sha256": inputs.get("model", model)}
 

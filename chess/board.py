@@ -12,14 +12,15 @@ import shutil
 import sys
 import types
 
-import chess
-import chess.engine
-import chess.pgn
-
 from rows import BadInput
 
-# A folder of our own is called chess too; without an __init__.py it never hides the package, and this says so if it does.
-assert hasattr(chess, "Board"), "import chess found our folder instead of the package: remove any __init__.py from it"
+try:
+    import chess
+    import chess.engine
+    import chess.pgn
+except ModuleNotFoundError:  # a folder of our own is called chess too; without an __init__.py it never hides the package
+    print("error: the package chess is missing: pip install -r requirements.txt (chess/ needs no __init__.py)", file=sys.stderr)
+    sys.exit(2)
 
 NUMBER, MARK = re.compile(r"\d+\.+"), str.maketrans("", "", "+#!?")
 
@@ -34,15 +35,24 @@ def plain_moves(movetext):
     return [sys.intern(plain(word)) for word in NUMBER.sub(" ", movetext).split()]
 
 
+def standard(position, move):
+    """A move in whatever notation ("Qxf7#", "e1g1", "0-0", "Nb1c3") as the plain one; None if it cannot be played."""
+    try:
+        found = position.parse_san(plain(move))
+    except ValueError:
+        return None
+    return plain(position.san(found)) if found else None  # the null move, "--", is read as well
+
+
 def replay(moves):
-    """The board after plain moves from the start; ValueError, with the number of the move, where one is illegal."""
-    board = chess.Board()
+    """(the board after moves from the start, these as plain moves); ValueError, with its number, where one is illegal."""
+    board, played = chess.Board(), []
     for number, move in enumerate(moves, 1):
-        try:
-            board.push_san(move)
-        except ValueError:
-            raise ValueError(f"move {number}, {move[:20]!r}, is illegal or cannot be read") from None
-    return board
+        played.append(standard(board, move))
+        if not played[-1]:
+            raise ValueError(f"move {number}, {move[:20]!r}, is illegal or cannot be read")
+        board.push_san(played[-1])
+    return board, played
 
 
 def position(fen=chess.STARTING_FEN):
@@ -70,10 +80,7 @@ def recaptures(position, move):
 @functools.lru_cache(100_000)
 def is_legal(fen, move):
     """True if a plain move can be played in a position (FEN)."""
-    try:
-        return bool(chess.Board(fen).parse_san(move))  # false for the null move, "--", which is read as well
-    except ValueError:
-        return False
+    return standard(chess.Board(fen), move) is not None
 
 
 def read_games(path):
@@ -86,10 +93,12 @@ def read_games(path):
     if str(path).endswith(".parquet"):
         import pyarrow.parquet
 
+        columns = {"moves": pyarrow.large_string(), "white_elo": pyarrow.int64(), "black_elo": pyarrow.int64()}
         try:
-            table = pyarrow.parquet.read_table(path, columns=["moves", "white_elo", "black_elo"])
-        except (OSError, ValueError, KeyError) as error:
-            raise BadInput(f"{path} cannot be read as parquet with moves, white_elo, black_elo: {error}") from None
+            table = pyarrow.parquet.read_table(path, columns=list(columns)).cast(pyarrow.schema(columns))
+        except (OSError, ValueError, KeyError, NotImplementedError) as error:
+            what = "moves (text), white_elo and black_elo (whole numbers)"
+            raise BadInput(f"{path} cannot be read as parquet with {what}: {str(error).splitlines()[0]}") from None
         number = 0
         for batch in table.to_batches(max_chunksize=10_000):
             for row in batch.to_pylist():
@@ -135,8 +144,11 @@ def open_engine(path=None):
     if program is None or (path and not shutil.which(path)):
         wanted = f"--engine={path} is no program" if path else "there is no stockfish on the path or in /usr/games"
         raise BadInput(f"{wanted}: install it (apt install stockfish, brew install stockfish), or give another --engine")
-    engine = chess.engine.SimpleEngine.popen_uci(program, preexec_fn=os.setpgrp)  # Ctrl-C is for us, and we close it
-    engine.configure({"Threads": 1, "Hash": 16})
+    try:
+        engine = chess.engine.SimpleEngine.popen_uci(program, preexec_fn=os.setpgrp)  # Ctrl-C is for us, and we close it
+        engine.configure({"Threads": 1, "Hash": 16})
+    except (chess.engine.EngineError, TimeoutError, OSError):
+        raise BadInput(f"--engine={program} does not answer as a chess engine (UCI) does") from None
     return engine
 
 

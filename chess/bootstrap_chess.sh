@@ -6,13 +6,14 @@
 #     bash chess/bootstrap_chess.sh runs/chess/boot 0 chess/xs chess/s chess/m         # the chain as an explicit list
 #     DS=lichess bash chess/bootstrap_chess.sh runs/lichess/boot 0 gpt2 gpt2-medium gpt2-large
 #
-# Leaves OUT/weak, OUT/step2 ... OUT/stepN, OUT/naive and OUT/ceiling; of several seeds: python chess/../pgr.py 'OUT*/weak' ...
+# Leaves OUT/weak, OUT/step2 ... OUT/stepN, OUT/naive and OUT/ceiling; of several seeds: python pgr.py 'OUT*/weak' ...
 set -eu
+[ $# -gt 1 ] || { echo "usage: bash $0 OUT SEED [MODEL MODEL MODEL ...]" >&2; exit 2; }
 out=$1 seed=$2
 shift 2
 [ $# -gt 0 ] || set -- chess/xs chess/s chess/m
 [ $# -gt 2 ] || { echo "error: a chain has three models or more, not $#: $*" >&2; exit 2; }
-models=("$@") steps=$(($# - 1)) here=$(dirname "$0") python=${PYTHON:-python}
+models=("$@") steps=$(($# - 1)) here=$(dirname "$0") python=${PYTHON:-$(command -v python || command -v python3)}
 
 "$python" "$here/train_chess.py" --ds="${DS:-puzzles}" --model="$1" --seed="$seed" --out="$out/weak"
 teacher=$out/weak

@@ -40,7 +40,7 @@ def main(
         raise files.BadInput("--model and --out go together, without runs: they score a model that was not trained")
     if model:
         data = puzzles.describe(ds or "puzzles", n_test=n_test, test=test)
-        todo = [(out, stages.untrained(puzzles.KIND, model, out, {"max_len": max_len}, data))]
+        todo = [(out, stages.untrained(puzzles.KIND, model, out, {"max_len": max_len}, data, force))]
     else:
         runs = files.expand(runs or ("runs/chess/weak", "runs/chess/student", "runs/chess/ceiling"))
         todo = [(run, stages.finished_run(run, (*puzzles.STAGES, EVALUATED))) for run in runs]

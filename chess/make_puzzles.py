@@ -1,15 +1,16 @@
 """Chess puzzles from games and an engine: the positions that have one clearly best move.
 
-    python chess/make_puzzles.py --n=6000 --out=chess/puzzles.jsonl      # games that the engine plays against itself
+    python chess/make_puzzles.py --n=6000 --seed=1                       # games that the engine plays against itself
     python chess/make_puzzles.py games.pgn --n=1000                      # PGN, or parquet with moves, white_elo, black_elo
 
 Each move of a game is looked at with a short search, each that may be a puzzle with a long one (--nodes): its best move must
 lead to an expected score at least MARGIN above the second best. Searches have a fixed number of nodes and one thread, so the
 same seed gives the same puzzles. Out: rows as train_chess.py takes them, each with the moves so far, the position, and its
-difficulty: the fewest engine nodes from which on the move is found.
+difficulty: the fewest engine nodes from which on the move is found. Called again after an interruption it goes on.
 """
 
 import itertools
+import json
 import math
 import multiprocessing
 import os
@@ -114,13 +115,13 @@ def main(
         seed: moves the games that the engine plays
         nodes: of the long search
         min_elo: both players of a game must be rated this high
-        sample: this many of the puzzles are searched with 20 times the nodes, and the share confirmed is told
+        sample: so many of the puzzles are searched again with 20 times the nodes, and the share confirmed is told
         engine: the engine's program (default: stockfish, on the path or in /usr/games)
         processes: how many engines at once (default: one per core); the puzzles do not depend on it
         force: replace a finished file
     """
     args = {name: value for name, value in locals().items() if name not in ("out", "force", "processes")}
-    cli.check(args)
+    cli.check(locals())
     board.open_engine(engine).quit()
     inputs = {"games": files.sha256(games)} if games else {}
     if files.is_done(out, args, inputs, force, labels=True):
@@ -129,38 +130,63 @@ def main(
         jobs = (game for game in board.read_games(games) if (game["elo"] or 0) >= min_elo)
     else:
         jobs = (f"{seed}/{number}" for number in itertools.count())
+    state, began = {"args": args, "inputs": inputs, "games": 0, "skipped": 0, "rows": []}, Path(f"{out}.begun")
+    if began.exists() and not force:
+        state = going_on(began, state)
+    files.write_text(began, json.dumps(state))  # now rather than after an hour it should be known whether this can be written
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     with spawn.Pool(processes or os.cpu_count(), open_engine, (engine, nodes)) as pool:
-        rows = collect(pool, jobs, Path(out).stem, n)
+        rows = collect(pool, jobs, state, began, Path(out).stem, n)
         chosen = random.Random(seed).sample(rows, min(sample, len(rows)))
         confirmed = sum(tqdm(pool.imap(confirm, chosen), "confirming", len(chosen), unit="puzzle", disable=None))
+    began.unlink()
+    told = f"{state['games']} games" + f" rated {min_elo} or more" * (min_elo > 0)
     if not rows:
-        raise files.BadInput(f"{games or 'the engine'}: no position has one clearly best move")
+        raise files.BadInput(f"{games or 'the engine'}: no position of {told} has one clearly best move")
+    if len(rows) < n:
+        print(f"{games} has {told}: they gave {len(rows)} puzzles, not {n}", file=sys.stderr)
     card = files.new_card("make_puzzles", args, inputs, None) | {"confirmed": [confirmed, len(chosen)]}
     files.write_jsonl(out, rows, card)
-    print(f"{out}: {len(rows)} puzzles; {confirmed} of {len(chosen)} confirmed by a search with {20 * nodes} nodes")
+    print(f"{out}: {len(rows)} puzzles of {told}; {confirmed} of {len(chosen)} confirmed by a search with {20 * nodes} nodes")
     print(f"next: python chess/train_chess.py --ds={out}")
 
 
-def collect(pool, jobs, name, n):
-    """The rows of n puzzles (or as many as there are), in the order of the games; positions that came before are left out."""
-    rows, seen, number, skipped = [], set(), 0, 0
-    with tqdm(total=n, desc="puzzles", unit="puzzle", disable=None) as bar:
+def going_on(began, state):
+    """What an interrupted call with the same arguments left (see collect); BadInput where it had others."""
+    try:
+        before = json.loads(files.read_bytes(began))
+    except ValueError:
+        raise files.BadInput(f"{began} is not JSON: delete it to start again") from None
+    if any(before[name] != state[name] for name in ("args", "inputs")):
+        raise files.BadInput(f"{began} is of an interrupted call with other arguments: repeat these, or add --force")
+    print(f"{began}: going on after {before['games']} games and {len(before['rows'])} puzzles")
+    return before
+
+
+def collect(pool, jobs, state, began, name, n):
+    """The rows of n puzzles (or as many as there are), in the order of the games; positions that came before are left out.
+
+    state: {"games", "skipped", "rows"}, how far it is; kept in the file `began` as games are done.
+    """
+    rows, seen = state["rows"], {row["fen"] for row in state["rows"]}
+    jobs = itertools.islice(jobs, state["games"], None)
+    with tqdm(total=n, desc="puzzles", unit="puzzle", initial=len(rows), disable=None) as bar:
         while chunk := list(itertools.islice(jobs, min(64, n - len(rows)))):
             for job, (puzzles, illegal) in zip(chunk, pool.imap(work, chunk)):
-                number += 1
+                state["games"] += 1
                 if illegal:
                     print(f"{job['where']}: {illegal}", file=sys.stderr)
-                    skipped += 1
+                    state["skipped"] += 1
                     continue
+                game = f"{name}/{state['games']}"
                 for puzzle in puzzles:
                     if puzzle["fen"] not in seen and len(rows) < n:
                         seen.add(puzzle["fen"])
-                        ply = puzzle["prompt"].count(" ") + 1
-                        rows.append({"id": f"{name}/{number}/{ply}", "group": f"{name}/{number}", **puzzle})
+                        rows.append({"id": f"{game}/{puzzle['prompt'].count(' ') + 1}", "group": game, **puzzle})
                         bar.update()
-    if skipped:
-        print(f"{skipped} game{'s' * (skipped > 1)} with an illegal move, skipped", file=sys.stderr)
+            files.write_text(began, json.dumps(state))
+    if state["skipped"]:
+        print(f"{state['skipped']} game{'s' * (state['skipped'] > 1)} with an illegal move, skipped", file=sys.stderr)
     return rows
 
 

@@ -36,13 +36,14 @@ def encode(rows, tokenizer, model, given=None):
             tokens = tokenizer(" ".join(words)).input_ids
         n_cut += len(words) < len(row["prompt"].split())
         both = tokenizer(" ".join([*words, row[given]]), verbose=False).input_ids if given else tokens
-        move = both[len(tokens) :] + end
+        move = both[len(tokens) :]
         if both[: len(tokens)] != tokens:
             raise BadInput("the tokenizer joins a move with the one before it: give another --model")
         if not given:
             out.append(row | {"tokens": tokens})
-        elif len(move) > len(end) and tokenizer.unk_token_id not in move:
-            out.append(row | {"tokens": tokens + move, "asked": len(move)})
+        elif move and tokenizer.unk_token_id not in move:  # in move alone: GPT-2's unknown token is the one that ends a text
+            out.append(row | {"tokens": tokens + move + end, "asked": len(move + end)})
+    models.warn_unknown([row["tokens"] for row in out], tokenizer)
     if n_cut:
         print(f"{n_cut} of {len(rows)} games are longer than {room} tokens and lost their first moves (--max_len)")
     if len(out) < len(rows):

@@ -113,7 +113,7 @@ def measure(model, games, words):
             ids, targets = padded([game])
             said = model(input_ids=ids.to(model.device)).logits[0, :-1].argmax(-1).cpu()
             right += (said == targets[0]).sum().item()
-            position = board.replay([])
+            position = board.position()
             for token, move in zip(said.tolist(), game[1:]):
                 if words[move] == "<unk>":
                     break
@@ -148,7 +148,10 @@ def pretrain(games, held_out, words, card, device, resume):
     )
     history = []
     if resume.exists():
-        state = torch.load(resume)
+        try:
+            state = torch.load(resume)
+        except Exception:  # torch.load says in many ways that a file is damaged
+            raise files.BadInput(f"{resume} cannot be read: delete it to start again") from None
         if state["card"] != card:
             raise files.BadInput(f"{resume} is of another pretraining (other games or settings): delete it to start again")
         model.load_state_dict(state["model"])
@@ -178,9 +181,21 @@ def pretrain(games, held_out, words, card, device, resume):
     return model.eval(), history
 
 
+def is_pretrained(out, card, force):
+    """True (and told) if the folder holds the model of this card; BadInput where it holds anything else, unless force."""
+    if force or not out.exists():
+        return False
+    file = out / "pretraining.json"
+    before = json.loads(files.read_bytes(file)) if file.exists() else {}
+    if any(before.get(name) != value for name, value in card.items()):
+        raise files.BadInput(f"{out} holds something else than this model: choose another --out, or add --force to replace it")
+    print(f"{out} is already pretrained with these settings and games; --force makes it again")
+    return True
+
+
 def main(
     size: str = "xs", *, games: str = None, out: str = None, min_elo: int = 1800, tokens: int = None, seed: int = 0,
-    device: str = None,
+    device: str = None, force: bool = False,
 ):  # fmt: skip
     """Pretrain one model of the ladder and save it with its tokenizer and what it can do (pretraining.json).
 
@@ -191,17 +206,19 @@ def main(
         min_elo: both players must be rated this high
         tokens: plies to train on (default by size)
         seed: moves initialisation and the order of the games
-        device: cpu, cuda, cuda:1, ... (default: the GPU where there is one)
     """
+    cli.check(locals())
     if size not in SIZES:
         raise files.BadInput(f"unknown size {size!r}{cli.nearest(size, SIZES)}")
     if games is None:
         raise files.BadInput("--games=FILE is needed: a PGN file, or a parquet file with moves, white_elo and black_elo")
     settings = SIZES[size] | ({"tokens": tokens} if tokens else {})
     out, began = Path(out or files.HERE / "chess" / size), time.monotonic()
+    card = {"size": size, **settings, "seed": seed, "data": Path(games).name, "sha256": files.sha256(games), "min_elo": min_elo}
+    if is_pretrained(out, card, force):
+        return
     played, held_out, words = corpus(games, min_elo)
-    card = {"size": size, **settings, "seed": seed, "games": len(played), "data": Path(games).name}
-    card |= {"sha256": files.sha256(games), "min_elo": min_elo}
+    card["games"] = len(played)
     resume = out.with_name(f".{out.name}-{seed}.resume.pt")
     resume.parent.mkdir(parents=True, exist_ok=True)
     model, history = pretrain(played, held_out, words, card, device, resume)

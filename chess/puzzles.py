@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
+from tqdm import tqdm
+
 import board
 import cli
 import protocol
@@ -63,26 +65,33 @@ def read(ds, split):
 def playable(rows, seed=0):
     """The rows as the stages see them; those with a move that cannot be played are left out, counted and told.
 
-    A prompt may be the moves of a game, with or without numbers, or a position (FEN). A target may be the move or, for a
-    position before the opponent's move, both in the notation of engines ("f6e4 f5f8", more may follow).
+    A prompt may be the moves of a game, with or without numbers, or a position (FEN). A target may be the move, in any
+    notation, or, for a position before the opponent's move, both as engines write them ("f6e4 f5f8", more may follow).
     """
     usable, wrong = [], []
-    for row in rows:
-        prompt, target, fen = row["prompt"], board.plain(row["target"]), row.get("fen")
+    for row in tqdm(rows, "puzzles", unit="puzzle", disable=None, leave=False):
+        prompt, target, fen = row["prompt"], row["target"].strip(), row.get("fen")
         try:
             if " " in target:
                 prompt, target = board.after(prompt, *target.split()[:2])
             elif "/" not in prompt:
                 moves = board.plain_moves(prompt)
-                prompt, fen = " ".join(moves), fen or board.replay(moves).fen()
-            fen = fen or prompt
-            if not board.is_legal(fen, target):
+                if fen is None:
+                    position, moves = board.replay(moves)
+                    fen = position.fen()
+                prompt = " ".join(moves)
+            position = board.position(fen or prompt)
+            move = board.standard(position, target)
+            if not move:
                 raise ValueError(f"the target {target!r} cannot be played")
         except ValueError as error:
             wrong.append(f"{row['id']}: {error}")
             continue
-        known = {"difficulty": row["difficulty"]} if "difficulty" in row else {}
-        usable.append({"id": row["id"], "group": row["group"], "prompt": prompt, "target": target, "fen": fen} | known)
+        usable.append({"id": row["id"], "group": row["group"], "prompt": prompt, "target": move, "fen": fen or prompt})
+        if "weak" in row:
+            usable[-1]["weak"] = board.standard(position, row["weak"]) or board.plain(row["weak"]) or row["weak"]
+        if "difficulty" in row:
+            usable[-1]["difficulty"] = row["difficulty"]
     if wrong:
         print(f"{len(wrong)} of {len(rows)} puzzles cannot be played and are left out, e.g. {wrong[0]}", file=sys.stderr)
     if not usable:
@@ -92,7 +101,8 @@ def playable(rows, seed=0):
 
 KIND = {
     "setting": "chess", "script": "chess/puzzles.py", "what": "puzzles", "known": PUZZLES, "read": read, "text": "prompt",
-    "balanced": False, "finish": playable, "fields": ("prompt", "target"), "checks": files.CHECKS | {"weak": files.TEXT},
+    "balanced": False, "finish": playable, "fields": ("prompt", "target"), "optional": ("fen", "difficulty"),
+    "checks": files.CHECKS | {"weak": files.TEXT},
     "predictions": ("id", "target", "move", "correct", "legal"),
 }  # fmt: skip
 describe, half = functools.partial(protocol.describe, KIND), functools.partial(protocol.half, KIND)

@@ -25,7 +25,7 @@ import stages
 
 
 def main(
-    labels: str = None, *, ds: str = "puzzles", model: str = None, out: str = None, test: str = None, target: str = "weak",
+    labels: str = None, *, ds: str = None, model: str = None, out: str = None, test: str = None, target: str = "weak",
     easy: int = None, seed: int = 0, data_seed: int = 0, n_train: int = None, n_test: int = None, epochs: int = 5,
     batch_size: int = 32, micro_batch: int = None, lr: float = None, max_len: int = None, checkpointing: bool = False,
     device: str = None, dtype: str = None, force: bool = False,
@@ -34,7 +34,7 @@ def main(
 
     Args:
         labels: the labels file of label_chess.py, used whole; without it the ground truth of the weak half of --ds
-        ds: without labels: a task (python chess/puzzles.py lists them), or a JSONL file with prompt and target
+        ds: without labels: a task (see python chess/puzzles.py), or a JSONL file with prompt and target (default: puzzles)
         model: folder or hub id of a causal model (default: chess/xs, with labels chess/m; for lichess_fen gpt2, gpt2-medium)
         out: the run directory to make (default: runs/chess/weak, with labels runs/chess/student, or runs/chess/ceiling)
         target: with labels: weak trains the student on the supervisor's moves, truth the ceiling on the best moves
@@ -42,12 +42,13 @@ def main(
         seed: moves the order
         max_len: tokens of a puzzle; longer games lose their first moves (default: 1024 or the model's own limit)
     """
-    if labels is None and target != "weak":
-        raise files.BadInput("--target goes with a labels file: chess/train_chess.py runs/chess/labels.jsonl --target=truth")
+    example = "chess/train_chess.py runs/chess/labels.jsonl"
+    stages.check_labels(labels, target, example, ds=ds, test=test, data_seed=data_seed, n_train=n_train, n_test=n_test)
     rows, data, supervisor = stages.read_labels(puzzles.KIND, labels) if labels else (None, None, None)
+    ds = (data["ds"] if data else None) if labels else ds or "puzzles"
     if model is None:
         hub_models, ours = ("openai-community/gpt2", "openai-community/gpt2-medium"), ("chess/xs", "chess/m")
-        model = (hub_models if (data["ds"] if data else ds) == "lichess_fen" else ours)[labels is not None]
+        model = (hub_models if ds == "lichess_fen" else ours)[labels is not None]
     out = out or f"runs/chess/{'weak' if not labels else 'ceiling' if target == 'truth' else 'student'}"
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
     cli.check(args)
@@ -55,6 +56,8 @@ def main(
     inputs = ({"labels": files.sha256(labels)} if labels else data["sha256"]) | hub.model_input(model)
     if files.is_done(out, args, inputs, force):
         return
+    if labels and data is None:
+        rows = puzzles.playable(rows)  # somebody else's, perhaps in another notation
     train(rows or puzzles.half(data, "weak"), data, supervisor, args, inputs)
 
 
@@ -88,9 +91,11 @@ def easier(rows, easy):
     """The rows of a difficulty of at most `easy`, where that is given; BadInput where none is, or none has a difficulty."""
     if easy is None:
         return rows
-    kept = [row for row in rows if row.get("difficulty", float("inf")) <= easy]
+    known = [row for row in rows if "difficulty" in row]
+    kept = [row for row in known if row["difficulty"] <= easy]
     if not kept:
-        raise files.BadInput(f"--easy={easy}: no puzzle has a difficulty of that or less")
+        told = f"the easiest has {min(row['difficulty'] for row in known)}" if known else "none has a difficulty"
+        raise files.BadInput(f"--easy={easy} leaves none of these {len(rows)} puzzles: {told}")
     print(f"--easy={easy} leaves {len(kept)} of {len(rows)} puzzles")
     return kept
 

@@ -26,7 +26,7 @@ import stages
 
 
 def main(
-    labels: str = None, *, ds: str = "facts_pairs", model: str = None, out: str = None, test: str = None, target: str = "weak",
+    labels: str = None, *, ds: str = None, model: str = None, out: str = None, test: str = None, target: str = "weak",
     loss: str = "xent", alpha: float = None, conf_prior: str = None, radius: float = None, as_released: bool = False,
     seed: int = 0, data_seed: int = 0, n_train: int = None, n_test: int = None, n_val: int = None, stop: bool = False,
     epochs: int = 1, batch_size: int = 220, micro_batch: int = None, lr: float = None, max_len: int = None, lora: int = None,
@@ -36,7 +36,7 @@ def main(
 
     Args:
         labels: the labels file of label_rm.py, used whole; without it the ground truth of the weak half of --ds
-        ds: without labels: a task (python rm/pairs.py lists them), or a JSONL file with prompt, a, b and label
+        ds: without labels: a task (see python rm/pairs.py), or a JSONL file with prompt, a, b and label (default: facts_pairs)
         model: folder or hub id (default: facts/xs and facts/m for facts_pairs, else openai-community/gpt2 and gpt2-medium)
         out: the run directory to make (default: runs/rm/weak, with labels runs/rm/student, or runs/rm/ceiling)
         target: with labels: weak trains the student on the weak labels, truth the ceiling on the ground truth
@@ -45,10 +45,10 @@ def main(
         stop: keep the weights that agree best with the held-out given labels (default: the last ones, as in the paper)
         max_len: tokens of prompt and completion; longer prompts lose their beginning (default: 1024 or the model's limit)
     """
-    if labels is None and target != "weak":
-        raise files.BadInput("--target goes with a labels file: python rm/train_rm.py runs/rm/labels.jsonl --target=truth")
+    example = "rm/train_rm.py runs/rm/labels.jsonl"
+    stages.check_labels(labels, target, example, ds=ds, test=test, data_seed=data_seed, n_train=n_train, n_test=n_test)
     rows, data, supervisor = stages.read_labels(pairs.KIND, labels) if labels else (None, None, None)
-    ds = (data["ds"] if data else None) if labels else ds
+    ds = (data["ds"] if data else None) if labels else ds or "facts_pairs"
     model = model or default_model(ds, labels)
     out = out or f"runs/rm/{'weak' if not labels else 'ceiling' if target == 'truth' else 'student'}"
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}

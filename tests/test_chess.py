@@ -82,16 +82,16 @@ def player(games, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def speller(tmp_path_factory):
-    """A model folder whose tokenizer spells moves letter by letter."""
+    """A model folder whose tokenizer spells moves letter by letter; its unknown token ends a text, as GPT-2's."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers import models as kinds
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     out = tmp_path_factory.mktemp("speller")
-    words = ["<unk>", "<s>", "</s>", *" KQRBNOabcdefgh12345678x=-/w.0"]
-    letters = Tokenizer(kinds.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    words = ["<pad>", "<s>", "</s>", *" KQRBNOabcdefgh12345678x=-/w.0"]
+    letters = Tokenizer(kinds.WordLevel({word: i for i, word in enumerate(words)}, unk_token="</s>"))
     letters.pre_tokenizer, letters.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="<unk>", eos_token="</s>", model_max_length=400)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="</s>", eos_token="</s>", model_max_length=400)
     tokenizer.save_pretrained(out)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -150,9 +150,9 @@ def test_an_illegal_move_is_told_by_its_number():
 
 
 def test_a_recapture_takes_back_where_something_was_just_taken():
-    position = board.replay("e4 d5 exd5".split())
+    position = board.replay("e4 d5 exd5".split())[0]
     assert board.recaptures(position, "Qxd5") and not board.recaptures(position, "Nf6")
-    assert not board.recaptures(board.replay("e4 d5".split()), "exd5")  # the pawn there had taken nothing
+    assert not board.recaptures(board.replay("e4 d5".split())[0], "exd5")  # the pawn there had taken nothing
 
 
 PGN = """[Event "with comments, a variation and marks"]
@@ -213,6 +213,28 @@ def test_a_lichess_position_is_the_one_after_the_opponents_move(tmp_path, monkey
     assert made["target"] == "Qh4" and made["difficulty"] == 600
 
 
+def test_moves_are_read_in_any_notation_and_written_in_one(tmp_path):
+    rows = [
+        {"prompt": "e2e4 e7-e5 Ng1f3 Nb8c6 Bc4 Nf6?!", "target": target, "weak": weak}
+        for target, weak in (("e1g1", "Nb1c3"), ("0-0", "c2xd9"), ("O-O!", "Qd5+"))
+    ]
+    own = write(tmp_path / "o.jsonl", rows)
+    made = puzzles.playable(puzzles.read(own, "all"))
+    assert {row["prompt"] for row in made} == {"e4 e5 Nf3 Nc6 Bc4 Nf6"} and {row["target"] for row in made} == {"O-O"}
+    assert [row["weak"] for row in made] == ["Nc3", "c2xd9", "Qd5"]  # a supervisor may be wrong, and say what is no move
+
+
+@pytest.mark.parametrize(
+    "wrong, told", [({"fen": 3}, "'fen' is 3; it must be a string"), ({"difficulty": "hard"}, "'difficulty' is \"hard\"")]
+)
+def test_what_a_puzzle_may_have_is_checked_where_it_is_there(wrong, told, tmp_path):
+    own = write(tmp_path / "o.jsonl", [{"prompt": "e4", "target": "e5"} | wrong])
+    with pytest.raises(BadInput, match=f"o.jsonl:1 field {told}"):
+        puzzles.read(own, "all")
+    with pytest.raises(BadInput, match=f"l.jsonl:1 field {told}"):
+        train_chess.main(write(tmp_path / "l.jsonl", [{"id": "1", "prompt": "e4", "target": "e5", "weak": "e5"} | wrong]))
+
+
 def test_own_rows_may_have_numbers_or_a_position(tmp_path):
     own = write(tmp_path / "o.jsonl", [{"prompt": "1. f3 e5 2. g4", "target": "Qh4#"}, {"prompt": MATE, "target": "Qh4"}])
     made = puzzles.playable(puzzles.read(own, "all"))
@@ -231,7 +253,7 @@ def test_the_embedded_puzzles_can_be_played():
     rows = files.read_jsonl(puzzles.FILE, ["id", "group", "prompt", "target"])
     assert len(rows) == 6000 and len({row["fen"] for row in rows}) == 6000
     for row in rows[::20]:
-        assert board.replay(row["prompt"].split()).fen() == row["fen"] and board.is_legal(row["fen"], row["target"])
+        assert board.replay(row["prompt"].split())[0].fen() == row["fen"] and board.is_legal(row["fen"], row["target"])
 
 
 # ---- moves as tokens
@@ -287,14 +309,23 @@ def test_too_long_a_game_loses_whole_moves_from_its_beginning(speller, player, c
         assert "1 of 1 games are longer" in capsys.readouterr().out
 
 
-def test_a_move_that_cannot_be_spelled_is_left_out_and_told(player, capsys):
-    model, tokenizer = models.load(player, outputs=0)
+@pytest.mark.parametrize("kind", ["player", "speller"])
+def test_a_move_that_cannot_be_spelled_is_left_out_and_told(kind, request, capsys):
+    model, tokenizer = models.load(request.getfixturevalue(kind), outputs=0)
     rows = some_puzzles(3)
     rows[1]["target"] = "Nz9"
     assert [row["id"] for row in moves.encode(rows, tokenizer, model, "target")] == ["p/0", "p/2"]
     assert "1 of 3 puzzles have a move that the tokenizer cannot spell" in capsys.readouterr().out
     with pytest.raises(BadInput, match="can spell no move"):
         moves.encode(rows[1:2], tokenizer, model, "target")
+
+
+def test_positions_given_to_a_model_that_reads_moves_are_told(player, capsys):
+    model, tokenizer = models.load(player, outputs=0)
+    moves.encode([{"prompt": MATE}] * 5, tokenizer, model)
+    assert "86% of the tokens are unknown" in capsys.readouterr().out
+    moves.encode(some_puzzles(5), tokenizer, model)
+    assert "unknown" not in capsys.readouterr().out
 
 
 def test_micro_batches_change_nothing(speller):
@@ -315,7 +346,8 @@ def test_the_student_learns_the_supervisors_moves_and_nobody_elses(experiment, p
     here = experiment / "runs/chess"
     labels = read(here / "labels.jsonl")
     assert all(row["weak"] and row["target"] for row in labels) and len(labels) == 60
-    scrambled = write(tmp_path / "l.jsonl", [row | {"target": "e4"} for row in labels])
+    legal = [next(iter(board.position(row["fen"]).legal_moves)).uci() for row in labels]
+    scrambled = write(tmp_path / "l.jsonl", [row | {"target": move} for row, move in zip(labels, legal)])
     train_chess.main(scrambled, model=player, out=str(tmp_path / "student"), epochs=2)
     assert files.sha256(here / "student/model") == files.sha256(tmp_path / "student/model")
     assert files.sha256(here / "student/model") != files.sha256(here / "ceiling/model")
@@ -323,7 +355,7 @@ def test_the_student_learns_the_supervisors_moves_and_nobody_elses(experiment, p
 
 def test_predictions_say_the_move_and_whether_it_is_right_and_legal(experiment):
     rows = read(experiment / "runs/chess/ceiling/eval/own-test.jsonl")
-    fens = {row["id"]: board.replay(row["prompt"].split()).fen() for row in some_puzzles()}
+    fens = {row["id"]: board.replay(row["prompt"].split())[0].fen() for row in some_puzzles()}
     assert len(rows) == 30
     for row in rows:
         assert row["correct"] == (row["move"] == row["target"]) and row["legal"] == board.is_legal(fens[row["id"]], row["move"])
@@ -365,6 +397,9 @@ def test_zero_shot_is_a_run_without_training(experiment, player):
     out = str(experiment / "runs/chess/zero")
     eval_chess.main(model=player, out=out, ds=str(experiment / "own.jsonl"))
     assert len(read(f"{out}/eval/own-test.jsonl")) == 30 and files.read_card(out)["stage"] == "chess/eval_chess"
+    os.remove(f"{out}/eval/own-test.jsonl")
+    eval_chess.main(model=player, out=out, ds=str(experiment / "own.jsonl"), n_test=9, force=True)
+    assert len(read(f"{out}/eval/own-test.jsonl")) == 9
     with pytest.raises(BadInput, match="train_chess.py"):
         label_chess.main(out, out=str(experiment / "zero.jsonl"))
 
@@ -377,7 +412,7 @@ def test_easy_trains_on_easy_puzzles_alone(experiment, player, capsys):
         f"leaves {told} of 60 puzzles" in capsys.readouterr().out
         and files.read_card(experiment / "easy")["derived"]["rows"] == told
     )
-    with pytest.raises(BadInput, match="--easy=5"):
+    with pytest.raises(BadInput, match="--easy=5 leaves none of these 60 puzzles: the easiest has 20"):
         train_chess.main(labels, model=player, out=str(experiment / "none"), easy=5)
 
 
@@ -400,6 +435,17 @@ def test_mistakes_are_told_in_one_line(experiment, tmp_path, tiny):
         (lambda: train_chess.main(ds=write(tmp_path / "n.jsonl", [{"prompt": "e4"}])), "no field 'target'"),
         (lambda: pretrain_chess.main("xs"), "--games=FILE is needed"),
         (lambda: pretrain_chess.main("xl", games="x"), "unknown size"),
+        (
+            lambda: pretrain_chess.main("xs", games=str(here / "weak/card.json")),
+            "chess/xs holds something else than this model",
+        ),
+        (lambda: pretrain_chess.main("xs", games="no.pgn"), "no.pgn does not exist"),
+        (lambda: make_puzzles.main("no.pgn"), "no.pgn does not exist"),
+        (lambda: make_puzzles.main(processes=0), "--processes must be positive"),
+        (lambda: make_puzzles.main(engine="false"), "does not answer as a chess engine"),
+        (lambda: train_chess.main(str(here / "labels.jsonl"), ds="lichess", n_test=3), "--ds --n_test and a labels file"),
+        (lambda: puzzles.main("puzzles", split="train"), "no split 'train'; it has weak, strong, test"),
+        (lambda: pgr.main(*(str(here / run) for run in ("weak", "student", "ceiling")), curves=True), "--curves"),
         (lambda: list(board.read_games(tmp_path / "no.pgn")), "cannot be read"),
         (lambda: make_puzzles.main(engine="/no/such/engine"), "install it"),
     ):
@@ -410,7 +456,7 @@ def test_mistakes_are_told_in_one_line(experiment, tmp_path, tiny):
 # ---- pretraining
 
 
-def test_pretraining_goes_on_where_it_was_interrupted(games, player, tmp_path, monkeypatch):
+def test_pretraining_goes_on_where_it_was_interrupted(games, player, tmp_path, monkeypatch, capsys):
     measure, calls = pretrain_chess.measure, []
 
     def interrupt(*args):
@@ -428,6 +474,22 @@ def test_pretraining_goes_on_where_it_was_interrupted(games, player, tmp_path, m
     assert files.sha256(tmp_path / "xs/model.safetensors") == files.sha256(f"{player}/model.safetensors")
     with pytest.raises(BadInput, match="too few"):
         pretrain_chess.main("xs", games=games, out=str(tmp_path / "y"), min_elo=2050)
+    pretrain_chess.main("xs", games=games, out=str(tmp_path / "xs"), tokens=20_000)
+    assert "already pretrained" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="--force"):
+        pretrain_chess.main("xs", games=games, out=str(tmp_path / "xs"), tokens=10_000)
+    (tmp_path / ".z-0.resume.pt").write_bytes(b"cut short")
+    with pytest.raises(BadInput, match="z-0.resume.pt cannot be read: delete it"):
+        pretrain_chess.main("xs", games=games, out=str(tmp_path / "z"), tokens=20_000)
+
+
+def test_a_parquet_file_without_moves_as_text_or_ratings_is_told(tmp_path):
+    for moves_, elo in ((["e4 e5"], ["unrated"]), ([["e4", "e5"]], [2000])):
+        pyarrow.parquet.write_table(
+            pyarrow.table({"moves": moves_, "white_elo": elo, "black_elo": elo}), tmp_path / "g.parquet"
+        )
+        with pytest.raises(BadInput, match="g.parquet cannot be read as parquet with moves .text., white_elo"):
+            list(board.read_games(tmp_path / "g.parquet"))
 
 
 def test_padding_and_rare_moves_are_not_learned():
@@ -494,15 +556,39 @@ def test_puzzles_are_the_same_with_one_process_and_two(engine, tmp_path):
     one, two = (read(tmp_path / f"{k}.jsonl") for k in (1, 2))
     assert [row["fen"] for row in one] == [row["fen"] for row in two] and len(one) == 12
     for row in one:
-        position = board.replay(row["prompt"].split())
+        position = board.replay(row["prompt"].split())[0]
         assert position.fen() == row["fen"] and "x" in row["target"] and not board.recaptures(position, row["target"])
         assert row["difficulty"] == 20 and make_puzzles.FIRST <= len(row["prompt"].split()) < make_puzzles.LAST
     assert files.read_card(tmp_path / "1.jsonl")["confirmed"] == [5, 5]
 
 
+def test_puzzle_making_goes_on_where_it_was_interrupted(engine, tmp_path, monkeypatch, capsys):
+    (tmp_path / "g.pgn").write_text("\n\n".join(f"1. {' '.join(game[:20])} *" for game in GAMES[:70]))
+    call = {"games": str(tmp_path / "g.pgn"), "engine": engine, "n": 500, "processes": 1, "sample": 0}
+    make_puzzles.main(**call, out=str(tmp_path / "a/p.jsonl"))
+    writing, write_text = [], files.write_text
+
+    def interrupt(path, text):
+        write_text(path, text)
+        writing.append(path)
+        if len(writing) == 2:  # at the start, and after 64 games
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "write_text", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make_puzzles.main(**call, out=str(tmp_path / "b/p.jsonl"))
+    monkeypatch.undo()
+    with pytest.raises(BadInput, match="interrupted call with other arguments"):
+        make_puzzles.main(**call | {"n": 400}, out=str(tmp_path / "b/p.jsonl"))
+    make_puzzles.main(**call, out=str(tmp_path / "b/p.jsonl"))
+    told = capsys.readouterr()
+    assert "going on after 64 games" in told.out and "has 70 games: they gave" in told.err
+    assert read(tmp_path / "a/p.jsonl") == read(tmp_path / "b/p.jsonl") and not list((tmp_path / "b").glob("*.begun"))
+
+
 def test_an_illegal_game_is_skipped_and_told_and_no_puzzle_at_all_is_an_error(engine, tmp_path, capsys):
     (tmp_path / "g.pgn").write_text(PGN)
-    with pytest.raises(BadInput, match="no position has one clearly best move"):
+    with pytest.raises(BadInput, match="no position of 2 games has one clearly best move"):
         make_puzzles.main(str(tmp_path / "g.pgn"), engine=engine, n=5, processes=1, out=str(tmp_path / "p.jsonl"))
     told = capsys.readouterr().err
     assert "g.pgn:19: illegal san: 'Ke3'" in told and "1 game with an illegal move" in told
@@ -514,7 +600,7 @@ def test_a_trapped_queen_is_a_puzzle_for_the_real_engine_and_the_start_is_none()
     engine = board.open_engine()
     try:
         game = "c4 c6 Nf3 Nf6 d4 d5 a3 Bf5 h3 Nbd7 cxd5 cxd5 Bf4 Rc8 Nc3 Qb6 e3 Qxb2"
-        found = make_puzzles.puzzle_at(engine, board.replay(game.split()), 10_000)
+        found = make_puzzles.puzzle_at(engine, board.replay(game.split())[0], 10_000)
         assert found["target"] == "Na4" and 20 < found["difficulty"] <= 10_000
         assert make_puzzles.puzzle_at(engine, board.position(), 2000) is None
     finally:

@@ -414,7 +414,7 @@ def test_labels_from_elsewhere_need_no_card_but_eval_needs_ds(experiment, tmp_pa
 
 def test_a_split_that_is_no_test_split_is_refused(capsys):
     for split in ("train", "bogus"):
-        with pytest.raises(BadInput, match=f"facts_pairs has no test split '{split}'; it has test"):
+        with pytest.raises(BadInput, match=f"facts_pairs has no split '{split}'; it has weak, strong, test"):
             pairs.main("facts_pairs", split=split)
     assert not capsys.readouterr().out
 

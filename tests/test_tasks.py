@@ -200,7 +200,7 @@ def test_unknown_tasks_splits_and_changed_files_are_told(tmp_path):
     with pytest.raises(BadInput, match="has no test split 'test_hard'"):
         tasks.test_rows(tasks.describe("facts"), "test_hard")
     for split in ("train", "weka"):
-        with pytest.raises(BadInput, match=f"has no test split '{split}'; it has test"):
+        with pytest.raises(BadInput, match=f"has no split '{split}'; it has weak, strong, test"):
             tasks.main("facts", split=split)
     with pytest.raises(BadInput, match="facts is no task of the hub"):
         tasks.main("facts", mirror=str(tmp_path))
