@@ -1,7 +1,7 @@
 """How fast is the loop? Side by side, in one run: ours and Hugging Face's Trainer on the same model, rows, batch and precision.
 
     python bench.py                                     # 2 cores: about six minutes
-    python bench.py --parts=train --means=20 --repeats=5
+    python bench.py --parts=train,generative --means=20 --repeats=5
     python bench.py --device=cuda --shape=qwen-1.5b --means=200
     python bench.py --device=cuda --shape=qwen-7b --means=200 --parts=train --lora=16    # or --checkpointing
 
@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 import cli
-from rows import BadInput
+from rows import HERE, BadInput
 
 # fmt: off
 QWEN = dict(model_type="qwen2", vocab_size=151936, num_key_value_heads=2)
@@ -36,17 +36,17 @@ SHAPES = {  # the first is the one that the figures of results/bench.md are abou
         num_key_value_heads=4),
 }
 # fmt: on
-PARTS = ("train", "score", "memory", "tiny")
+PARTS = ("train", "score", "memory", "tiny", "generative", "linear")
 
 
 def main(
-    *, parts: str = ",".join(PARTS), means: str = "20,100", shape: str = None, device: str = None, repeats: int = 3,
+    *, parts: str = ",".join(PARTS[:4]), means: str = "20,100", shape: str = None, device: str = None, repeats: int = 3,
     steps: int = 20, batch_size: int = 32, lora: int = None, checkpointing: bool = False,
 ):  # fmt: skip
     """Print examples/s, tokens/s, the share of the matrix product rate and memory of our loop and of HF Trainer's.
 
     Args:
-        parts: any of train, score, memory, tiny, linear (linear takes some minutes more)
+        parts: any of train, score, memory, tiny, generative, linear (the last two only when asked for)
         means: mean text lengths in tokens
         shape: gpt2-6x384, tiny, qwen-0.5b, qwen-1.5b or qwen-7b (default: gpt2-6x384 on a CPU, qwen-1.5b on a GPU)
         device: cpu or cuda (default: the GPU where there is one)
@@ -57,9 +57,8 @@ def main(
         checkpointing: recompute activations, in our loop and Trainer's
     """
     cli.check({"repeats": repeats, "steps": steps, "batch_size": batch_size, "lora": lora, "shape": shape})
-    unknown = [part for part in parts.split(",") if part not in (*PARTS, "linear")]
-    if unknown or not all(mean.isdigit() and int(mean) > 2 for mean in means.split(",")):
-        raise BadInput(f"--parts={parts} --means={means}: parts are {', '.join(PARTS)}, linear; means whole numbers over 2")
+    if not set(parts.split(",")) <= set(PARTS) or not all(mean.isdigit() and int(mean) > 2 for mean in means.split(",")):
+        raise BadInput(f"--parts={parts} --means={means}: parts are {', '.join(PARTS)}; means whole numbers over 2")
     import model as models
 
     device = models.pick_device(device)
@@ -74,6 +73,9 @@ def main(
             sides = {"ours": {"lora": lora} | options}
             sides |= {f"HF Trainer, {name}": {"trainer": how} | options for name, how in TRAINERS.items()}
             table(f"training, mean {mean} tokens", setting, sides, repeats)
+        if "generative" in parts:
+            sides = {"ours": {"lm": True}, "HF Trainer, group by length": {"lm": True, "trainer": TRAINERS["group by length"]}}
+            table(f"language modelling, mean {mean}", setting, sides, repeats)
         if "score" in parts:
             sides = {"ours": {"score": True}, "HF Trainer.predict, batch 64": {"score": True, "trainer": {}, "batch_size": 64}}
             table(f"scoring, mean {mean} tokens", setting, sides, repeats, flops=2)
@@ -90,9 +92,9 @@ def main(
 # ---- models and rows
 
 
-def make_model(shape, device, packed=True):
-    """A 2-way classifier with random weights in one of SHAPES, as model.load would hand it out."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+def make_model(shape, device, packed=True, lm=False):
+    """A 2-way classifier, or a language model, with random weights in one of SHAPES, as model.load would hand it out."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     import model as models
 
@@ -100,7 +102,7 @@ def make_model(shape, device, packed=True):
     no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0} if shape.startswith("gpt2") else {}
     config = AutoConfig.for_model(**SHAPES[shape], **no_dropout, num_labels=2, use_cache=False, pad_token_id=0)
     with torch.device(device):
-        net = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        net = (AutoModelForCausalLM if lm else AutoModelForSequenceClassification).from_config(config, dtype=torch.float32)
     net.w2s = {"max_len": 1024, "head": "new", "packed": False}
     if packed:
         models.fuse_gelu(net)
@@ -132,11 +134,11 @@ def side(shape, device, n, mean, words):
 
     device, options = torch.device(device), dict(words)
     rows, how = make_rows(n, mean, SHAPES[shape]["vocab_size"]), options.pop("trainer", None)
-    score = options.pop("score", False)
+    score, lm = options.pop("score", False), options.pop("lm", False)
     if how is not None:
-        theirs = trainer(shape, device, rows, **options, **dict(how))
+        theirs = trainer(shape, device, rows, lm, **options, **dict(how))
         return (lambda: theirs.predict(rows)) if score else theirs.train, theirs.model
-    net, lora = make_model(shape, device), options.pop("lora", None)
+    net, lora = make_model(shape, device, lm=lm), options.pop("lora", None)
     models.add_lora(net, lora, "bf16")
     if options.pop("looped", False):  # what groups() is there to avoid
         grouped = packing.groups
@@ -151,18 +153,21 @@ def measure(setting, words, flops, warm_up):
     run, net = side(**setting, words=words)
     held = peak(net.device, run) if warm_up else None
     rate, seconds = matmul_rate(net.device), clock(net.device, run)
-    rows = make_rows(setting["n"], setting["mean"], SHAPES[setting["shape"]]["vocab_size"])
-    embedding = sum(m.weight.numel() for m in net.modules() if type(m).__name__ == "Embedding")
-    tokens = sum(len(row["tokens"]) for row in rows)
+    tokens = sum(len(row["tokens"]) for row in make_rows(setting["n"], setting["mean"], SHAPES[setting["shape"]]["vocab_size"]))
+    tied = getattr(net.get_output_embeddings(), "weight", None)  # a language model's is multiplied by
+    embedding = sum(m.weight.numel() for m in net.modules() if type(m).__name__ == "Embedding" and m.weight is not tied)
     return seconds, tokens / seconds, flops * (net.num_parameters() - embedding) * tokens / seconds / rate, rate, held
 
 
-def train(net, rows, loss="xent", dtype="bf16", **options):
-    """One epoch of our loop."""
+def train(net, rows, loss="xent", **options):
+    """One epoch of our loop; of a language model as rm/generative.py trains it."""
+    import lm
     import loop
     import losses
 
-    loop.fit(net, rows, "weak", **losses.LOSSES[loss], epochs=1, dtype=dtype, name="ours", **options)
+    options = {"epochs": 1, "dtype": "bf16", "name": "ours"} | options
+    classifier = not net.get_output_embeddings()
+    loop.fit(net, rows, "weak", **losses.LOSSES[loss], **options) if classifier else lm.fit(net, rows, **options)
 
 
 TRAINERS = {
@@ -172,7 +177,7 @@ TRAINERS = {
 }
 
 
-def trainer(shape, device, rows, batch_size=32, per_device=None, checkpointing=False, **how):
+def trainer(shape, device, rows, lm, batch_size=32, per_device=None, checkpointing=False, **how):
     """Hugging Face's Trainer for one epoch over the rows: bf16 autocast, fused AdamW, padded to the longest of a batch."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
@@ -180,7 +185,8 @@ def trainer(shape, device, rows, batch_size=32, per_device=None, checkpointing=F
         lengths = torch.tensor([len(row["input_ids"]) for row in batch])
         ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row["input_ids"]) for row in batch], batch_first=True)
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-        return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([row["label"] for row in batch])}
+        labels = ids.masked_fill(mask == 0, -100) if lm else torch.tensor([row["label"] for row in batch])
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
     for row in rows:
         row["input_ids"] = row["tokens"]
@@ -191,7 +197,7 @@ def trainer(shape, device, rows, batch_size=32, per_device=None, checkpointing=F
         use_cpu=device.type == "cpu", gradient_checkpointing=checkpointing, save_strategy="no", logging_strategy="no",
         report_to="none", disable_tqdm=True, remove_unused_columns=False, optim="adamw_torch_fused", **how,
     )  # fmt: skip
-    theirs = Trainer(make_model(shape, device, packed=False), args, data_collator=collate, train_dataset=rows)
+    theirs = Trainer(make_model(shape, device, False, lm), args, data_collator=collate, train_dataset=rows)
     theirs.remove_callback(PrinterCallback)
     return theirs
 
@@ -220,9 +226,8 @@ def table(title, setting, sides, repeats, flops=6):
         print(f"  {name:<32} {line} {times[0][4] / 1e6:8.0f}", flush=True)
     products = statistics.median(rate for times in runs.values() for _, _, _, rate, _ in times)
     print(f"  bf16 matrix products: {products / 1e9:.0f} GFLOP/s", flush=True)
-    for pool in pools.values():
-        if pool:
-            pool.shutdown()
+    for pool in filter(None, pools.values()):
+        pool.shutdown()
 
 
 def clock(device, run):
@@ -271,8 +276,7 @@ def micro_batches(net, vocabulary, mean, repeats):
     for loss in ("xent", "conf"):
         runs = [lambda size=size, loss=loss: train(net, rows, loss, batch_size=256, micro_batch=size) for size in (256, 32)]
         whole, cut = (peak(net.device, run) for run in runs)
-        seconds = [[clock(net.device, run) for run in runs] for _ in range(repeats)]
-        slower = statistics.median(b / a for a, b in seconds)
+        slower = statistics.median(b / a for a, b in ([clock(net.device, run) for run in runs] for _ in range(repeats)))
         print(f"  {loss:<32} {whole / 1e6:9.0f} MB {cut / 1e6:5.0f} MB {whole / cut:5.1f}x {slower:6.2f}x", flush=True)
 
 
@@ -281,7 +285,6 @@ def linear(device):
     from transformers import AutoTokenizer
 
     import model as models
-    from rows import HERE
 
     net, tokenizer = make_model("tiny", device), AutoTokenizer.from_pretrained(HERE / "facts" / "xs")
     print(f"\n{'rows':>8} {'us/token, training':>20} {'rows/s tokenized':>18}")

@@ -5,6 +5,7 @@ import itertools
 import torch
 from torch.nn.functional import cross_entropy
 
+import loop
 import packing
 from rows import BadInput
 
@@ -71,6 +72,13 @@ def share_of_loss(mean_nll, share, progress):
     So every token of an epoch counts the same.
     """
     return mean_nll[:, 0] * share
+
+
+def fit(model, rows, **options):
+    """loop.fit() for a causal language model, on rows with "tokens"; "asked", see nll()."""
+    asked = [row.get("asked", len(row["tokens"]) - 1) for row in rows]
+    rows = [row | {"share": n * len(rows) / sum(asked)} for row, n in zip(rows, asked)]
+    return loop.fit(model, rows, "share", share_of_loss, whole_batch=False, outputs=nll, **options)
 
 
 def check_head(model, name):

@@ -244,7 +244,7 @@ def end(out, card, history, kept):
 
 def commit():
     """The git commit of this code, with a + where files differ from it; None outside a git checkout."""
-    git = ["git", "-C", str(HERE)]
+    git = ["git", "--no-optional-locks", "-C", str(HERE)]  # a training must not get in the way of a commit
     head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
     if head.returncode:
         return None

@@ -74,14 +74,9 @@ def train(rows, data, supervisor, args, inputs):
     net, tokenizer = models.load(args["model"], None, args["max_len"], args["device"], args["seed"], outputs=0)
     lm.check_head(net, args["model"])
     rows = moves.encode(rows, tokenizer, net, given)
-    mean = sum(row["asked"] for row in rows) / len(rows)
-    rows = [row | {"share": row["asked"] / mean} for row in rows]
     card = files.begin(out, "chess/train_chess", args, inputs, data, loop.derived(net, rows, (), lr, dtype))
     same = ("epochs", "batch_size", "micro_batch", "lr", "seed", "dtype", "checkpointing")
-    history = loop.fit(
-        net, rows, "share", lm.share_of_loss, outputs=lm.nll, whole_batch=False, name=out,
-        **{name: args[name] for name in same},
-    )  # fmt: skip
+    history = lm.fit(net, rows, name=out, **{name: args[name] for name in same})
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card | {"supervisor": supervisor}, history, history[-1])
     print(f"next: python chess/eval_chess.py {out}" if args["labels"] else f"next: python chess/label_chess.py {out}")

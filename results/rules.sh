@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tables of results/rules.md: every rule, error structures, imitation, ensembles, probes, prompts; facts, seeds 0 to 2.
 #
-#     results/rules.sh             # all of it; or a part: results/rules.sh rules   (then errors, ensembles, probes, analysis)
+#     results/rules.sh             # all of it; or a part: results/rules.sh rules   (errors, ensembles, features, probes, analysis)
 #
 # Two processes side by side, one thread each. What is done already is not done again (OUT=runs/rules; its log: log.txt).
 set -eu
@@ -127,8 +127,9 @@ ensembles() {
         echo "label.py $out/$s/xs $out/$s/boost? --weights --out=$out/$s/boosted_weights.jsonl"
         echo "label.py $out/$s/xs --keep=0.8 --out=$out/$s/keep.jsonl"
         echo "label.py $out/$s/xs-m-xent --out=$out/$s/relabelled.jsonl"
+        echo "label.py $out/$s/xs-s-xent --out=$out/$s/chain.jsonl"
     done | side
-    kinds="one_bag soft hard weights agreement keep boosted boosted_weights relabelled"
+    kinds="one_bag soft hard weights agreement keep boosted boosted_weights relabelled chain"
     for s in 0 1 2; do for kind in $kinds; do
         echo "train_strong.py $out/$s/$kind.jsonl --seed=$s --out=$out/$s/v-$kind"
     done; done | side
@@ -155,6 +156,47 @@ for kind in kinds:
     values, replicates = stats.bootstrap(right[None], kept[None], [group[i] for i in ids])
     low, high = stats.interval(replicates[:, 0])
     print(f"| {kind} | {kept.sum() / 3:.0f} | {values[0]:.3f} [{low:.3f}, {high:.3f}] |")
+PYTHON
+}
+
+features() { # E.1; the supervisor is no run, so its answers to the test rows are labels too
+    for s in 0 1 2; do
+        echo "label.py $out/$s/xs --test_rows --out=$out/$s/test.jsonl"
+    done | side
+    for s in 0 1 2; do for d in 1 2 4 8 16 32; do
+        echo "controls.py $out/$s/xs.jsonl --kind=features --dims=$d --seed=$s --out=$out/$s/f$d.jsonl" \
+            "&& controls.py $out/$s/test.jsonl --kind=features --dims=$d --seed=$s --out=$out/$s/test-f$d.jsonl" \
+            "&& train_strong.py $out/$s/f$d.jsonl --seed=$s --out=$out/$s/f$d"
+    done; done | side
+    $python eval.py $(ls -d $out/?/f* | grep -v json) >> $out/log.txt
+    printf '\n### E.1: logistic regression on the first dimensions of m; m learns from it\n\n'
+    printf '| dimensions | weak | student | ceiling | PGR |\n|---|---|---|---|---|\n'
+    $python - $out 1 2 4 8 16 32 <<'PYTHON'
+import sys
+
+import rows
+import stats
+
+out, *dims = sys.argv[1:]
+first = rows.read_jsonl(f"{out}/0/ceiling-m/eval/facts-test.jsonl", ["prob"])
+groups = rows.read_card(f"{out}/0/ceiling-m/eval/facts-test.jsonl")["test_groups"]
+
+
+def answers(name, field):
+    """[3 seeds, N test rows]: P(label = 1)"""
+    seeds = [{row["id"]: row for row in rows.read_jsonl(f"{out}/{s}/{name}.jsonl", [field])} for s in range(3)]
+    return [[seed[row["id"]][field] for row in first] for seed in seeds]
+
+
+def told(one):
+    return one["reason"] if one["value"] is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**one)
+
+
+for d in dims:
+    runs = answers(f"test-f{d}", "weak"), answers(f"f{d}/eval/facts-test", "prob"), answers("ceiling-m/eval/facts-test", "prob")
+    result = stats.compare(*runs, [row["label"] for row in first], groups)
+    accuracies = ["{acc:.3f} [{low:.3f}, {high:.3f}]".format(**result[who]) for who in ("weak", "student", "ceiling")]
+    print("|", d, "|", *(f"{one} |" for one in accuracies), told(result["pgr"]), "|")
 PYTHON
 }
 
@@ -198,4 +240,4 @@ analysis() {
 }
 
 base
-for part in ${*:-rules errors ensembles probes analysis}; do $part; done
+for part in ${*:-rules errors ensembles features probes analysis}; do $part; done

@@ -72,14 +72,9 @@ def finetune(rows, data, args, inputs):
     lm.check_head(net, args["model"])
     texts = [{"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"]
     texts = models.encode(texts, tokenizer, net)
-    mean = sum(len(row["tokens"]) - 1 for row in texts) / len(texts)
-    texts = [row | {"share": (len(row["tokens"]) - 1) / mean} for row in texts]
     card = files.begin(out, "rm/generative", args, inputs, data, loop.derived(net, texts, (), lr, dtype))
-    history = loop.fit(
-        net, texts, "share", lm.share_of_loss, outputs=lm.nll, whole_batch=False, epochs=args["epochs"],
-        batch_size=args["batch_size"], micro_batch=args["micro_batch"], lr=lr, seed=args["seed"], dtype=dtype,
-        checkpointing=args["checkpointing"], name=out,
-    )  # fmt: skip
+    same = ("epochs", "batch_size", "micro_batch", "lr", "seed", "dtype", "checkpointing")
+    history = lm.fit(net, texts, name=out, **{name: args[name] for name in same})
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card, history, history[-1])
     print(f"{out}: {history[0]['loss']:.3f} nats a token at first, {history[-1]['loss']:.3f} at the end")

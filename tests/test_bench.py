@@ -26,14 +26,22 @@ class InThisProcess:
 
 def test_the_bench_prints_its_tables_at_toy_size(capsys, monkeypatch):
     monkeypatch.setattr(bench, "ProcessPoolExecutor", InThisProcess)
-    bench.main(shape="tiny", device="cpu", repeats=1, steps=4, means="12", batch_size=8, parts="train,score")
+    bench.main(shape="tiny", device="cpu", repeats=1, steps=4, means="12", batch_size=8, parts="train,score,generative")
     told = capsys.readouterr().out
-    for line in ("tiny on", "ours", "HF Trainer, padded", "accumulate 1 at a time", "group by length", "HF Trainer.predict"):
+    for line in (
+        "tiny on",
+        "ours",
+        "HF Trainer, padded",
+        "accumulate 1 at a time",
+        "group by length",
+        "HF Trainer.predict",
+        "language modelling, mean 12",
+    ):
         assert line in told
 
 
 def test_what_does_not_exist_is_told():
-    with pytest.raises(BadInput, match="parts are train, score, memory, tiny, linear"):
+    with pytest.raises(BadInput, match="parts are train, score, memory, tiny, generative, linear"):
         bench.main(parts="trian")
     with pytest.raises(BadInput, match="whole numbers over 2"):
         bench.main(means="twenty")
@@ -41,10 +49,15 @@ def test_what_does_not_exist_is_told():
 
 def test_both_sides_train_the_same_model_on_the_same_rows():
     device, rows = torch.device("cpu"), bench.make_rows(40, 12, 400)
-    ours, theirs = bench.make_model("tiny", device), bench.trainer("tiny", device, rows, batch_size=8)
+    ours, theirs = bench.make_model("tiny", device), bench.trainer("tiny", device, rows, False, batch_size=8)
     for name, weights in ours.state_dict().items():
         assert torch.equal(weights, theirs.model.state_dict()[name])
     assert theirs.train_dataset is rows and rows[0]["input_ids"] == rows[0]["tokens"]
+    batch = bench.trainer("tiny", device, rows, True).data_collator(rows[:2])
+    assert (
+        torch.equal(batch["labels"] == -100, batch["attention_mask"] == 0)
+        and not (batch["labels"] != batch["input_ids"])[batch["attention_mask"] == 1].any()
+    )
     lengths = [len(row["tokens"]) for row in bench.make_rows(4000, 20, 400)]
     assert sum(lengths) / 4000 == pytest.approx(20, rel=0.03) and min(lengths) >= 3
 

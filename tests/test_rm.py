@@ -275,6 +275,17 @@ def test_the_chunked_loss_and_its_gradient_are_transformers_own(tiny, architectu
         torch.testing.assert_close(got[name], p.grad, rtol=1e-4, atol=1e-7)  # gemma's norms are float32
 
 
+def test_every_predicted_token_of_an_epoch_counts_the_same(tiny):
+    net, tokenizer = models.load(tiny("llama"), device="cpu", outputs=0)
+    rows = models.encode([{"id": str(i), "text": "abcdefghijklm"[: 2 * i + 2]} for i in range(6)], tokenizer, net)
+    rows[0]["asked"] = 1
+    with torch.no_grad():
+        total = sum(lm.nll(net, [row]).item() * row.get("asked", len(row["tokens"]) - 1) for row in rows)
+    n = sum(row.get("asked", len(row["tokens"]) - 1) for row in rows)
+    (history,) = lm.fit(net, rows, epochs=1, batch_size=6)
+    assert history["loss"] == pytest.approx(total / n, rel=1e-5)
+
+
 def test_a_model_that_changes_its_logits_afterwards_is_refused(tiny, monkeypatch):
     net, _ = models.load(tiny("llama"), device="cpu", outputs=0)
     net.lm_head.register_forward_hook(lambda module, given, out: 3 * out)
