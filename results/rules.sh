@@ -189,7 +189,7 @@ def answers(name, field):
 
 
 def told(one):
-    return one["reason"] if one["value"] is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**one)
+    return "undefined" if one["value"] is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**one)
 
 
 for d in dims:
