@@ -165,12 +165,12 @@ def hashed(text):
 
 
 def expand(patterns):
-    """Paths, each glob among them replaced by what it matches, in order; BadInput for a glob that matches nothing."""
+    """Paths of runs, each glob among them replaced by the folders that it matches, in order; BadInput where there are none."""
     paths = []
     for pattern in patterns:
-        found = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
+        found = sorted(filter(os.path.isdir, glob.glob(pattern))) if glob.has_magic(pattern) else [pattern]
         if not found:
-            raise BadInput(f"{pattern!r} matches nothing")
+            raise BadInput(f"{pattern!r} matches no folder")
         paths += found
     return paths
 
