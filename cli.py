@@ -79,6 +79,9 @@ def run(main, processes=False):
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except FloatingPointError as error:  # the loss is not finite
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:  # the reader of a pipe (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -183,9 +186,13 @@ def check(options):
             raise BadInput(f"--{name} must be positive, not {value}")
         if name in NOT_NEGATIVE and not value >= 0:
             raise BadInput(f"--{name} must not be negative, not {value}")
+        if name in NOT_NEGATIVE and not value < 2**63:
+            raise BadInput(f"--{name}={value} is too large")
         if name in FRACTION and not 0 <= value <= 1:
             raise BadInput(f"--{name} must be from 0 to 1, not {value}")
         if name in ENDING and not value.endswith(ENDING[name]):
             raise BadInput(f"--{name}={value} must end in {ENDING[name]}")
+        if name == "device" and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):
+            raise BadInput(f"--device={value} is not cpu, mps, cuda or cuda:1 and the like")
         if name in CHOICES and value not in CHOICES[name]:
             raise BadInput(f"--{name}={value} is not one of {', '.join(CHOICES[name])}")

@@ -67,7 +67,7 @@ def main(
     files.write_jsonl(out, changed, files.new_card("controls", args, inputs, source["data"]) | kept)
     print(f"{out}: {len(rows)} rows, {accuracy(changed):.1%} of the weak labels are right, before {before:.1%}")
     if not source.get("test_rows"):
-        print(f"next: python train_strong.py {out}")
+        stages.tell_next(f"train_strong.py {out} --out={out.removesuffix('.jsonl')}")
 
 
 def accuracy(rows):

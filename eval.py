@@ -60,16 +60,7 @@ def main(
         print(f"{run:<32} {metrics['acc']:8.3f}   {metrics['low']:.3f} to {metrics['high']:.3f}  {metrics['n']:6}")
         if metrics["low"] <= 0.5 <= metrics["high"]:
             print(f"  {run} is at chance: the interval holds 0.5, so the model or --n_train is too small, or --n_test is")
-
-
-def tell_leak(run, card, rows):
-    """Warn if a run that learned from labels of somebody else's making is scored on texts it was trained on."""
-    labels = Path(card["args"].get("labels") or "")
-    if card["data"] is None and labels.is_file():
-        seen = {row["text"] for row in files.read_jsonl(labels, ["text"])}
-        leaked = sum(row["text"] in seen for row in rows)
-        if leaked:
-            print(f"warning: {run} was trained on {leaked} of these {len(rows)} test texts: its score means little")
+    stages.tell_pgr([run for run, _ in todo])
 
 
 def answer(run, card, rows, device, dtype):
@@ -77,7 +68,6 @@ def answer(run, card, rows, device, dtype):
     import model as models  # torch and transformers take seconds to import, so not before they are needed
 
     trained, args = (Path(run) / "model").is_dir(), card["args"]
-    tell_leak(run, card, rows)
     how = {"device": device, "dtype": dtype, "bar": run}
     if trained:
         probs = models.probabilities(f"{run}/model", rows, **how)

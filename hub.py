@@ -119,6 +119,8 @@ def find_model(name):
             raise BadInput(f"--model={name} is a run directory: its model is {folder / 'model'}")
         if folder.is_dir():
             raise BadInput(f"--model={name}: the folder {folder} has no config.json, so it is no Hugging Face model")
+    if Path(name).exists():
+        raise BadInput(f"--model={name} is a file: give the folder of a Hugging Face model, or a hub id")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise BadInput(f"--model={name}: there is no such folder")
     ask(name, "model")

@@ -64,9 +64,9 @@ def main(
     correct = sum((row["weak"] > 0.5) == row["label"] for row in kept) / len(kept)
     print(f"{out}: {len(kept)} of {len(rows)} rows, {correct:.1%} of the weak labels are right")
     if test_rows:
-        print(f"next: python controls.py {out} --kind=suffix   (nobody may train on test rows)")
+        stages.tell_next(f"controls.py {out} --kind=suffix   # nobody may train on test rows")
     else:
-        print(f"next: python train_strong.py {out}   and, for the ceiling, with --target=truth")
+        stages.tell_next(*stages.both("train_strong.py", out))
 
 
 def check(runs, weights, select):

@@ -61,7 +61,7 @@ def derived(model, train, held_out, lr, dtype, probe=False):
         "parameters": model.num_parameters(),
         "trained": "head" if probe else model.num_parameters(only_trainable=True),
         "lr": groups[0]["lr"],
-        "head_lr": groups[1]["lr"],
+        "head_lr": float(f"{groups[1]['lr']:.6g}"),
         "dtype": str(pick_dtype(model, dtype)).removeprefix("torch."),
         "device": str(model.device),
     } | model.w2s

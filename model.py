@@ -165,9 +165,12 @@ def add_lora(model, r, dtype=None):
         return
     model.base_model.requires_grad_(False)
     half = pick_dtype(model, dtype) == torch.bfloat16 and world() == 1
-    generator = torch.Generator().manual_seed(0)
+    generator, linear = torch.Generator().manual_seed(0), (torch.nn.Linear, Conv1D)
+    most = min(min(m.weight.shape) for m in model.base_model.modules() if isinstance(m, linear))
+    if r > most:
+        raise BadInput(f"--lora={r}: the smallest matrix of the model has rank {most}")
     for module in list(model.base_model.modules()):
-        if isinstance(module, torch.nn.Linear | Conv1D):
+        if isinstance(module, linear):
             sizes = module.weight.shape if isinstance(module, Conv1D) else module.weight.T.shape
             a = torch.randn(sizes[0], r, generator=generator) / sizes[0] ** 0.5
             module.lora_a = torch.nn.Parameter(a.to(module.weight))
@@ -230,12 +233,15 @@ def encode(rows, tokenizer, model):
         raise BadInput(f"the tokenizer makes no tokens of the text of row {empty[0]!r}")
     if long:
         print(f"{len(long)} of {len(texts)} texts are longer than {max_len} tokens and lost their beginning (--max_len)")
-    warn_unknown(tokens, tokenizer)
+    check_tokens(tokens, tokenizer, model)
     return [row | {"tokens": ids} for row, ids in zip(rows, tokens)]
 
 
-def warn_unknown(tokens, tokenizer):
-    """Say so where most tokens of these texts, lists of ids, are unknown to the tokenizer."""
+def check_tokens(tokens, tokenizer, model):
+    """BadInput for a token that the model does not have; told where most tokens of these texts, lists of ids, are unknown."""
+    highest, known = max((max(ids) for ids in tokens if ids), default=0), model.get_input_embeddings().num_embeddings
+    if highest >= known:
+        raise BadInput(f"the tokenizer makes token {highest}, the model knows {known}: they do not belong together")
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens) / max(1, sum(map(len, tokens)))
     if unknown > 0.5:
         print(f"warning: {unknown:.0%} of the tokens are unknown to this tokenizer: was the model made for this task?")

@@ -89,11 +89,11 @@ def pair_seeds(patterns):
             raise files.BadInput(f"{pattern!r}: only * is understood, it stands for the seed")
         seed_of = re.compile(re.escape(pattern).replace(r"\*", "([^/]*)"))
         matched.append({seed_of.fullmatch(path).groups(): path for path in files.expand([pattern])})
+    if len({"*" in pattern for pattern in patterns}) > 1:
+        raise files.BadInput(f"{' '.join(patterns)}: give all three with a *, or none")
     for pattern, seeds in zip(patterns, matched):
         missing = sorted(set().union(*matched) - seeds.keys())
         if missing:
-            if not missing[0]:
-                raise files.BadInput(f"{pattern!r} stands for several runs, another for one: give all three with a *, or none")
             raise files.BadInput(f"{pattern!r} has no run for * = {', '.join(missing[0])}, which another of them has")
     return [[seeds[seed] for seeds in matched] for seed in sorted(matched[0])]
 
@@ -151,7 +151,7 @@ def show(result):
         print(f"{who:<30} {result[who]['acc']:6.3f}   {result[who]['low']:6.3f} to {result[who]['high']:.3f}")
     pgr = result["pgr"]
     if pgr["value"] is None:
-        print(f"{'PGR':<30} undefined: {pgr['reason']}")
+        print(f"{'PGR':<31} undefined: {pgr['reason']}")
     else:
         print(f"{'PGR':<30} {pgr['value']:6.3f}   {pgr['low']:6.3f} to {pgr['high']:.3f}")
     print("\nstudent agrees with supervisor")

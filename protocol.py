@@ -143,8 +143,11 @@ def half(kind, data, which):
     tell_balance(data, f"training {what}", apart, pool)
     if not pool:
         why = f"{'they are of one class or ' if kind['balanced'] else ''}all of them are tested"
-        raise BadInput(f"{ds}: no training {what} are left, {why}")
-    return kind["finish"](cut_half(pool, data, which), data["data_seed"])
+        raise BadInput(f"{ds}: no training {what} are left, {why if test or apart else 'there are none'}")
+    rows = cut_half(pool, data, which)
+    if not rows:
+        raise BadInput(f"{ds}: no {what} are left for the {which} half, as groups are not cut: give more groups")
+    return kind["finish"](rows, data["data_seed"])
 
 
 def cut_half(pool, data, which):

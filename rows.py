@@ -75,7 +75,7 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
             cut = " (the last line: was the file cut short?)" if number == len(lines) else ""
             raise BadInput(f"{path}:{number} is not JSON{cut}: {line[:60].decode(errors='replace')!r}") from None
         if not isinstance(row, dict):
-            raise BadInput(f'{path}:{number} is not an object like {{"text": "...", "label": 1}}: {str(row)[:60]}')
+            raise BadInput(f"{path}:{number} is not an object with {', '.join(required)}: {str(row)[:60]}")
         for field in ("id", "group"):
             if type(row.get(field)) is int:
                 row[field] = str(row[field])
@@ -275,7 +275,7 @@ def is_done(out, args, inputs, force, labels=False):
     Raises BadInput where going on would lose something: a finished run of another setting (unless force), or a folder
     or file that no stage of ours made. An unfinished run is told and made again from the start.
     """
-    out, wanted = Path(out), "a labels file ends in .jsonl" if labels else "a run is a folder, give a name without .jsonl"
+    out, wanted = Path(out), "rows and labels end in .jsonl" if labels else "a run is a folder, give a name without .jsonl"
     if labels != (out.suffix == ".jsonl"):
         raise BadInput(f"--out={out}: {wanted}")
     card = read_card(out)

@@ -85,16 +85,20 @@ def supervisors(runs, stages=TRAINERS):
     for i, (run, card) in enumerate(zip(runs, cards)):
         if Path(run) in map(Path, runs[:i]):
             raise BadInput(f"{run} is given twice: a supervisor has one vote")
-        if card["data"] is None or card["data"] != cards[0]["data"]:
+        if card["data"] is None:
+            raise BadInput(f"{run} was trained on labels without a card: which rows it has not seen is not known")
+        if card["data"] != cards[0]["data"]:
             raise BadInput(f"{run} was not trained on the same task, sizes and data seed as {runs[0]}: {card['data']}")
     return cards, [sha for card in cards for sha in (card["model_sha256"], *(card.get("supervisor") or []))]
 
 
 def untrained(kind, model, out, args, data, force):
     """The card of `out`, a run that is never trained but scored; evaluate()'s `answer` writes it. args: what goes with it."""
+    before, stage = files.read_card(out), script(kind["setting"], "eval").removesuffix(".py")
+    if before and before["stage"] != stage:
+        raise BadInput(f"--out={out} is a run of {before['stage']}.py: choose another name for the scores of {model}")
     args = {"model": model, "data": data} | args
     inputs = hub.model_input(model) | ({"labels": files.sha256(args["labels"])} if args.get("labels") else {})
-    stage = script(kind["setting"], "eval").removesuffix(".py")
     if files.is_done(out, args, inputs, force):
         return finished_run(out, (stage,))
     return files.new_card(stage, args, inputs, data) | {"model_sha256": inputs.get("model", model)}
@@ -133,6 +137,7 @@ def evaluate(kind, runs, answer, how, ds=None, split="test", test=None, n_test=N
             predictions = files.read_jsonl(file, kind["predictions"])
             print(f"{file} is already done; --force scores again")
         else:
+            tell_leak(kind, run, card, test_sets[key])
             predictions, metrics = answer(run, card, test_sets[key], **how)
             files.write_text(metrics_file, json.dumps(metrics, indent=2) + "\n")
             about = files.new_card(script(kind["setting"], "eval").removesuffix(".py"), args, inputs, data)
@@ -149,6 +154,37 @@ def is_scored(file, args, inputs):
     if before and before["inputs"] == inputs and before["args"]["data"] != args["data"]:
         raise BadInput(f"{file} holds this model's answers to other rows (--ds, --test, --n_test): add --force to replace")
     return before is not None and (before["args"], before["inputs"]) == (args, inputs)
+
+
+def tell_leak(kind, run, card, rows):
+    """Warn if a run that learned from labels of somebody else's making is scored on texts it was trained on."""
+    labels, text = Path(card["args"].get("labels") or ""), kind["text"]
+    if card["data"] is None and labels.is_file():
+        seen = {row[text] for row in files.read_jsonl(labels, [text])}
+        leaked = sum(row[text] in seen for row in rows)
+        if leaked:
+            print(f"warning: {run} was trained on {leaked} of these {len(rows)} test {text}s: its score means little")
+
+
+def tell_next(*commands):
+    """Print what to call next, to be pasted."""
+    print("next: " + "\n      ".join(f"python {command}" for command in commands))
+
+
+def both(script, labels):
+    """The calls that train student and ceiling on a labels file, beside it."""
+    return [f"{script} {labels} --out={beside(labels, run)}" for run in ("student", "ceiling --target=truth")]
+
+
+def beside(path, name):
+    """The path of that name in the same folder."""
+    return Path(path).parent / name
+
+
+def tell_pgr(runs):
+    """Print the call of pgr.py where three runs have been scored."""
+    if len(runs) == 3:
+        tell_next(f"pgr.py {' '.join(runs)} --out={beside(runs[0], 'pgr.json')}")
 
 
 def write_figure(figure, path):

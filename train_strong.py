@@ -84,7 +84,7 @@ def main(
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card | {"supervisor": supervisor}, history, loop.kept(history))
-    print("next: python eval.py with the supervisor's, the student's and the ceiling's run")
+    stages.tell_next(f"eval.py {out}" + " --ds=test.jsonl" * (data is None))
 
 
 def check(args):

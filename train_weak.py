@@ -66,7 +66,7 @@ def main(
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card, history, loop.kept(history))
-    print(f"next: python label.py {out}")
+    stages.tell_next(f"label.py {out} --out={stages.beside(out, 'labels.jsonl')}")
 
 
 def drawn(rows, seed, bootstrap, before, device, dtype):

@@ -46,6 +46,7 @@ def main(
         todo = [(run, stages.finished_run(run, (*puzzles.STAGES, EVALUATED))) for run in runs]
     how = {"device": device, "dtype": dtype}
     show(stages.evaluate(puzzles.KIND, todo, answer, how, ds, test=test, n_test=n_test, force=force))
+    stages.tell_pgr([run for run, _ in todo])
 
 
 def answer(run, card, rows, device, dtype):

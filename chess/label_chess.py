@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
+import board
 import cli
 import protocol
 import puzzles
@@ -48,12 +49,18 @@ def main(
 
     import moves
 
+    if not rows:
+        raise files.BadInput(f"--part={part}: the strong half has {len(games)} games, too few for so many parts")
     for row, move in zip(rows, moves.play(f"{run}/model", rows, device=device, dtype=dtype, bar=run)):
-        row["weak"] = move or "?"  # a labels file has no empty move; nobody can spell this one
+        row["weak"] = move or moves.NO_MOVE
     files.write_jsonl(out, rows, files.new_card("chess/label_chess", args, inputs, data) | {"supervisors": taught})
     correct = sum(row["weak"] == row["target"] for row in rows) / len(rows)
-    print(f"{out}: {len(rows)} puzzles, {correct:.1%} of the weak labels are right")
-    print(f"next: python chess/train_chess.py {out}   and, for the ceiling, with --target=truth")
+    legal = sum(board.is_legal(row["fen"], row["weak"]) for row in rows) / len(rows)
+    print(f"{out}: {len(rows)} puzzles, {correct:.1%} of the weak labels are right, {legal:.1%} are legal moves")
+    silent = sum(row["weak"] == moves.NO_MOVE for row in rows)
+    if silent:
+        print(f"warning: {run} names no move for {silent} of them; nobody learns from these")
+    stages.tell_next(*stages.both("chess/train_chess.py", out))
 
 
 if __name__ == "__main__":

@@ -136,7 +136,11 @@ def main(
     files.write_text(began, json.dumps(state))  # now rather than after an hour it should be known whether this can be written
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     with spawn.Pool(processes or os.cpu_count(), open_engine, (engine, nodes)) as pool:
-        rows = collect(pool, jobs, state, began, Path(out).stem, n)
+        try:
+            rows = collect(pool, jobs, state, began, Path(out).stem, n)
+        except files.BadInput:  # about the games, so there is nothing to go on from
+            began.unlink()
+            raise
         chosen = random.Random(seed).sample(rows, min(sample, len(rows)))
         confirmed = sum(tqdm(pool.imap(confirm, chosen), "confirming", len(chosen), unit="puzzle", disable=None))
     began.unlink()
@@ -148,7 +152,7 @@ def main(
     card = files.new_card("make_puzzles", args, inputs, None) | {"confirmed": [confirmed, len(chosen)]}
     files.write_jsonl(out, rows, card)
     print(f"{out}: {len(rows)} puzzles of {told}; {confirmed} of {len(chosen)} confirmed by a search with {20 * nodes} nodes")
-    print(f"next: python chess/train_chess.py --ds={out}")
+    print(f"next: python chess/train_chess.py --ds={out} --out={out.removesuffix('.jsonl')}/weak")
 
 
 def going_on(began, state):
@@ -171,8 +175,10 @@ def collect(pool, jobs, state, began, name, n):
     rows, seen = state["rows"], {row["fen"] for row in state["rows"]}
     jobs = itertools.islice(jobs, state["games"], None)
     with tqdm(total=n, desc="puzzles", unit="puzzle", initial=len(rows), disable=None) as bar:
-        while chunk := list(itertools.islice(jobs, min(64, n - len(rows)))):
+        while chunk := list(itertools.islice(jobs, min(16, n - len(rows)))):
             for job, (puzzles, illegal) in zip(chunk, pool.imap(work, chunk)):
+                if len(rows) == n:
+                    break
                 state["games"] += 1
                 if illegal:
                     print(f"{job['where']}: {illegal}", file=sys.stderr)

@@ -9,6 +9,7 @@ import packing
 from rows import BadInput
 
 LONGEST = 10  # tokens of a move that is spelled
+NO_MOVE = "?"  # the weak label where a supervisor names no move
 
 
 def knows_moves(tokenizer):
@@ -21,13 +22,15 @@ def encode(rows, tokenizer, model, given=None):
     """The rows, each with "tokens", the prompt's and, where `given` names a field with a move, the move's.
 
     "asked" says how many of these are the move's, the only ones that are learned (lm.nll). Too long a prompt loses whole
-    moves from its beginning. Rows with a move that the tokenizer cannot spell are left out, counted and told; BadInput if
-    none is left.
+    moves from its beginning. Rows with no move, or one that the tokenizer cannot spell, are left out, counted and told;
+    BadInput if none is left.
     """
     room, n_cut, out = model.w2s["max_len"] - (0 if knows_moves(tokenizer) else LONGEST), 0, []
     end = [] if knows_moves(tokenizer) else [tokenizer.eos_token_id]
     if end == [None]:
         raise BadInput("the tokenizer has neither a token for each move nor one that ends a text: give another --model")
+    if room < 1:
+        raise BadInput(f"--max_len={model.w2s['max_len']} leaves no room for a game beside a move of {LONGEST} tokens")
     for row in rows:
         words = row["prompt"].split()
         tokens = tokenizer(row["prompt"], verbose=False).input_ids
@@ -41,9 +44,11 @@ def encode(rows, tokenizer, model, given=None):
             raise BadInput("the tokenizer joins a move with the one before it: give another --model")
         if not given:
             out.append(row | {"tokens": tokens})
-        elif move and tokenizer.unk_token_id not in move:  # in move alone: GPT-2's unknown token is the one that ends a text
+        elif (
+            row[given] != NO_MOVE and move and tokenizer.unk_token_id not in move
+        ):  # in move alone: GPT-2's unknown token is the one that ends a text
             out.append(row | {"tokens": tokens + move + end, "asked": len(move + end)})
-    models.warn_unknown([row["tokens"] for row in out], tokenizer)
+    models.check_tokens([row["tokens"] for row in out], tokenizer, model)
     if n_cut:
         print(f"{n_cut} of {len(rows)} games are longer than {room} tokens and lost their first moves (--max_len)")
     if len(out) < len(rows):

@@ -58,9 +58,8 @@ def corpus(path, min_elo):
         if (game["elo"] or 0) >= min_elo and len(game["moves"]) >= SHORTEST:
             games.append(np.array([numbers.setdefault(move, len(numbers)) for move in game["moves"]], dtype=np.int16))
     if len(games) < 2 * BATCH:
-        raise files.BadInput(
-            f"{path} has {len(games)} games of {SHORTEST} plies or more rated {min_elo}: too few to learn from"
-        )
+        told = f"{path} has {len(games)} games of {SHORTEST} plies or more rated {min_elo}"
+        raise files.BadInput(f"{told}: too few to learn from, {2 * BATCH} is the least")
     train = [game for i, game in enumerate(games) if i % 1000]
     counts = np.bincount(np.concatenate(train), minlength=len(numbers))
     known = np.argsort(-counts, kind="stable")[: VOCABULARY - len(SPECIALS)]
@@ -230,6 +229,7 @@ def main(
     files.write_text(out / "pretraining.json", json.dumps(card, indent=2) + "\n")
     resume.unlink()
     print(f"{out}: {json.dumps(history[-1])}")
+    print(f"next: python chess/train_chess.py --model={out} --out=runs/chess/{out.name}")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ def train(rows, data, supervisor, args, inputs):
     history = lm.fit(net, rows, name=out, **{name: args[name] for name in same})
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card | {"supervisor": supervisor}, history, history[-1])
-    print(f"next: python chess/eval_chess.py {out}" if args["labels"] else f"next: python chess/label_chess.py {out}")
+    evaluate = f"chess/eval_chess.py {out}" + " --ds=test.jsonl" * (data is None)
+    stages.tell_next(evaluate if args["labels"] else f"chess/label_chess.py {out} --out={stages.beside(out, 'labels.jsonl')}")
 
 
 def easier(rows, easy):

@@ -38,6 +38,7 @@ def main(
     show(stages.evaluate(pairs.KIND, todo, answer, how, ds, test=test, n_test=n_test, force=force))
     histories = [[json.loads(line) for line in open(Path(run) / "history.jsonl")] for run in runs]
     draw(runs, histories, plot or f"{Path(runs[0]).parent}/curves.png")
+    stages.tell_pgr(runs)
 
 
 def answer(run, card, rows, device, dtype):

@@ -45,7 +45,7 @@ def main(*runs: str, out: str = "runs/rm/labels.jsonl", device: str = None, dtyp
     correct = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
     ties = sum(row["weak"] == 0.5 for row in rows)
     print(f"{out}: {len(rows)} pairs, {correct:.1%} of the weak labels are right, {ties} are ties (1/2, counted as a)")
-    print(f"next: python rm/train_rm.py {out}   and, for the ceiling, with --target=truth")
+    stages.tell_next(*stages.both("rm/train_rm.py", out))
 
 
 if __name__ == "__main__":

@@ -166,13 +166,15 @@ half, test_rows = functools.partial(protocol.half, KIND), functools.partial(prot
 # ---- models
 
 
-def encode(rows, tokenizer, model):
+def encode(rows, tokenizer, net):
     """The pairs, each with "tokens", prompt + a and prompt + b one after the other, and "cut", where the second begins.
 
     Where one of them is over the model's limit, both lose as many tokens of the prompt, from the front; special tokens
     stay. A completion that alone is too long loses its own front. How many pairs that is, is told.
     """
-    limit, n_cut = model.w2s["max_len"], 0
+    import model as models
+
+    limit, n_cut = net.w2s["max_len"], 0
     both = [tokenizer([row["prompt"] + row[side] for row in rows], verbose=False).input_ids for side in "ab"]
     out = []
     for row, *tokens in zip(rows, *both):
@@ -185,6 +187,7 @@ def encode(rows, tokenizer, model):
         if not all(tokens):
             raise BadInput(f"the tokenizer makes no tokens of the texts of pair {row['id']!r}")
         out.append(row | {"tokens": tokens[0] + tokens[1], "cut": len(tokens[0])})
+    models.check_tokens([row["tokens"] for row in out], tokenizer, net)
     if n_cut:
         print(f"{n_cut} of {len(rows)} pairs are longer than {limit} tokens: both sides lost the same beginning (--max_len)")
     return out

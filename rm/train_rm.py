@@ -53,6 +53,8 @@ def main(
     out = out or f"runs/rm/{'weak' if not labels else 'ceiling' if target == 'truth' else 'student'}"
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
     cli.check(args)
+    if stop and n_val == 0:
+        raise files.BadInput("--stop looks at held-out pairs, and --n_val=0 holds none out")
     data = data if labels else pairs.describe(ds, data_seed, n_train, n_test, test)
     inputs = ({"labels": files.sha256(labels)} if labels else data["sha256"]) | hub.model_input(model)
     if files.is_done(out, args, inputs, force):
@@ -78,7 +80,8 @@ def main(
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card | {"supervisor": supervisor}, history, loop.kept(history) if stop else history[-1])
-    print(f"next: python rm/eval_rm.py {out}" if labels else f"next: python rm/label_rm.py {out}")
+    evaluate = f"rm/eval_rm.py {out}" + " --ds=test.jsonl" * (data is None)
+    stages.tell_next(evaluate if labels else f"rm/label_rm.py {out} --out={stages.beside(out, 'labels.jsonl')}")
 
 
 def default_model(ds, labels):

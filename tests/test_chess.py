@@ -393,6 +393,26 @@ def test_parts_of_the_strong_half_are_fresh_and_together_all_of_it(experiment):
             label_chess.main(str(here / "weak"), part=wrong, out=str(here / "wrong.jsonl"))
 
 
+def test_a_run_is_not_scored_silently_on_what_it_learned(experiment, player, tmp_path, capsys):
+    labels = write(tmp_path / "l.jsonl", read(experiment / "runs/chess/labels.jsonl"))
+    train_chess.main(labels, model=player, out=str(tmp_path / "run"), epochs=1)
+    assert f"eval_chess.py {tmp_path / 'run'} --ds=test.jsonl" in capsys.readouterr().out
+    eval_chess.main(str(tmp_path / "run"), ds=str(experiment / "own.jsonl"), test=labels)
+    assert "was trained on 60 of these 60 test prompts" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="which rows it has not seen is not known"):
+        label_chess.main(str(tmp_path / "run"), out=str(tmp_path / "again.jsonl"))
+
+
+def test_nobody_learns_from_a_supervisor_that_names_no_move(experiment, player, speller, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(moves, "play", lambda name, rows, **how: ["", "e4"] + ["Nz9"] * (len(rows) - 2))
+    label_chess.main(str(experiment / "runs/chess/weak"), out=str(tmp_path / "l.jsonl"))
+    assert "names no move for 1 of them" in capsys.readouterr().out
+    for folder in (player, speller):
+        model, tokenizer = models.load(folder, outputs=0)
+        some = [row | {"weak": weak} for row, weak in zip(some_puzzles(3), ("?", "e4", "Rd4"))]
+        assert [row["weak"] for row in moves.encode(some, tokenizer, model, "weak")] == ["e4", "Rd4"]
+
+
 def test_zero_shot_is_a_run_without_training(experiment, player):
     out = str(experiment / "runs/chess/zero")
     eval_chess.main(model=player, out=out, ds=str(experiment / "own.jsonl"))
@@ -424,8 +444,9 @@ def test_ratings_are_told_in_buckets_of_300():
     ]  # fmt: skip
 
 
-def test_mistakes_are_told_in_one_line(experiment, tmp_path, tiny):
-    here = experiment / "runs/chess"
+def test_mistakes_are_told_in_one_line(experiment, tmp_path, tiny, player, speller):
+    here, own = experiment / "runs/chess", str(experiment / "own.jsonl")
+    one = write(tmp_path / "one.jsonl", [row | {"group": "1"} for row in some_puzzles(5)])
     for call, told in (
         (lambda: train_chess.main(target="truth"), "--target goes with a labels file"),
         (lambda: train_chess.main(ds="puzles"), "did you mean puzzles"),
@@ -444,6 +465,10 @@ def test_mistakes_are_told_in_one_line(experiment, tmp_path, tiny):
         (lambda: make_puzzles.main(processes=0), "--processes must be positive"),
         (lambda: make_puzzles.main(engine="false"), "does not answer as a chess engine"),
         (lambda: train_chess.main(str(here / "labels.jsonl"), ds="lichess", n_test=3), "--ds --n_test and a labels file"),
+        (lambda: eval_chess.main(model=player, out=str(here / "weak"), force=True), "is a run of chess/train_chess.py"),
+        (lambda: label_chess.main(str(here / "weak"), part="1/99", out=str(tmp_path / "p.jsonl")), "has 60 games, too few"),
+        (lambda: train_chess.main(ds=own, model=speller, max_len=8, out=str(tmp_path / "y")), "--max_len=8 leaves no room"),
+        (lambda: puzzles.main(one, split="strong"), "no puzzles are left for the strong half"),
         (lambda: puzzles.main("puzzles", split="train"), "no split 'train'; it has weak, strong, test"),
         (lambda: pgr.main(*(str(here / run) for run in ("weak", "student", "ceiling")), curves=True), "--curves"),
         (lambda: list(board.read_games(tmp_path / "no.pgn")), "cannot be read"),
@@ -571,7 +596,7 @@ def test_puzzle_making_goes_on_where_it_was_interrupted(engine, tmp_path, monkey
     def interrupt(path, text):
         write_text(path, text)
         writing.append(path)
-        if len(writing) == 2:  # at the start, and after 64 games
+        if len(writing) == 3:  # at the start, after 16 games and after 32
             raise KeyboardInterrupt
 
     monkeypatch.setattr(files, "write_text", interrupt)
@@ -582,7 +607,7 @@ def test_puzzle_making_goes_on_where_it_was_interrupted(engine, tmp_path, monkey
         make_puzzles.main(**call | {"n": 400}, out=str(tmp_path / "b/p.jsonl"))
     make_puzzles.main(**call, out=str(tmp_path / "b/p.jsonl"))
     told = capsys.readouterr()
-    assert "going on after 64 games" in told.out and "has 70 games: they gave" in told.err
+    assert "going on after 32 games" in told.out and "has 70 games: they gave" in told.err
     assert read(tmp_path / "a/p.jsonl") == read(tmp_path / "b/p.jsonl") and not list((tmp_path / "b").glob("*.begun"))
 
 

@@ -67,6 +67,7 @@ def test_a_wrong_word_is_told_in_one_line(words, told):
 @pytest.mark.parametrize(
     ("option", "value"),
     [("n_train", 0), ("batch_size", -1), ("lr", 0.0), ("seed", -1), ("n_val", -1), ("alpha", 1.1), ("alpha", -0.1)]
+    + [("seed", 2**63), ("device", "gpu"), ("device", "cuda:x")]
     + [("head", "none"), ("target", "wek"), ("vote", "sfot"), ("conf_prior", "third"), ("dtype", "fp16"), ("plot", "x.jpg")],
 )
 def test_a_value_out_of_range_is_told(option, value):
@@ -106,6 +107,16 @@ def test_the_users_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path):
         "error: unknown task 'fcats' (did you mean facts?); or give the path of a .jsonl file\n"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(monkeypatch, capsys):
+    def main():
+        raise FloatingPointError("the loss is nan at step 3 of 44: try a smaller --lr")
+
+    monkeypatch.setattr(sys, "argv", ["train_weak.py"])
+    with pytest.raises(SystemExit) as done:
+        cli.run(main)
+    assert done.value.code == 1 and capsys.readouterr().err == "error: the loss is nan at step 3 of 44: try a smaller --lr\n"
 
 
 def test_torchrun_is_refused_where_every_process_would_do_the_same_work():

@@ -215,6 +215,19 @@ def test_a_model_that_cannot_be_loaded_is_told_in_one_line(tiny, tmp_path):
         models.load(tiny("llama"), device="tpu")
 
 
+def test_a_tokenizer_and_a_model_that_do_not_belong_together_are_told(tiny):
+    net, tokenizer = load(tiny, "llama")
+    net.resize_token_embeddings(5)
+    with pytest.raises(BadInput, match="makes token .*, the model knows 5: they do not belong together"):
+        models.encode([{"id": "1", "text": "abcdefgh"}], tokenizer, net)
+
+
+def test_a_rank_above_the_matrices_own_is_told(tiny):
+    net, _ = load(tiny, "llama")
+    with pytest.raises(BadInput, match="--lora=1000: the smallest matrix"):
+        models.add_lora(net, 1000)
+
+
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "bert"])
 def test_low_rank_terms_start_at_nothing_train_alone_and_merge_into_an_ordinary_model(tiny, architecture, tmp_path):
     net, tokenizer = load(tiny, architecture)

@@ -423,6 +423,11 @@ def test_labels_from_elsewhere_need_no_card_but_eval_needs_ds(experiment, tmp_pa
     assert len(read(tmp_path / "run/eval/facts_pairs-test.jsonl")) == 50
 
 
+def test_stopping_needs_held_out_pairs():
+    with pytest.raises(BadInput, match="--n_val=0 holds none out"):
+        train_rm.main(stop=True, n_val=0)
+
+
 def test_a_split_that_is_no_test_split_is_refused(capsys):
     for split in ("train", "bogus"):
         with pytest.raises(BadInput, match=f"facts_pairs has no split '{split}'; it has weak, strong, test"):

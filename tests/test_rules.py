@@ -435,7 +435,7 @@ def test_the_three_pgrs_of_a_history(here, tmp_path):
         (["train_weak.py", "--boost=runs/student", "--out=n"], "--boost=runs/student must be a supervisor of the same rows"),
         (["train_weak.py", "--boost=runs/weak", "--bootstrap", "--out=n"], "goes without --bootstrap"),
         (["controls.py", "runs/labels.jsonl", "--kind=shortset", "--out=n.jsonl"], "--kind=shortset is not one of own, random"),
-        (["controls.py", "runs/labels.jsonl", "--kind=own", "--out=n"], "a labels file ends in .jsonl"),
+        (["controls.py", "runs/labels.jsonl", "--kind=own", "--out=n"], "rows and labels end in .jsonl"),
         (["controls.py", "runs/labels.jsonl", "--kind=confident", "--run=no", "--out=n.jsonl"], "no does not exist"),
         (["eval.py", "--model=facts/m", "--shots=5", "--out=n"], "--shots=5 --labels=FILE go together"),
         (["eval.py", "--model=facts/m", "--shots=6", "--labels=runs/labels.jsonl", "--out=n"], "70 tokens, the context 64"),

@@ -336,8 +336,10 @@ def test_an_own_file_goes_all_the_way_to_a_pgr(tmp_path, monkeypatch, capsys):
         (["train_weak.py", "--model=facts/xxs", "--out=new"], "the hub is out of reach and facts/xxs is not"),
         (["train_weak.py", "--model=runs/s0/weak", "--out=new"], "is a run directory: its model is runs/s0/weak/model"),
         (["train_weak.py", "--device=cuda:7", "--out=new"], "--device=cuda:7 cannot be used here"),
+        (["train_weak.py", "--model=runs/s0/labels.jsonl", "--out=new"], "is a file: give the folder"),
+        (["eval.py", "--model=facts/m", "--out=runs/s0/weak", "--force"], "--out=runs/s0/weak is a run of train_weak.py"),
         (["label.py", "runs", "--out=new.jsonl"], "runs is not a run directory"),
-        (["label.py", "runs/s0/weak", "--out=new.csv"], "a labels file ends in .jsonl"),
+        (["label.py", "runs/s0/weak", "--out=new.csv"], "rows and labels end in .jsonl"),
         (["eval.py", "runs/none"], "runs/none does not exist"),
         (["pgr.py", "runs/s0/weak", "runs/s1/weak", "runs/s0/student", "runs/s1/student"], "globs in quotes"),
         (["pgr.py", "runs/s*/weak", "runs/s*/student", "runs/s0/ceiling"], "give all three with a *, or none"),
@@ -387,8 +389,11 @@ def test_seeds_are_paired_by_what_the_star_matched(tmp_path, monkeypatch):
         (tmp_path / name).mkdir(parents=True)
     assert pgr.pair_seeds(["s*/weak", "s*/weak"]) == [["s0/weak", "s0/weak"], ["s1/weak", "s1/weak"]]
     assert pgr.pair_seeds(["s0/weak", "s1/student"]) == [["s0/weak", "s1/student"]]
-    for patterns in (["s*/weak", "s*/student"], ["s0/weak", "s*/weak"]):
-        with pytest.raises(BadInput, match="has no run for"):
+    for patterns, told in (
+        (["s*/weak", "s*/student"], "has no run for"),
+        (["s0/weak", "s*/weak"], "all three with a ., or none"),
+    ):
+        with pytest.raises(BadInput, match=told):
             pgr.pair_seeds(patterns)
     with pytest.raises(BadInput, match="matches no folder"):
         pgr.pair_seeds(["t*/weak"])
