@@ -142,7 +142,7 @@ def side(shape, device, n, mean, words):
     models.add_lora(net, lora, "bf16")
     if options.pop("looped", False):  # what groups() is there to avoid
         grouped = packing.groups
-        packing.groups = lambda lengths, width, device: [grouped([length], width, device)[0] for length in lengths]
+        packing.groups = lambda lengths, *how: [grouped([length], *how)[0] for length in lengths]
     if score:
         return lambda: models.predict(net, [row["tokens"] for row in rows], "bf16"), net
     return lambda: train(net, rows, **options), net

@@ -6,6 +6,7 @@ every layer hands down. Each text is read at its own last (encoders: first) toke
 
 import functools
 import inspect
+import math
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
@@ -15,6 +16,9 @@ from transformers import AttentionInterface
 # torch 2.12 wants to be told of key heads that several query heads share; 2.11 has no word for them
 GROUPED_HEADS = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 SHORT = 512  # tokens; up to here the scores of a group may be kept for the backward pass
+# A CPU's bf16 matrix products are compiled anew for every shape (oneDNN), 15 to 30 % of a step where each batch has a
+# length of its own. So lengths are rounded up there: that of the packed row, and that of the texts of a group.
+ROW_STEP, GROUP_STEP = 64, 8
 
 # hidden states of the first tokens [N, H] -> logits [N, 2], for the encoders that can run packed
 ENCODER_HEADS = {
@@ -23,12 +27,13 @@ ENCODER_HEADS = {
 }
 
 
-def groups(lengths, width, device):
+def groups(lengths, width, device, step=1):
     """Neighbouring texts whose attention runs together, padded to the longest of them: [(count, longest, slots, own)].
 
     A group costs about as much time as four million multiply-adds, so texts join one as long as the padding costs less
-    than that; width is the model's hidden size. slots [count x longest]: which of the group's tokens stands in each slot
-    (padding repeats a text's last token); own [tokens]: the slot of each token.
+    than that; width is the model's hidden size. longest: tokens of the longest text, rounded up to a multiple of step;
+    slots [count x longest]: which of the group's tokens stands in each slot (padding repeats a text's last token); own
+    [tokens]: the slot of each token.
     """
     allowed, parts = 2**22 // width, [[]]  # in attention scores
     for length in lengths:
@@ -39,10 +44,11 @@ def groups(lengths, width, device):
             parts[-1] = grown
     out = []
     for part in parts:
-        sizes, column = torch.tensor(part)[:, None], torch.arange(max(part))
+        longest = math.ceil(max(part) / step) * step
+        sizes, column = torch.tensor(part)[:, None], torch.arange(longest)
         slots = (sizes.cumsum(0) - sizes) + column.minimum(sizes - 1)
         own = (column < sizes).flatten().nonzero()[:, 0]
-        out.append((len(part), max(part), slots.flatten().to(device), own.to(device)))
+        out.append((len(part), longest, slots.flatten().to(device), own.to(device)))
     return out
 
 
@@ -63,13 +69,14 @@ def packed_attention(module, query, key, value, attention_mask, texts, scaling=N
         return varlen_attn(q, k, v, **texts, scale=scaling, window_size=window, **GROUPED_HEADS)[None], None
     # One split writes one gradient; slicing would write a zeroed tensor of the full size for every group.
     pieces, sizes = [], [len(own) for *_, own in texts]
+    sizes.append(len(q) - sum(sizes))  # what packed() filled up with
     for (count, longest, slots, own), *qkv in zip(texts, q.split(sizes), k.split(sizes), v.split(sizes)):
         if len(slots) > len(own):
             qkv = [x.index_select(0, slots) for x in qkv]
         qkv = [x.unflatten(0, (count, longest)).transpose(1, 2) for x in qkv]
         out = attend(*qkv, causal, visible(count, longest, own, causal, sliding_window), scaling).transpose(1, 2).flatten(0, 1)
         pieces.append(out.index_select(0, own) if len(slots) > len(own) else out)
-    return torch.cat(pieces)[None], None
+    return torch.cat([*pieces, torch.zeros_like(q[: sizes[-1]])])[None], None
 
 
 def visible(count, longest, own, causal, window):
@@ -155,8 +162,10 @@ def hidden_states(model, tokens, everywhere=False):
 def packed(model, tokens, everywhere=False):
     """hidden_states(), all texts in one row of tokens."""
     lengths = [len(ids) for ids in tokens]
-    ids = torch.tensor([token for ids in tokens for token in ids])[None]
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    compiles = model.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    fill = -sum(lengths) % ROW_STEP if compiles else 0  # tokens that see nothing, which nobody reads
+    ids = torch.tensor([*(token for ids in tokens for token in ids), *tokens[0][:1] * fill])[None]
+    positions = torch.cat([*(torch.arange(length) for length in lengths), torch.zeros(fill, dtype=torch.long)])[None]
     ends = torch.tensor([0, *lengths]).cumsum(0)
     read = ends[1:] - 1 if reads(model) == "last" else ends[:-1]
     ids, positions, read, ends = (to_device(x, model.device) for x in (ids, positions, read, ends.int()))
@@ -164,11 +173,12 @@ def packed(model, tokens, everywhere=False):
         longest = max(lengths)
         bounds = {"cu_seq_q": ends, "cu_seq_k": ends, "max_q": longest, "max_k": longest}
     else:
-        bounds = groups(lengths, model.config.get_text_config().hidden_size, model.device)
+        width = model.config.get_text_config().hidden_size
+        bounds = groups(lengths, width, model.device, GROUP_STEP if compiles else 1)
     # BERT would cut its all-zero segment ids to its longest text, shorter than a packed row
     extra = {"token_type_ids": torch.zeros_like(ids)} if model.config.model_type == "bert" else {}
     hidden = model.base_model(input_ids=ids, position_ids=positions, texts=bounds, **extra).last_hidden_state[0]
-    return hidden if everywhere else hidden[read]
+    return hidden[: sum(lengths)] if everywhere else hidden[read]
 
 
 def on_gpu(device):

@@ -275,15 +275,16 @@ def test_low_rank_training_in_bf16_keeps_the_frozen_matrices_in_bf16_until_they_
 def test_attention_in_bf16_is_that_of_float32(causal, window, heads):
     """Plain matrix products for short texts, torch's kernel for long ones; forward and gradient, against float64 by hand."""
     lengths, generator = (3, 5, 8, 20, 21, 600), torch.Generator().manual_seed(0)
-    texts = packing.groups(lengths, 64, torch.device("cpu"))
-    assert len(texts) < len(lengths) and texts[0][0] > 1
-    shape = (1, heads, sum(lengths), 16)
+    texts, fill = packing.groups(lengths, 64, torch.device("cpu"), step=8), 7
+    assert len(texts) < len(lengths) and texts[0][0] > 1 and all(longest % 8 == 0 for _, longest, *_ in texts)
+    shape = (1, heads, sum(lengths) + fill, 16)
     q, k, v = (torch.randn(1, h, *shape[2:], generator=generator).bfloat16().requires_grad_() for h in (4, heads, heads))
     out, _ = packing.packed_attention(torch.nn.Module(), q, k, v, None, texts, None, window, is_causal=causal)
     out.float().square().sum().backward()
-    got, wanted, grads = out[0], [], [x.grad for x in (q, k, v)]
+    assert out[0, -fill:].count_nonzero() == 0
+    got, wanted, grads = out[0, :-fill], [], [x.grad for x in (q, k, v)]
     q, k, v = (x.detach().double().requires_grad_() for x in (q, k, v))
-    for a, b, c in zip(*(x[0].split(lengths, 1) for x in (q, k, v))):
+    for a, b, c in zip(*(x[0, :, :-fill].split(lengths, 1) for x in (q, k, v))):
         b, c = (x.repeat_interleave(4 // heads, 0) for x in (b, c))
         behind = torch.arange(a.shape[1])[:, None] - torch.arange(a.shape[1])
         hidden = ((behind < 0) | (behind >= (window or 10**9))) if causal else torch.zeros_like(behind, dtype=torch.bool)
@@ -294,6 +295,29 @@ def test_attention_in_bf16_is_that_of_float32(causal, window, heads):
     torch.testing.assert_close(got.double(), wanted, rtol=0.03, atol=0.03)
     for mine, oracle in zip(grads, (q.grad, k.grad, v.grad)):
         assert (mine - oracle).norm() < 0.02 * oracle.norm()
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "bert"])
+def test_in_bf16_on_a_cpu_shapes_come_again_and_what_fills_them_up_changes_nothing(tiny, architecture):
+    net, _ = load(tiny, architecture)
+    embedding, tokens, rows = net.get_input_embeddings().weight, random_tokens((3, 40, 17, 1, 40)), []
+    for module in net.base_model.modules():
+        if isinstance(module, (torch.nn.Linear, models.Conv1D)):
+            module.register_forward_hook(lambda module, x, out: rows.append(x[0].shape[-2]))
+
+    def run(bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            out = packing.hidden_states(net, tokens, everywhere=True), packing.logits(net, tokens)
+        out[1].square().sum().backward()
+        grad, embedding.grad = embedding.grad, None
+        return *out, grad
+
+    wanted = run(False)
+    assert set(rows) <= {101, 5, 1}  # 5: BERT's pooler
+    rows.clear()
+    for got, oracle in zip(run(True), wanted):
+        assert got.shape == oracle.shape and (got - oracle).norm() < 0.06 * oracle.norm()
+    assert 128 in rows and set(rows) <= {128, 5, 1}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
