@@ -64,17 +64,17 @@ def main(
     device = models.pick_device(device)
     shape = shape or ("qwen-1.5b" if device.type == "cuda" else "gpt2-6x384")
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    print(f"{shape} on {where}, torch {torch.__version__}, {repeats} interleaved repeats, batch {batch_size}")
     options = {"batch_size": batch_size, "checkpointing": checkpointing}
+    print(f"{shape} on {where}, torch {torch.__version__}, {repeats} interleaved repeats, batch {batch_size}")
     for mean in map(int, means.split(",")):
         n = batch_size * max(4, round(steps * 20 / max(mean, 20) ** 0.8 / 20**0.2))
-        setting = {"shape": shape, "device": str(device), "n": n, "mean": mean}
+        setting = shape, str(device), n, mean
         if "train" in parts:
             sides = {"ours": {"lora": lora} | options}
             sides |= {f"HF Trainer, {name}": {"trainer": how} | options for name, how in TRAINERS.items()}
             table(f"training, mean {mean} tokens", setting, sides, repeats)
         if "generative" in parts:
-            sides = {"ours": {"lm": True}, "HF Trainer, group by length": {"lm": True, "trainer": TRAINERS["group by length"]}}
+            sides = {"ours": {"lm": True}, "HF Trainer, group by length": {"lm": True, "trainer": GROUPED}}
             table(f"language modelling, mean {mean}", setting, sides, repeats)
         if "score" in parts:
             sides = {"ours": {"score": True}, "HF Trainer.predict, batch 64": {"score": True, "trainer": {}, "batch_size": 64}}
@@ -82,9 +82,8 @@ def main(
         if "memory" in parts:
             micro_batches(make_model(shape, device), SHAPES[shape]["vocab_size"], mean, repeats)
     if "tiny" in parts:
-        setting = {"shape": "tiny", "device": str(device), "n": 1600, "mean": 12}
         sides = {"ours": {"dtype": None}, "one sequence at a time, bf16": {"looped": True}}
-        table("training a tiny model, mean 12", setting, sides, repeats)
+        table("training a tiny model, mean 12", ("tiny", str(device), 1600, 12), sides, repeats)
     if "linear" in parts:
         linear(device)
 
@@ -112,48 +111,56 @@ def make_model(shape, device, packed=True, lm=False):
 
 
 def make_rows(n, mean, vocabulary, seed=0):
-    """n rows of Zipf-distributed tokens, lognormal lengths (sigma 0.6) from 3 to 1,000 tokens, random labels."""
+    """n rows of Zipf-distributed tokens, lognormal lengths (sigma 0.6) from 3 to 1,000 tokens ("input_ids" to the Trainer)."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
     weights = 1 / (np.arange(vocabulary) + 2.7)
     lengths = rng.lognormal(np.log(mean) - 0.6**2 / 2, 0.6, n).round().clip(3, 1000).astype(int)
-    tokens = rng.permutation(vocabulary)[rng.choice(vocabulary, lengths.sum(), p=weights / weights.sum())]
-    texts = np.split(tokens, lengths.cumsum()[:-1])
-    return [{"tokens": text.tolist(), "label": int(rng.integers(2)), "weak": rng.random()} for text in texts]
+    tokens = np.random.default_rng(0).permutation(vocabulary)[rng.choice(vocabulary, lengths.sum(), p=weights / weights.sum())]
+    texts = [text.tolist() for text in np.split(tokens, lengths.cumsum()[:-1])]
+    return [{"tokens": text, "input_ids": text, "label": int(rng.integers(2)), "weak": rng.random()} for text in texts]
 
 
 # ---- what is compared
 
 
 @functools.cache
-def side(shape, device, n, mean, words):
-    """The function that one run of a side calls, and its model; made once in the process of that side."""
+def side(shape, device, words):
+    """The function of rows that is one run of a side, and its model; made once in the process of that side."""
     import model as models
     import packing
 
     device, options = torch.device(device), dict(words)
-    rows, how = make_rows(n, mean, SHAPES[shape]["vocab_size"]), options.pop("trainer", None)
-    score, lm = options.pop("score", False), options.pop("lm", False)
+    how, score, lm = options.pop("trainer", None), options.pop("score", False), options.pop("lm", False)
     if how is not None:
-        theirs = trainer(shape, device, rows, lm, **options, **dict(how))
-        return (lambda: theirs.predict(rows)) if score else theirs.train, theirs.model
+        theirs = trainer(shape, device, lm, **options, **dict(how))
+
+        def run(rows):
+            theirs.train_dataset = rows
+            return theirs.predict(rows) if score else theirs.train()
+
+        return run, theirs.model
     net, lora = make_model(shape, device, lm=lm), options.pop("lora", None)
     models.add_lora(net, lora, "bf16")
     if options.pop("looped", False):  # what groups() is there to avoid
         grouped = packing.groups
         packing.groups = lambda lengths, *how: [grouped([length], *how)[0] for length in lengths]
     if score:
-        return lambda: models.predict(net, [row["tokens"] for row in rows], "bf16"), net
-    return lambda: train(net, rows, **options), net
+        return lambda rows: models.predict(net, [row["tokens"] for row in rows], "bf16"), net
+    return lambda rows: train(net, rows, **options), net
 
 
-def measure(setting, words, flops, warm_up):
-    """In the process of a side: (seconds, tokens/s, share of the matrix product rate, that rate, bytes held) of one run."""
-    run, net = side(**setting, words=words)
-    held = peak(net.device, run) if warm_up else None
-    rate, seconds = matmul_rate(net.device), clock(net.device, run)
-    tokens = sum(len(row["tokens"]) for row in make_rows(setting["n"], setting["mean"], SHAPES[setting["shape"]]["vocab_size"]))
+def measure(shape, device, n, mean, words, flops, repeat, warm_up):
+    """In the process of a side: (seconds, tokens/s, share of the matrix product rate, that rate, bytes held) of one run.
+
+    Every repeat has rows of its own: as in a real training, most batches have a shape that was not seen before.
+    """
+    run, net = side(shape, device, words)
+    warm, rows = (make_rows(n, mean, SHAPES[shape]["vocab_size"], seed) for seed in (0, repeat + 1))
+    held = peak(net.device, lambda: run(warm)) if warm_up else None
+    rate, seconds = matmul_rate(net.device), clock(net.device, lambda: run(rows))
+    tokens = sum(len(row["tokens"]) for row in rows)
     tied = getattr(net.get_output_embeddings(), "weight", None)  # a language model's is multiplied by
     embedding = sum(m.weight.numel() for m in net.modules() if type(m).__name__ == "Embedding" and m.weight is not tied)
     return seconds, tokens / seconds, flops * (net.num_parameters() - embedding) * tokens / seconds / rate, rate, held
@@ -170,15 +177,12 @@ def train(net, rows, loss="xent", **options):
     loop.fit(net, rows, "weak", **losses.LOSSES[loss], **options) if classifier else lm.fit(net, rows, **options)
 
 
-TRAINERS = {
-    "padded": {},
-    "accumulate 1 at a time": {"per_device": 1},
-    "group by length": {"train_sampling_strategy": "group_by_length"},
-}
+GROUPED = {"train_sampling_strategy": "group_by_length"}
+TRAINERS = {"padded": {}, "accumulate 1 at a time": {"per_device": 1}, "group by length": GROUPED}
 
 
-def trainer(shape, device, rows, lm, batch_size=32, per_device=None, checkpointing=False, **how):
-    """Hugging Face's Trainer for one epoch over the rows: bf16 autocast, fused AdamW, padded to the longest of a batch."""
+def trainer(shape, device, lm, batch_size=32, per_device=None, checkpointing=False, **how):
+    """Hugging Face's Trainer for one epoch: bf16 autocast, fused AdamW, padded to the longest of a batch."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     def collate(batch):
@@ -188,8 +192,6 @@ def trainer(shape, device, rows, lm, batch_size=32, per_device=None, checkpointi
         labels = ids.masked_fill(mask == 0, -100) if lm else torch.tensor([row["label"] for row in batch])
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
-    for row in rows:
-        row["input_ids"] = row["tokens"]
     per_device = per_device or batch_size
     args = TrainingArguments(
         output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=per_device, learning_rate=5e-5,
@@ -197,7 +199,7 @@ def trainer(shape, device, rows, lm, batch_size=32, per_device=None, checkpointi
         use_cpu=device.type == "cpu", gradient_checkpointing=checkpointing, save_strategy="no", logging_strategy="no",
         report_to="none", disable_tqdm=True, remove_unused_columns=False, optim="adamw_torch_fused", **how,
     )  # fmt: skip
-    theirs = Trainer(make_model(shape, device, False, lm), args, data_collator=collate, train_dataset=rows)
+    theirs = Trainer(make_model(shape, device, False, lm), args, data_collator=collate)
     theirs.remove_callback(PrinterCallback)
     return theirs
 
@@ -207,26 +209,24 @@ def trainer(shape, device, rows, lm, batch_size=32, per_device=None, checkpointi
 
 def table(title, setting, sides, repeats, flops=6):
     """Time every side `repeats` times after a warm-up, and print the medians."""
-    new = functools.partial(ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"))
-    gpu = setting["device"] != "cpu"
-    pools = {name: None if gpu else new() for name in sides}
+    (shape, device, n, mean), spawn = setting, multiprocessing.get_context("spawn")
+    once = device != "cpu"  # a GPU holds one model at a time: a new process for every run
+    pools = {name: ProcessPoolExecutor(1, spawn, max_tasks_per_child=1 if once else None) for name in sides}
     runs = {name: [] for name in sides}
     for repeat in range(repeats):
         for name, options in sides.items():
             words = tuple((key, tuple(value.items()) if isinstance(value, dict) else value) for key, value in options.items())
-            pool = new() if gpu else pools[name]
-            runs[name].append(pool.submit(measure, setting, words, flops, gpu or repeat == 0).result())
-            if gpu:
-                pool.shutdown()
+            run = pools[name].submit(measure, shape, device, n, mean, words, flops, repeat, once or repeat == 0)
+            runs[name].append(run.result())
     print(f"\n{title:<34} {'examples/s':>10} {'tokens/s':>9} {'share':>7} {'ours is':>8} {'held MB':>8}")
     for name, times in runs.items():
         seconds, rate, share, _, _ = (statistics.median(x for x in column if x is not None) for column in zip(*times))
         ours = statistics.median(time / mine for (time, *_), (mine, *_) in zip(times, runs["ours"]))
-        line = f"{setting['n'] / seconds:10.1f} {rate:9.0f} {share:7.1%} {'' if name == 'ours' else f'{ours:.2f}x':>8}"
+        line = f"{n / seconds:10.1f} {rate:9.0f} {share:7.1%} {'' if name == 'ours' else f'{ours:.2f}x':>8}"
         print(f"  {name:<32} {line} {times[0][4] / 1e6:8.0f}", flush=True)
     products = statistics.median(rate for times in runs.values() for _, _, _, rate, _ in times)
     print(f"  bf16 matrix products: {products / 1e9:.0f} GFLOP/s", flush=True)
-    for pool in filter(None, pools.values()):
+    for pool in pools.values():
         pool.shutdown()
 
 
