@@ -1,6 +1,6 @@
 """How fast is the loop? Side by side, in one run: ours and Hugging Face's Trainer on the same model, rows, batch and precision.
 
-    python bench.py                                     # 2 cores: about six minutes
+    python bench.py                                     # 2 cores: about ten minutes
     python bench.py --parts=train,generative --means=20 --repeats=5
     python bench.py --device=cuda --shape=qwen-1.5b --means=200
     python bench.py --device=cuda --shape=qwen-7b --means=200 --parts=train --lora=16    # or --checkpointing
