@@ -170,9 +170,10 @@ def convert(name, word, wanted):
         return word
     try:
         number = wanted(word)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+        finite = math.isfinite(number)
+    except (ValueError, OverflowError):
+        finite = False
+    if not finite:
         raise BadInput(f"--{name}={word} is not {'a whole number' if wanted is int else 'a number'}")
     return number
 

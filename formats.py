@@ -205,7 +205,8 @@ def first_words(scenarios, same=3, kept=10):
     """Group keys of consecutive scenarios: those that begin with the same 3 words are a group, named after its first 10.
 
     Chosen on the data: of the known groups of 4 in justice's two test sets this keeps 1,163 of 1,189 whole (2 words: 1,172,
-    and groups twice as large; 4 words: 1,122). The name lets a group of train be known again in test.
+    and groups twice as large; 4 words: 1,122). The name lets a group of train be known again in test, mostly: 223 of the
+    21,791 training rows begin with the same 10 words as a test row all the same, as one elsewhere heads their run.
     """
     keys, before = [], None
     for words in (scenario.lower().split() for scenario in scenarios):

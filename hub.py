@@ -102,7 +102,8 @@ def write_mirror(folder, name, task):
         except (OSError, pyarrow.ArrowException) as error:
             raise BadInput(f"{file} cannot be {'read: delete it' if there else 'written'} ({first_line(error)})") from None
         finally:
-            temporary.unlink(missing_ok=True)
+            if temporary.exists():
+                temporary.unlink()
         print(f"{file}: {rows.num_rows} rows{', already there' if there else ''}")
 
 
@@ -150,11 +151,15 @@ def ask(name, kind, writer="tasks.py"):
         ) from None
     except errors.HFValidationError:
         raise BadInput(f"{name!r} is neither a folder nor a name that the hub could have (owner/name)") from None
-    except Exception:  # every kind of network trouble, and HF_HUB_OFFLINE=1
+    except Exception as error:  # every kind of network trouble, and HF_HUB_OFFLINE=1
         if not cached(name, kind):
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if status in (401, 403):
+                raise BadInput(f"the hub refuses to show {name} ({status}): check HF_TOKEN, or unset it") from None
+            state = f"answers with {status}" if status else "is out of reach"
             instead = "--model=DIR takes a folder" if kind == "model" else "--ds=FILE.jsonl takes a file"
             raise BadInput(
-                f"the hub is out of reach and {name} is not in its local cache: {instead}, and W2S_MIRROR=DIR serves data "
+                f"the hub {state} and {name} is not in its local cache: {instead}, and W2S_MIRROR=DIR serves data "
                 f"sets from a folder of parquet files (python {writer} --mirror=DIR writes it where the hub is)"
             ) from None
         print(f"the hub is out of reach: using the cached copy of {name}", file=sys.stderr)

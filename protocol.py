@@ -66,12 +66,12 @@ def name_of(ds):
 def read_own(kind, path, group=None):
     """The rows of a JSONL file, every field checked, with an id (the line number makes one) and a group.
 
-    A row without a group has the one that group(row) names, or is one: named after the file, because row 7 of a training
-    file and row 7 of a test file have nothing in common.
+    A row without a group has the one that group(row) names, or stands with the rows of the same text alone: the supervisor
+    must not know the truth of what it labels, and row 7 of a training file has nothing to do with row 7 of a test file.
     """
     rows = files.read_jsonl(path, kind["fields"], kind.get("checks", files.CHECKS), kind.get("optional", ()))
     for number, row in enumerate(rows, 1):
-        row.setdefault("group", group(row) if group else f"{name_of(path)}/{row.get('id', number)}")
+        row.setdefault("group", group(row) if group else f"{name_of(path)}/{hashed(row[kind['text']]).hex()[:16]}")
         row.setdefault("id", f"{name_of(path)}/{number}")
     if len({row["id"] for row in rows}) < len(rows):
         raise BadInput(f"{path} gives some rows an id that looks like another row's line number: give every row its own id")
@@ -102,11 +102,12 @@ def split_of(kind, data):
 
 def cut_test(rows):
     """(the other rows, test rows), a fifth of them, cut by group, for data that come without a test set."""
-    groups = by_group(rows, "test")
-    test = []
-    while groups and len(test) + len(groups[0]) / 2 <= len(rows) / 5:
+    groups, fifth, test = by_group(rows, "test"), len(rows) / 5, []
+    large = [group for group in groups if len(group) / 2 > fifth]  # no test set has room for these
+    groups = [group for group in groups if len(group) / 2 <= fifth]
+    while groups and len(test) + len(groups[0]) / 2 <= fifth:
         test += groups.pop(0)
-    return [row for group in groups for row in group], test
+    return [row for group in large + groups for row in group], test
 
 
 def test_rows(kind, data, split="test"):

@@ -190,9 +190,9 @@ def read_card(path):
     if not file.exists():
         return None
     try:
-        return json.loads(read_bytes(file))
-    except ValueError:
-        raise BadInput(f"{file} is not JSON: delete it and make {path} again") from None
+        return dict(json.loads(read_bytes(file)))
+    except (ValueError, TypeError):
+        raise BadInput(f"{file} is no card (a JSON object): delete it and make {path} again") from None
 
 
 def write_card(path, card):

@@ -39,6 +39,7 @@ def test_good_words_arrive_with_their_types():
         (["--n_trian=3"], "no option --n_trian (did you mean --n_train?)"),
         (["--n_train=many"], "--n_train=many is not a whole number"),
         (["--n_train=1.5"], "not a whole number"),
+        (["--n_train=" + "9" * 400], "not a whole number"),
         (["--lr=fast"], "--lr=fast is not a number"),
         (["--lr=nan"], "not a number"),
         (["--force=false"], "--force takes no value"),

@@ -20,6 +20,7 @@ import sources
 import tasks
 from rows import HERE, BadInput
 
+REFUSED = {"allenai/quartz": 401, "lighteval/siqa": 503}  # and with what
 HEADS = {"main": "a" * 40, "refs/convert/parquet": "b" * 40}  # the commit that each branch stands at
 
 
@@ -108,6 +109,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
         """(commit, files) or None where there is no such repository or revision, which the client is told."""
         if repo == "Rowan/hellaswag":
             return self.answer({"error": "gated"}, 403, X_Error_Code="GatedRepo")
+        if repo in REFUSED:
+            return self.answer({"error": "no"}, REFUSED[repo], X_Error_Message="Invalid credentials in Authorization header")
         if repo not in self.repositories:
             return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
         commit = HEADS.get(revision, revision)
@@ -213,6 +216,8 @@ def test_the_hub_is_loaded_by_the_very_client_that_users_have(name, hub_at, tmp_
     [
         ("hellaswag", "Rowan/hellaswag is gated: accept its terms on its hub page, then set HF_TOKEN"),
         ("piqa", "the hub has no dataset 'baber/piqa' that you may see: check the name"),
+        ("quartz", "the hub refuses to show allenai/quartz (401): check HF_TOKEN"),
+        ("social_i_qa", "the hub answers with 503 and lighteval/siqa is not in its local cache"),
         ("wic", "aps/super_glue (wic, validation) could not be loaded from the hub: BuilderConfig 'wic' not found"),
     ],
 )
@@ -248,6 +253,8 @@ def test_a_mirror_is_written_resumed_and_verified(hub_at, tmp_path):
     cut.write_bytes(parquet(rows("boolq", "train", 9)))
     done = call(hub_at, home, f"--mirror={folder}", "boolq")
     assert f"{cut} holds 9 rows, on record are 9427; delete it" in done.stderr
+    done = call(hub_at, home, f"--mirror={cut}", "twitter_sentiment")
+    assert done.returncode == 2 and "cannot be written" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_names_for_a_mirror_are_checked_before_anything_is_fetched(tmp_path):

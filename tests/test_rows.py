@@ -75,6 +75,14 @@ def test_a_file_of_ours_cut_between_two_lines_differs_from_its_card(tmp_path):
         files.read_jsonl(file, ["id"])
 
 
+def test_a_card_that_is_none_is_told(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    files.write_text(file, json.dumps(GOOD) + "\n")
+    files.write_text(files.card_path(file), "[1]")
+    with pytest.raises(BadInput, match="mine.card.json is no card"):
+        files.read_jsonl(file, ["id"])
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
     file = tmp_path / "rows.jsonl"
     files.write_text(file, "old")

@@ -132,14 +132,27 @@ def test_training_rows_that_share_a_group_or_a_text_with_test_are_left_out(tmp_p
 def test_equal_ids_in_a_training_file_and_a_test_file_mean_nothing(tmp_path, capsys):
     train = [{"id": i, "text": f"text {i}", "label": i % 2} for i in range(100)]
     test = [{"id": i, "text": f"other {i}", "label": i % 2} for i in range(20)] + [train[50]]
-    parts = every_half_and_test(write(tmp_path / "a.jsonl", train), test=write(tmp_path / "b.jsonl", test[1:]))
+    (tmp_path / "held").mkdir()  # nor do equal names of the files
+    parts = every_half_and_test(write(tmp_path / "a.jsonl", train), test=write(tmp_path / "held/a.jsonl", test[1:]))
     assert len(parts[0] + parts[1]) == 99 and "1 training rows share a group or a text" in capsys.readouterr().err
 
 
 def test_own_rows_without_ids_get_their_line_numbers(tmp_path):
     file = write(tmp_path / "mine.jsonl", [{"text": f"t{i}", "label": i % 2} for i in range(10)])
     rows = tasks.read(file, "train")
-    assert names(rows)[:2] == ["mine/1", "mine/2"] and names(rows, "group") == names(rows)
+    assert names(rows)[:2] == ["mine/1", "mine/2"] and len(set(names(rows, "group"))) == 10
+
+
+def test_own_rows_of_the_same_text_stay_together(tmp_path):
+    rows = [{"text": f"text {i % 50}", "label": i % 2} for i in range(200)]
+    weak, strong, test = (set(names(part, "text")) for part in every_half_and_test(write(tmp_path / "mine.jsonl", rows)))
+    assert weak and strong and test and not weak & strong and not (weak | strong) & test
+
+
+def test_a_group_larger_than_the_test_set_is_passed_over():
+    rows = [{"id": str(i), "group": "large" if i < 450 else str(i), "label": i % 2} for i in range(1000)]
+    rest, test = protocol.cut_test(rows)
+    assert len(test) == 200 and len(rest) == 800 and "large" not in names(test, "group")
 
 
 def test_sst2_comes_from_the_mirror_formatted_and_balanced(tmp_path, monkeypatch):
