@@ -49,10 +49,8 @@ def main(
         parts: any of train, score, memory, tiny, generative, linear (the last two only when asked for)
         means: mean text lengths in tokens
         shape: gpt2-6x384, tiny, qwen-0.5b, qwen-1.5b or qwen-7b (default: gpt2-6x384 on a CPU, qwen-1.5b on a GPU)
-        device: cpu or cuda (default: the GPU where there is one)
         repeats: interleaved repeats whose median is printed
         steps: batches in a timed run of the 20-token rows; longer texts have fewer
-        batch_size: rows in a batch
         lora: train low-rank terms of this rank, in our loop
         checkpointing: recompute activations, in our loop and Trainer's
     """

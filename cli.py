@@ -22,7 +22,7 @@ from rows import BadInput
 POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n", "dims", "lora")
 POSITIVE += ("repeats", "steps", "seeds", "tokens", "nodes", "processes")
 NOT_NEGATIVE = ("seed", "data_seed", "n_val", "shots", "sample", "min_elo", "easy")
-FRACTION = ("alpha", "radius", "keep")
+FRACTION = {"alpha": 1, "radius": 0.5, "keep": 1}  # from 0 to
 ENDING = {"plot": ".png"}
 CHOICES = {
     "head": ("unembedding", "zero"),
@@ -39,6 +39,8 @@ CHOICES = {
 # What the options that several scripts have mean, for --help; the docstring of main() explains the others, or says otherwise.
 COMMON = {
     "test": "a JSONL file of test rows, when --ds is your own file (default: a fifth of its groups)",
+    "split": "weak, strong (the halves) or test",
+    "mirror": "a folder to write the named tasks' data to (default: all tasks'), for W2S_MIRROR; what is there is kept",
     "alpha": "conf, logconf, entropy: the largest weight of the second term (default: 0.5; the paper's largest students: 0.75)",
     "conf_prior": "conf: how many of a batch are hardened to 1: half of it (default), or as many as the weak labels say: weak",
     "radius": "window, mix: the confidence |P(1) - 1/2| that divides the rows (default: the batch's median of the weak labels)",
@@ -189,8 +191,8 @@ def check(options):
             raise BadInput(f"--{name} must not be negative, not {value}")
         if name in NOT_NEGATIVE and not value < 2**63:
             raise BadInput(f"--{name}={value} is too large")
-        if name in FRACTION and not 0 <= value <= 1:
-            raise BadInput(f"--{name} must be from 0 to 1, not {value}")
+        if name in FRACTION and not 0 <= value <= FRACTION[name]:
+            raise BadInput(f"--{name} must be from 0 to {FRACTION[name]}, not {value}")
         if name in ENDING and not value.endswith(ENDING[name]):
             raise BadInput(f"--{name}={value} must end in {ENDING[name]}")
         if name == "device" and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):

@@ -29,7 +29,6 @@ def main(
         runs: run directories (default: runs/weak runs/student runs/ceiling); unfinished ones are refused
         ds: score on this task or JSONL file instead of the one that the run was trained for
         split: test, or another test split of the task (ETHICS has test_hard)
-        test: a JSONL file of test rows, when --ds is your own file
         model: with --out and no runs: a model to score without training, through its "0"/"1" head
         out: the run directory to make for --model
         head: unembedding or zero, how the head of --model starts
@@ -44,6 +43,8 @@ def main(
         raise files.BadInput("--model and --out go together, without runs: they score a model that was not trained")
     if (labels is None) != (not shots) or (shots is not None and (head or not model)):
         raise files.BadInput("--shots=5 --labels=FILE go together, with --model and --out and without --head; --shots=0 alone")
+    if not model and (head or max_len):
+        raise files.BadInput("--head and --max_len go with --model: a trained run has its own")
     if model:
         args = {"head": head, "max_len": max_len}
         if shots is not None:
@@ -60,7 +61,7 @@ def main(
         print(f"{run:<32} {metrics['acc']:8.3f}   {metrics['low']:.3f} to {metrics['high']:.3f}  {metrics['n']:6}")
         if metrics["low"] <= 0.5 <= metrics["high"]:
             print(f"  {run} is at chance: the interval holds 0.5, so the model or --n_train is too small, or --n_test is")
-    stages.tell_pgr([run for run, _ in todo])
+    stages.tell_pgr(todo)
 
 
 def answer(run, card, rows, device, dtype):
@@ -74,6 +75,8 @@ def answer(run, card, rows, device, dtype):
     elif "shots" in args:
         import prompt
 
+        if args["labels"] and files.sha256(args["labels"]) != card["inputs"]["labels"]:
+            raise files.BadInput(f"{args['labels']} has changed since {run} was made: choose another --out")
         asked = {key: args[key] for key in ("shots", "labels", "target", "seed", "max_len")}
         probs = prompt.probabilities(args["model"], rows, **asked, **how)
     else:

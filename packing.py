@@ -126,7 +126,8 @@ def logits(model, tokens):
         return model(input_ids=ids, attention_mask=mask).logits.to(model.dtype)
     hidden = hidden_states(model, tokens)
     with torch.autocast(model.device.type, enabled=False):  # bf16 would leave the logits three digits
-        return head_of(model)(hidden.to(model.dtype))
+        head = model.score if hasattr(model, "score") else functools.partial(ENCODER_HEADS[model.config.model_type], model)
+        return head(hidden.to(model.dtype))
 
 
 def row_logits(model, rows):
@@ -138,13 +139,6 @@ def texts(row):
     """The texts of a row as lists of token ids: one, or the two of a preference pair (rm/pairs.py), cut at "cut"."""
     tokens, cut = row["tokens"], row.get("cut")
     return [tokens[:cut], tokens[cut:]] if cut else [tokens]
-
-
-def head_of(model):
-    """The function from the hidden states that the head reads [N, H] to logits [N, 2] (rewards [N, 1] of a reward model)."""
-    if hasattr(model, "score"):
-        return model.score
-    return functools.partial(ENCODER_HEADS[model.config.model_type], model)
 
 
 def reads(model):

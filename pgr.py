@@ -209,6 +209,15 @@ def bar(one, value):
     return [[max(0, value - one["low"])], [max(0, one["high"] - value)]]
 
 
+def held_out(run, card):
+    """The rows that a student or ceiling held out; BadInput where there are none, or nobody knows them any more."""
+    labels = card["args"].get("labels")
+    if not labels or "true_acc" not in card.get("kept", {}) or files.sha256(labels) != card["inputs"]["labels"]:
+        raise files.BadInput(f"--curves: {run} is no student or ceiling that held out rows, or its labels have changed")
+    rows = files.read_jsonl(labels, ["id", "label", "weak"])
+    return protocol.hold_out([{"group": row["id"]} | row for row in rows], card["args"]["n_val"], 1)[1]
+
+
 def stopping(runs, cards, path):
     """The students' PGR on the rows held out, at the best, the stopped-on-weak-agreement and the final weights (5.1.1).
 
@@ -220,16 +229,14 @@ def stopping(runs, cards, path):
 
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes, accuracies = figure.add_subplot(), []
-    for (_, student, _), (_, card, ceiling) in zip(runs, cards):
+    for (_, student, ceiling), (_, card, of_ceiling) in zip(runs, cards):
+        rows = held_out(student, card)
+        if [row["id"] for row in rows] != [row["id"] for row in held_out(ceiling, of_ceiling)]:
+            raise files.BadInput(f"--curves: {student} and {ceiling} held out other rows")
         history = files.read_jsonl(f"{student}/history.jsonl", ["epoch", "weak_acc", "true_acc"])
-        rows = files.read_jsonl(card["args"]["labels"], ["id", "label", "weak"])
-        n_val, of_ceiling = card["args"]["n_val"], ceiling.get("kept", {}).get("true_acc")
-        if files.sha256(card["args"]["labels"]) != card["inputs"]["labels"] or ceiling["args"].get("n_val") != n_val:
-            raise files.BadInput(f"--curves: the labels of {student} have changed, or its ceiling held out other rows")
-        rows = protocol.hold_out([{"group": row["id"]} | row for row in rows], n_val, 1)[1]
         weak = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
         stops = {"best": max(history, key=lambda line: line["true_acc"]), "stopped": card["kept"], "final": history[-1]}
-        accuracies.append([weak, *(stop["true_acc"] for stop in stops.values()), of_ceiling])
+        accuracies.append([weak, *(stop["true_acc"] for stop in stops.values()), of_ceiling["kept"]["true_acc"]])
         for field, style in (("true_acc", "-"), ("weak_acc", ":")):
             axes.plot([line["epoch"] for line in history], [line[field] for line in history], style, color="#6a51a3")
         for (name, stop), marker in zip(stops.items(), "*os"):
@@ -242,10 +249,11 @@ def stopping(runs, cards, path):
     values, replicates = stats.bootstrap(sums, np.ones_like(sums), ["held out"])
     extent = "one seed, no interval" if len(runs) == 1 else "intervals over seeds alone, too narrow"
     print(f"PGR on {len(rows)} held-out rows, {extent}")
-    told = {}
+    told, gap = {}, stats.estimate(values[4] - values[0], replicates[:, 4] - replicates[:, 0])
     for k, name in enumerate(stops, 1):
         told[name] = stats.estimate(stats.pgr(*values[[0, k, 4]]), stats.pgr(*replicates[:, [0, k, 4]].T))
         told[name] |= {"low": None, "high": None} if len(runs) == 1 else {}
+        told[name] |= {"value": None, "low": None, "high": None} if gap["low"] <= 0 else {}  # as in compare()
         print(f"  {name:<28} " + "   ".join("none" if x is None else f"{x:6.3f}" for x in told[name].values()))
     return told
 

@@ -27,7 +27,8 @@ def final_layer(model):
 def content(model, tokens, dtype):
     """sha256 of all that the features depend on: the weights below the final layer, the token ids, the dtype."""
     top = final_layer(model)[0]
-    digest = hashlib.sha256(f"{type(model).__name__} {pick_dtype(model, dtype)} {tokens}".encode())
+    config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+    digest = hashlib.sha256(f"{type(model).__name__} {config} {pick_dtype(model, dtype)} {tokens}".encode())
     for name, weights in model.state_dict().items():
         if not name.startswith(f"{top}."):
             digest.update(name.encode() + weights.cpu().numpy().tobytes())

@@ -25,7 +25,9 @@ def probabilities(name, rows, shots, labels, target, seed, max_len=None, device=
         shown = random.Random(f"{seed} {row['id']}").sample(examples, shots)
         prompts.append("".join(f"{one['text']}\n{says[one[field] > 0.5]}\n\n" for one in shown) + f"{row['text']}\n")
     tokens = tokenizer(prompts, verbose=False).input_ids
+    models.check_tokens(tokens, tokenizer, model)
     longest, limit = max(map(len, tokens)), model.w2s["max_len"]
     if longest > limit:
-        raise files.BadInput(f"the longest prompt has {longest} tokens, the context {limit}: take fewer --shots than {shots}")
+        told = f"take fewer --shots than {shots}, or a larger --max_len where the model has room"
+        raise files.BadInput(f"the longest prompt has {longest} tokens, the context {limit}: {told}")
     return models.predict(model, tokens, dtype, bar).double().softmax(dim=1)[:, 1].tolist()

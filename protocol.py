@@ -63,15 +63,15 @@ def name_of(ds):
     return Path(ds).stem
 
 
-def read_own(kind, path, group=None):
+def read_own(kind, path):
     """The rows of a JSONL file, every field checked, with an id (the line number makes one) and a group.
 
-    A row without a group has the one that group(row) names, or stands with the rows of the same text alone: the supervisor
-    must not know the truth of what it labels, and row 7 of a training file has nothing to do with row 7 of a test file.
+    A row without a group stands with the rows of the same text alone: the supervisor must not know the truth of what it
+    labels, and row 7 of a training file has nothing to do with row 7 of a test file.
     """
     rows = files.read_jsonl(path, kind["fields"], kind.get("checks", files.CHECKS), kind.get("optional", ()))
     for number, row in enumerate(rows, 1):
-        row.setdefault("group", group(row) if group else f"{name_of(path)}/{hashed(row[kind['text']]).hex()[:16]}")
+        row.setdefault("group", f"{name_of(path)}/{hashed(row[kind['text']]).hex()[:16]}")
         row.setdefault("id", f"{name_of(path)}/{number}")
     if len({row["id"] for row in rows}) < len(rows):
         raise BadInput(f"{path} gives some rows an id that looks like another row's line number: give every row its own id")

@@ -16,6 +16,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import platform
 import shutil
@@ -45,7 +46,7 @@ CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target", "fe
     "label": (lambda value: type(value) is int and value in (0, 1), "0 or 1"),
     "weak": (is_probability, "a number from 0 to 1"),
     "prob": (is_probability, "a number from 0 to 1"),
-    "difficulty": (lambda value: type(value) in (int, float), "a number"),
+    "difficulty": (lambda value: type(value) in (int, float) and math.isfinite(value), "a number"),
 }
 
 

@@ -85,6 +85,8 @@ def supervisors(runs, stages=TRAINERS):
     for i, (run, card) in enumerate(zip(runs, cards)):
         if Path(run) in map(Path, runs[:i]):
             raise BadInput(f"{run} is given twice: a supervisor has one vote")
+        if role(card) == "ceiling":
+            raise BadInput(f"{run} has learned the ground truth of the rows that it is to label")
         if card["data"] is None:
             raise BadInput(f"{run} was trained on labels without a card: which rows it has not seen is not known")
         if card["data"] != cards[0]["data"]:
@@ -111,8 +113,9 @@ def scored_on(kind, run, card, ds, test, n_test):
         raise BadInput(f"{run} was trained on labels without a card, so its task is not known: add --ds")
     if ds is None and test is not None:
         raise BadInput("--test goes with --ds")
-    if ds is not None and ds not in kind["known"] and test is None and not (own and own["ds"] == str(Path(ds).resolve())):
-        test = ds  # a file that the run was not trained for is a test set, all of it
+    if ds is not None and ds not in kind["known"] and test is None:
+        # a file that the run was not trained for is a test set, all of it
+        test = own["test"] if own and own["ds"] == str(Path(ds).resolve()) else ds
     data = own if ds is None else protocol.describe(kind, ds, n_test=own and own["n_test"], test=test)
     return data | {"n_test": n_test or data["n_test"]}
 
@@ -157,11 +160,12 @@ def is_scored(file, args, inputs):
 
 
 def tell_leak(kind, run, card, rows):
-    """Warn if a run that learned from labels of somebody else's making is scored on texts it was trained on."""
+    """Warn if a run that learned from a labels file is scored on texts of that file."""
     labels, text = Path(card["args"].get("labels") or ""), kind["text"]
-    if card["data"] is None and labels.is_file():
-        seen = {row[text] for row in files.read_jsonl(labels, [text])}
-        leaked = sum(row[text] in seen for row in rows)
+    if labels.is_file():
+        same = kind.get("same", str)
+        seen = {same(row[text]) for row in files.read_jsonl(labels, [text])}
+        leaked = sum(same(row[text]) in seen for row in rows)
         if leaked:
             print(f"warning: {run} was trained on {leaked} of these {len(rows)} test {text}s: its score means little")
 
@@ -181,9 +185,10 @@ def beside(path, name):
     return Path(path).parent / name
 
 
-def tell_pgr(runs):
-    """Print the call of pgr.py where three runs have been scored."""
-    if len(runs) == 3:
+def tell_pgr(scored):
+    """Print the call of pgr.py where supervisor, student and ceiling have been scored; scored: [(run, card)]."""
+    runs = [run for run, _ in scored]
+    if [role(card) for _, card in scored] == ["weak", "student", "ceiling"]:
         tell_next(f"pgr.py {' '.join(runs)} --out={beside(runs[0], 'pgr.json')}")
 
 

@@ -148,9 +148,7 @@ def compare(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
     result = {"pgr": estimate(pgr(*values[:3]), pgr(*replicates[:, :3].T)) | {"reason": None}}
     gap = estimate(values[2] - values[0], replicates[:, 2] - replicates[:, 0])
     if gap["low"] <= 0:
-        where = (
-            "holds 0: there is no gap to recover" if gap["high"] >= 0 else "lies below 0: the ceiling is below its supervisor"
-        )
+        where = f"{'holds' if gap['high'] >= 0 else 'lies below'} 0: there is no gap to recover"
         reason = f"the interval of (ceiling - weak), {gap['low']:+.3f} to {gap['high']:+.3f}, {where}; "
         reason += "take more rows or seeds, or a stronger student"
         result["pgr"] = {"value": None, "low": None, "high": None, "reason": reason}

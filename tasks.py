@@ -36,9 +36,6 @@ def main(*names: str, split: str = "test", n: int = None, data_seed: int = 0, te
         names: a task's name, or the path of a JSONL file with text and label; without it the table of tasks is shown
         split: weak, strong (the halves), test, or test_hard where there is one
         n: how many rows (default: all, in the halves at most 10,000)
-        data_seed: moves the halves
-        test: a JSONL file of test rows, for a JSONL file of your own
-        mirror: a folder to write the named tasks' data to (default: all tasks'), for W2S_MIRROR; what is there is kept
     """
     cli.check(locals())
     protocol.show(KIND, names, split, n, data_seed, test, mirror)

@@ -43,8 +43,10 @@ def main(
     args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
     cli.check(args)
     data = tasks.describe(ds, data_seed, n_train, n_test, test)
-    before = chain(boost, bootstrap, data)
-    inputs = data["sha256"] | hub.model_input(model) | ({"boost": before[-1][1]["model_sha256"]} if boost else {})
+    before = chain(boost, bootstrap, data, out)
+    inputs = data["sha256"] | hub.model_input(model)
+    if boost:
+        inputs["boost"] = [card["model_sha256"] for _, card in before]
     if files.is_done(out, args, inputs, force):
         return
     rows = tasks.half(data, "weak")
@@ -78,15 +80,22 @@ def drawn(rows, seed, bootstrap, before, device, dtype):
     return rng.choices(rows, weights=boosted(rows, before, device, dtype), k=len(rows)) if before else rows
 
 
-def chain(boost, bootstrap, data):
-    """[(run, card)] of the boosted ensemble so far, the first supervisor first; BadInput where it was of other rows."""
+def chain(boost, bootstrap, data, out):
+    """[(run, card)] of the boosted ensemble so far, the first supervisor first.
+
+    BadInput where one was of other rows, is `out` itself, or was trained anew after another was boosted from it.
+    """
     runs = []
     while boost:
         card = stages.finished_run(boost)
-        if bootstrap or card["stage"] != "train_weak" or card["data"] != data:
-            raise files.BadInput(f"--boost={boost} must be a supervisor of the same rows, and goes without --bootstrap")
+        if bootstrap or card["stage"] != "train_weak" or card["data"] != data or boost in (out, *(run for run, _ in runs)):
+            told = "must be a supervisor of the same rows, not --out or boosted from itself"
+            raise files.BadInput(f"--boost={boost} {told}, and goes without --bootstrap")
         runs.insert(0, (boost, card))
         boost = card["args"].get("boost")
+    for i, (run, card) in enumerate(runs):
+        if i and card["inputs"]["boost"] != [earlier["model_sha256"] for _, earlier in runs[:i]]:
+            raise files.BadInput(f"--boost: what {run} was boosted from has been trained anew since: train {run} again")
     return runs
 
 

@@ -5,6 +5,7 @@ played out to mate, so a vocabulary of moves never sees a "#", and what a move d
 """
 
 import functools
+import itertools
 import logging
 import os
 import re
@@ -23,6 +24,7 @@ except ModuleNotFoundError:  # a folder of our own is called chess too; without 
     sys.exit(2)
 
 NUMBER, MARK = re.compile(r"\d+\.+"), str.maketrans("", "", "+#!?")
+RESULTS = {"1-0", "0-1", "1/2-1/2", "*"}
 
 
 def plain(move):
@@ -31,8 +33,8 @@ def plain(move):
 
 
 def plain_moves(movetext):
-    """The plain moves of a game's text, its move numbers left out: "1. e4 e5 2. Qh5+" -> ["e4", "e5", "Qh5"]."""
-    return [sys.intern(plain(word)) for word in NUMBER.sub(" ", movetext).split()]
+    """The plain moves of a game's text, its move numbers and its result left out: "1. e4 e5 2. Qh5+" -> ["e4", "e5", "Qh5"]."""
+    return [sys.intern(plain(word)) for word in NUMBER.sub(" ", movetext).split() if word not in RESULTS]
 
 
 def standard(position, move):
@@ -127,7 +129,7 @@ def read_games(path):
             if game.headers.get("Variant", "Standard") != "Standard" or "FEN" in game.headers:
                 continue
             position, moves = game.board(), []
-            for move in game.mainline_moves():
+            for move in itertools.takewhile(bool, game.mainline_moves()):  # a null move ends a game
                 moves.append(sys.intern(plain(position.san(move))))
                 position.push(move)
             elos = [game.headers.get(name, "") for name in ("WhiteElo", "BlackElo")]
@@ -155,8 +157,10 @@ def open_engine(path=None):
 def search(engine, position, nodes, lines=1):
     """The best moves of a position by a search of that many nodes: [(plain move, expected score from 0 to 1)], best first.
 
+    None where the game is over.
     The engine forgets what it knew before, so that the answer depends on the position and the nodes alone.
     """
     found = engine.analyse(position, chess.engine.Limit(nodes=nodes), multipv=lines, game=object())
+    found = [line for line in found if "pv" in line]
     scores = [line["score"].pov(position.turn).wdl(model="sf15.1", ply=position.ply()).expectation() for line in found]
     return [(plain(position.san(line["pv"][0])), score) for line, score in zip(found, scores)]

@@ -7,6 +7,7 @@ In: finished run directories of train_chess.py. Out, in each: eval/<task>-test.j
 "legal"}), its card, and .metrics.json. Next: pgr.py.
 """
 
+import collections
 import sys
 from pathlib import Path
 
@@ -30,7 +31,6 @@ def main(
     Args:
         runs: run directories (default: runs/chess/weak runs/chess/student runs/chess/ceiling); unfinished ones are refused
         ds: score on this task or JSONL file of puzzles instead of the one that the run was trained for
-        test: a JSONL file of test puzzles, when --ds is your own file
         model: with --out and no runs: a model to score without training
         out: the run directory to make for --model
         max_len: tokens of a puzzle for --model; longer games lose their first moves
@@ -46,7 +46,7 @@ def main(
         todo = [(run, stages.finished_run(run, (*puzzles.STAGES, EVALUATED))) for run in runs]
     how = {"device": device, "dtype": dtype}
     show(stages.evaluate(puzzles.KIND, todo, answer, how, ds, test=test, n_test=n_test, force=force))
-    stages.tell_pgr([run for run, _ in todo])
+    stages.tell_pgr(todo)
 
 
 def answer(run, card, rows, device, dtype):
@@ -75,17 +75,15 @@ def measure(predictions, rows):
     correct, legal = ([row[name] for row in predictions] for name in ("correct", "legal"))
     groups = [row["group"] for row in rows]
     result = rate(correct, groups) | {"n": len(rows), "groups": len(set(groups)), "legal": rate(legal, groups)}
-    known = sorted({row["difficulty"] for row in rows if "difficulty" in row})
-    if len(known) > 6:  # ratings: buckets of 300
-        buckets = [(low, low + 299) for low in range(int(known[0]) // 300 * 300, int(known[-1]) + 1, 300)]
-    else:
-        buckets = [(value, value) for value in known]
-    result["by_difficulty"] = []
-    for low, high in buckets:
-        some = [i for i, row in enumerate(rows) if low <= row.get("difficulty", -1) <= high]
-        if some:
-            one = rate([correct[i] for i in some], [groups[i] for i in some])
-            result["by_difficulty"].append({"from": low, "to": high, "n": len(some)} | one)
+    known = {row["difficulty"] for row in rows if "difficulty" in row}
+    width = 300 if len(known) > 6 else None  # ratings
+    buckets, result["by_difficulty"] = collections.defaultdict(list), []
+    for i, row in enumerate(rows):
+        if "difficulty" in row:
+            buckets[row["difficulty"] // width * width if width else row["difficulty"]].append(i)
+    for low, some in sorted(buckets.items()):
+        one = rate([correct[i] for i in some], [groups[i] for i in some])
+        result["by_difficulty"].append({"from": low, "to": low + width - 1 if width else low, "n": len(some)} | one)
     return result
 
 

@@ -52,7 +52,7 @@ def main(
     if not rows:
         raise files.BadInput(f"--part={part}: the strong half has {len(games)} games, too few for so many parts")
     for row, move in zip(rows, moves.play(f"{run}/model", rows, device=device, dtype=dtype, bar=run)):
-        row["weak"] = move or moves.NO_MOVE
+        row["weak"] = board.plain(move) or moves.NO_MOVE
     files.write_jsonl(out, rows, files.new_card("chess/label_chess", args, inputs, data) | {"supervisors": taught})
     correct = sum(row["weak"] == row["target"] for row in rows) / len(rows)
     legal = sum(board.is_legal(row["fen"], row["weak"]) for row in rows) / len(rows)

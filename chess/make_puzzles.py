@@ -118,7 +118,6 @@ def main(
         sample: so many of the puzzles are searched again with 20 times the nodes, and the share confirmed is told
         engine: the engine's program (default: stockfish, on the path or in /usr/games)
         processes: how many engines at once (default: one per core); the puzzles do not depend on it
-        force: replace a finished file
     """
     args = {name: value for name, value in locals().items() if name not in ("out", "force", "processes")}
     cli.check(locals())

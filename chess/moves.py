@@ -22,21 +22,24 @@ def encode(rows, tokenizer, model, given=None):
     """The rows, each with "tokens", the prompt's and, where `given` names a field with a move, the move's.
 
     "asked" says how many of these are the move's, the only ones that are learned (lm.nll). Too long a prompt loses whole
-    moves from its beginning. Rows with no move, or one that the tokenizer cannot spell, are left out, counted and told;
-    BadInput if none is left.
+    moves from its beginning; BadInput where nothing of it is left, or it is a position. Rows with no move, or one that the
+    tokenizer cannot spell, are left out, counted and told; BadInput if none is left.
     """
-    room, n_cut, out = model.w2s["max_len"] - (0 if knows_moves(tokenizer) else LONGEST), 0, []
+    spelled = 1 if knows_moves(tokenizer) else LONGEST
+    room, n_cut, out = model.w2s["max_len"] - spelled, 0, []
     end = [] if knows_moves(tokenizer) else [tokenizer.eos_token_id]
     if end == [None]:
         raise BadInput("the tokenizer has neither a token for each move nor one that ends a text: give another --model")
     if room < 1:
-        raise BadInput(f"--max_len={model.w2s['max_len']} leaves no room for a game beside a move of {LONGEST} tokens")
+        raise BadInput(f"--max_len={model.w2s['max_len']} leaves no room for a game beside a move of {spelled} tokens")
     for row in rows:
         words = row["prompt"].split()
         tokens = tokenizer(row["prompt"], verbose=False).input_ids
         while len(tokens) > room and words:
             words = words[-(-len(words) * (len(tokens) - room) // len(tokens)) :]
             tokens = tokenizer(" ".join(words)).input_ids
+        if not words or "/" in row["prompt"] and len(words) < len(row["prompt"].split()):
+            raise BadInput(f"--max_len={room + spelled} is too short for the prompt of {row['id']} and a move beside it")
         n_cut += len(words) < len(row["prompt"].split())
         both = tokenizer(" ".join([*words, row[given]]), verbose=False).input_ids if given else tokens
         move = both[len(tokens) :]
@@ -44,9 +47,8 @@ def encode(rows, tokenizer, model, given=None):
             raise BadInput("the tokenizer joins a move with the one before it: give another --model")
         if not given:
             out.append(row | {"tokens": tokens})
-        elif (
-            row[given] != NO_MOVE and move and tokenizer.unk_token_id not in move
-        ):  # in move alone: GPT-2's unknown token is the one that ends a text
+        # in move alone: GPT-2's unknown token is the one that ends a text
+        elif row[given] != NO_MOVE and move and tokenizer.unk_token_id not in move:
             out.append(row | {"tokens": tokens + move + end, "asked": len(move + end)})
     models.check_tokens([row["tokens"] for row in out], tokenizer, model)
     if n_cut:

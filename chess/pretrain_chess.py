@@ -56,7 +56,7 @@ def corpus(path, min_elo):
     numbers, games = {}, []  # of the moves, in the order in which they first occur
     for game in tqdm(board.read_games(path), desc="reading", unit="game", disable=None):
         if (game["elo"] or 0) >= min_elo and len(game["moves"]) >= SHORTEST:
-            games.append(np.array([numbers.setdefault(move, len(numbers)) for move in game["moves"]], dtype=np.int16))
+            games.append(np.array([numbers.setdefault(move, len(numbers)) for move in game["moves"]], dtype=np.int32))
     if len(games) < 2 * BATCH:
         told = f"{path} has {len(games)} games of {SHORTEST} plies or more rated {min_elo}"
         raise files.BadInput(f"{told}: too few to learn from, {2 * BATCH} is the least")
@@ -106,20 +106,20 @@ def measure(model, games, words):
     """{"accuracy", "legal"}: how often the likeliest next move was played, and how often it could be, on games never read."""
     import torch
 
-    right, legal, n = 0, 0, 0
+    right, asked, legal, n = 0, 0, 0, 0
     with torch.no_grad():
         for game in games:
             ids, targets = padded([game])
             said = model(input_ids=ids.to(model.device)).logits[0, :-1].argmax(-1).cpu()
-            right += (said == targets[0]).sum().item()
+            right, asked = right + (said == targets[0]).sum().item(), asked + (targets != -100).sum().item()
             position = board.position()
             for token, move in zip(said.tolist(), game[1:]):
-                if words[move] == "<unk>":
+                if not board.standard(position, words[move]):  # <unk>, or an illegal move: where it leads to is not known
                     break
                 legal += board.is_legal(position.fen(), words[token])
                 n += 1
                 position.push_san(words[move])
-    return {"accuracy": round(right / n, 4), "legal": round(legal / n, 4)}
+    return {"accuracy": round(right / asked, 4), "legal": round(legal / n, 4)}
 
 
 def pretrain(games, held_out, words, card, device, resume):
@@ -204,7 +204,6 @@ def main(
         out: the model folder (default: chess/xs, chess/s or chess/m)
         min_elo: both players must be rated this high
         tokens: plies to train on (default by size)
-        seed: moves initialisation and the order of the games
     """
     cli.check(locals())
     if size not in SIZES:

@@ -51,15 +51,22 @@ PUZZLES = {
 # fmt: on
 
 
+def bare(prompt):
+    """A prompt without what is no part of it, so that equal ones are: a game loses its move numbers, a position nothing."""
+    return prompt if "/" in prompt else " ".join(board.plain_moves(prompt))
+
+
 def read(ds, split):
-    """The rows of a task, or of a JSONL file with prompt and target, as they stand there; playable() makes puzzles of them."""
+    """The rows of a task, or of a JSONL file with prompt and target, the prompts bare; playable() makes puzzles of them."""
     if "repo" not in PUZZLES.get(ds, ()):
-        return protocol.read_own(KIND, FILE if ds in PUZZLES else ds)
+        rows = protocol.read_own(KIND, FILE if ds in PUZZLES else ds)
+        return [row | {"prompt": bare(row["prompt"])} for row in rows]
     where, count, rows = sources.source_rows(ds, PUZZLES[ds], split)
     made = [(f"{ds}/{number}", row) for number, row in rows if row is not None]
     if len(made) < count:
         print(f"{where}: {count - len(made)} with an empty field are left out", file=sys.stderr)
-    return [{"id": name, "group": name} | PUZZLES[ds]["puzzle"](row) for name, row in made]
+    made = [{"id": name, "group": name} | PUZZLES[ds]["puzzle"](row) for name, row in made]
+    return [row | {"prompt": bare(row["prompt"])} for row in made]
 
 
 def playable(rows, seed=0):
@@ -101,7 +108,7 @@ def playable(rows, seed=0):
 
 KIND = {
     "setting": "chess", "script": "chess/puzzles.py", "what": "puzzles", "known": PUZZLES, "read": read, "text": "prompt",
-    "balanced": False, "finish": playable, "fields": ("prompt", "target"), "optional": ("fen", "difficulty"),
+    "same": bare, "balanced": False, "finish": playable, "fields": ("prompt", "target"), "optional": ("fen", "difficulty"),
     "checks": files.CHECKS | {"weak": files.TEXT},
     "predictions": ("id", "target", "move", "correct", "legal"),
 }  # fmt: skip
@@ -113,11 +120,7 @@ def main(*names: str, split: str = "test", n: int = None, data_seed: int = 0, te
 
     Args:
         names: a task's name, or the path of a JSONL file with prompt and target; without it the table is shown
-        split: weak, strong (the halves) or test
         n: how many puzzles
-        data_seed: moves the halves
-        test: a JSONL file of test puzzles, for a JSONL file of your own
-        mirror: a folder to write the named tasks' data to, for W2S_MIRROR; what is there is kept
     """
     cli.check(locals())
     protocol.show(KIND, names, split, n, data_seed, test, mirror)

@@ -162,7 +162,6 @@ def main(size: str = "m", *, world_seed: int = 0, seed: int = 0, steps: int = No
     Args:
         size: xs, s or m
         world_seed: which world of people
-        seed: moves initialisation and the order of documents
         steps: training steps (default by size)
         out: the model folder (default: facts/xs, facts/s or facts/m)
     """

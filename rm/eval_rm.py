@@ -28,7 +28,6 @@ def main(
     Args:
         runs: run directories (default: runs/rm/weak runs/rm/student runs/rm/ceiling); unfinished ones are refused
         ds: score on this task or JSONL file of pairs instead of the one that the run was trained for
-        test: a JSONL file of test pairs, when --ds is your own file
         plot: PNG file to write: accuracy on the held-out pairs by epoch (default: curves.png in the folder of the first run)
     """
     cli.check(locals())
@@ -38,7 +37,7 @@ def main(
     show(stages.evaluate(pairs.KIND, todo, answer, how, ds, test=test, n_test=n_test, force=force))
     histories = [[json.loads(line) for line in open(Path(run) / "history.jsonl")] for run in runs]
     draw(runs, histories, plot or f"{Path(runs[0]).parent}/curves.png")
-    stages.tell_pgr(runs)
+    stages.tell_pgr(todo)
 
 
 def answer(run, card, rows, device, dtype):

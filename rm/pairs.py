@@ -114,12 +114,8 @@ def read(ds, split):
     if ds == "facts_pairs":
         return list(facts_pairs(split))
     dropped, name = collections.Counter(), protocol.name_of(ds)
-
-    def group(row):
-        return f"{name}/{hashed(row['prompt']).hex()[:16]}"
-
     if ds not in PAIRS:
-        own = protocol.read_own(KIND, ds, group)
+        own = protocol.read_own(KIND, ds)
         sides = [(row["b"], row["a"]) if row["label"] else (row["a"], row["b"]) for row in own]
         made = [row | {"preferred": preferred, "other": other} for row, (preferred, other) in zip(own, sides)]
     else:
@@ -130,7 +126,7 @@ def read(ds, split):
                 dropped[pair] += 1
             else:
                 row = {"id": f"{ds}/{task['splits'][split][0]}/{number}"} | dict(zip(("prompt", "preferred", "other"), pair))
-                made.append(row | {"group": group(row)})
+                made.append(row | {"group": f"{name}/{hashed(row['prompt']).hex()[:16]}"})
     usable = []
     for row in made:
         if not row["preferred"].strip() or not row["other"].strip():
@@ -208,11 +204,7 @@ def main(*names: str, split: str = "test", n: int = None, data_seed: int = 0, te
 
     Args:
         names: a task's name, or the path of a JSONL file with prompt, a, b and label; without it the table is shown
-        split: weak, strong (the halves) or test
         n: how many pairs
-        data_seed: moves the halves and the sides
-        test: a JSONL file of test pairs, for a JSONL file of your own
-        mirror: a folder to write the named tasks' data to, for W2S_MIRROR; what is there is kept
     """
     cli.check(locals())
     protocol.show(KIND, names, split, n, data_seed, test, mirror)

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -367,6 +368,8 @@ def test_prompts_show_examples_with_the_chosen_labels_and_take_the_next_token(ti
         net, tokenizer = load(*args)
 
         class Spy:
+            unk_token_id = tokenizer.unk_token_id
+
             def __call__(self, texts, **options):
                 asked.append(texts)
                 return tokenizer(texts, **options)
@@ -414,6 +417,51 @@ def test_the_three_pgrs_of_a_history(here, tmp_path):
         assert told[name] == {"value": pytest.approx((accuracy - weak) / (ceiling - weak)), "low": None, "high": None}
 
 
+@pytest.fixture
+def mine(home, tmp_path, monkeypatch):
+    """A copy to spoil."""
+    shutil.copytree(home / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_curves_tell_no_pgr_without_a_gap_or_on_different_rows(mine, tmp_path):
+    card = files.read_card("runs/ceiling")
+    card["kept"]["true_acc"] = 0.1  # below the supervisor
+    files.write_card("runs/ceiling", card)
+    pgr.main("runs/weak", "runs/student", "runs/ceiling", curves=True, out=str(tmp_path / "p.json"))
+    told = json.loads((tmp_path / "p.json").read_text())["stopping"]
+    assert list(told.values()) == [{"value": None, "low": None, "high": None}] * 3
+    label.main("runs/weak", keep=0.5, out="sure.jsonl")
+    train_strong.main("sure.jsonl", model="facts/m", out="runs/sure", epochs=1)
+    eval.main("runs/sure")
+    with pytest.raises(BadInput, match="runs/sure and runs/ceiling held out other rows"):
+        pgr.main("runs/weak", "runs/sure", "runs/ceiling", curves=True)
+
+
+def test_a_boosted_run_is_of_the_runs_that_it_was_boosted_from(mine):
+    train_weak.main(out="runs/b", boost="runs/weak", **SMALL)
+    train_weak.main(out="runs/weak", seed=9, force=True, **SMALL)
+    with pytest.raises(BadInput, match="what runs/b was boosted from has been trained anew"):
+        train_weak.main(out="runs/c", boost="runs/b", **SMALL)
+
+
+def test_examples_that_have_changed_prompt_nobody(mine):
+    shutil.copy("runs/labels.jsonl", "own.jsonl")
+    eval.main(model="facts/m", shots=1, labels="own.jsonl", n_test=20, out="runs/asked")
+    with open("own.jsonl", "a") as file:
+        file.write("\n".join(json.dumps(row | {"id": row["id"] + "/2"}) for row in read("own.jsonl")[:1]) + "\n")
+    with pytest.raises(BadInput, match="own.jsonl has changed since runs/asked was made"):
+        eval.main("runs/asked", n_test=30, force=True)
+
+
+def test_features_of_the_same_weights_in_another_model_are_others(tiny):
+    model, _ = models.load(tiny("gpt2"))
+    before = probe.content(model, [[1, 2]], None)
+    assert probe.content(model, [[1, 2]], None) == before
+    model.config.n_head *= 2
+    assert probe.content(model, [[1, 2]], None) != before
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -434,6 +482,11 @@ def test_the_three_pgrs_of_a_history(here, tmp_path):
         (["train_strong.py", "runs/tested.jsonl", "--out=n"], "runs/tested.jsonl holds test rows (label.py --test_rows)"),
         (["train_weak.py", "--boost=runs/student", "--out=n"], "--boost=runs/student must be a supervisor of the same rows"),
         (["train_weak.py", "--boost=runs/weak", "--bootstrap", "--out=n"], "goes without --bootstrap"),
+        (["train_weak.py", "--boost=runs/weak", "--out=runs/weak", "--force"], "not --out or boosted from itself"),
+        (["label.py", "runs/weak", "runs/ceiling", "--out=n.jsonl"], "runs/ceiling has learned the ground truth of the rows"),
+        (["train_strong.py", "--loss=window", "--radius=0.9", "--out=n"], "--radius must be from 0 to 0.5"),
+        (["eval.py", "runs/student", "--head=zero"], "--head and --max_len go with --model"),
+        (["pgr.py", "runs/weak", "runs/weak", "runs/ceiling", "--curves"], "runs/weak is no student or ceiling that held out"),
         (["controls.py", "runs/labels.jsonl", "--kind=shortset", "--out=n.jsonl"], "--kind=shortset is not one of own, random"),
         (["controls.py", "runs/labels.jsonl", "--kind=own", "--out=n"], "rows and labels end in .jsonl"),
         (["controls.py", "runs/labels.jsonl", "--kind=confident", "--run=no", "--out=n.jsonl"], "no does not exist"),

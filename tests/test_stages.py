@@ -296,6 +296,17 @@ def test_labels_from_elsewhere_scored_on_rows_they_hold_are_told(here, capsys):
     n = len(read("runs/theirs/eval/test-test.jsonl"))
     assert 30 <= n <= 40
     assert f"warning: runs/theirs was trained on {n} of these {n} test texts" in capsys.readouterr().out
+    eval.main("runs/s0/student", ds="runs/s0/labels.jsonl")
+    assert "warning: runs/s0/student was trained on" in capsys.readouterr().out
+
+
+def test_a_run_with_test_rows_of_its_own_is_scored_on_these(here):
+    rows = [{"text": f"the pet of {i} is cat ?", "label": i % 2} for i in range(240)]
+    for name, some in (("mine", rows[:200]), ("held", rows[200:])):
+        (here / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    train_weak.main(ds="mine.jsonl", test="held.jsonl", model="facts/xs", out="runs/mine", epochs=1)
+    eval.main("runs/mine", ds="mine.jsonl")
+    assert {row["id"].split("/")[0] for row in read("runs/mine/eval/mine-test.jsonl")} == {"held"}
 
 
 def test_rows_of_one_class_are_told(tmp_path):
