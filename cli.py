@@ -15,7 +15,7 @@ import os
 import re
 import signal
 import sys
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 
 from rows import BadInput
 
@@ -170,14 +170,10 @@ def convert(name, word, wanted):
         raise BadInput(f"--{name} needs a value: --{name}=...")
     if wanted is str:
         return word
-    try:
-        number = wanted(word)
-        finite = math.isfinite(number)
-    except (ValueError, OverflowError):
-        finite = False
-    if not finite:
-        raise BadInput(f"--{name}={word} is not {'a whole number' if wanted is int else 'a number'}")
-    return number
+    with suppress(ValueError, OverflowError):
+        if math.isfinite(wanted(word)):
+            return wanted(word)
+    raise BadInput(f"--{name}={word} is not {'a whole number' if wanted is int else 'a number'}")
 
 
 def check(options):

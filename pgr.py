@@ -222,8 +222,8 @@ def stopping(runs, cards, path):
     """The students' PGR on the rows held out, at the best, the stopped-on-weak-agreement and the final weights (5.1.1).
 
     Draws their history into path. Returns {"best" / "stopped" / "final": {value, low, high}}; the interval is over seeds
-    alone, the held-out rows being the same few for all, and None for one seed. None of them looks at a test row; "best"
-    looks at the truth of the held-out rows.
+    alone, the held-out rows being the same few for all, and None for one seed; the value too where there is no gap. None of
+    them looks at a test row; "best" looks at the truth of the held-out rows.
     """
     from matplotlib.figure import Figure
 

@@ -14,6 +14,8 @@ def probabilities(name, rows, shots, labels, target, seed, max_len=None, device=
     the model's context: unlike a text to be classified, it is never cut.
     """
     field = "weak" if target == "weak" else "label"
+    if shots and (files.read_card(labels) or {}).get("test_rows"):
+        raise files.BadInput(f"{labels} holds test rows (label.py --test_rows): their answers must stand in no prompt")
     asked = {row["text"] for row in rows}
     examples = [row for row in files.read_jsonl(labels, ["text", field]) if row["text"] not in asked] if shots else []
     if len(examples) < shots:

@@ -9,11 +9,11 @@
 Everything random is a hash of names, so that rows and ids are the same on every machine, and a smaller --n_train or
 --n_test is a prefix of a larger one. A kind of rows (tasks.KIND, pairs.KIND of rm/) is a dict:
 
-    setting      the folder of its scripts: "" or "rm"; script: the one that prints its rows
+    setting      the folder of its scripts: "", "rm" or "chess"; script: the one that prints its rows
     what         what messages call the rows
     known        {name: task}; task["splits"]: {"train": ..., "test": ...}, or {"all": ...}, which is cut 80/20
     read         read(ds, split) -> the rows of a task's split, or all of a JSONL file's, each with "id" and "group"
-    text         the field that no training row shares with a test row
+    text         the field that no training row shares with a test row; same: makes two spellings of it equal
     balanced     whether there is a 0/1 "label" whose classes are balanced
     finish       finish(rows, seed) -> the rows as the stages see them
     fields       what a row has beside id and group; optional: what it may have; predictions: the fields of a prediction

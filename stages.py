@@ -162,7 +162,7 @@ def is_scored(file, args, inputs):
 def tell_leak(kind, run, card, rows):
     """Warn if a run that learned from a labels file is scored on texts of that file."""
     labels, text = Path(card["args"].get("labels") or ""), kind["text"]
-    if labels.is_file():
+    if labels.is_file() and files.sha256(labels) == card["inputs"].get("labels"):
         same = kind.get("same", str)
         seen = {same(row[text]) for row in files.read_jsonl(labels, [text])}
         leaked = sum(same(row[text]) in seen for row in rows)

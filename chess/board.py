@@ -157,8 +157,8 @@ def open_engine(path=None):
 def search(engine, position, nodes, lines=1):
     """The best moves of a position by a search of that many nodes: [(plain move, expected score from 0 to 1)], best first.
 
-    None where the game is over.
-    The engine forgets what it knew before, so that the answer depends on the position and the nodes alone.
+    Empty where the game is over. The engine forgets what it knew before, so that the answer depends on the position and the
+    nodes alone.
     """
     found = engine.analyse(position, chess.engine.Limit(nodes=nodes), multipv=lines, game=object())
     found = [line for line in found if "pv" in line]

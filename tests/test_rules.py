@@ -492,11 +492,12 @@ def test_features_of_the_same_weights_in_another_model_are_others(tiny):
         (["controls.py", "runs/labels.jsonl", "--kind=confident", "--run=no", "--out=n.jsonl"], "no does not exist"),
         (["eval.py", "--model=facts/m", "--shots=5", "--out=n"], "--shots=5 --labels=FILE go together"),
         (["eval.py", "--model=facts/m", "--shots=6", "--labels=runs/labels.jsonl", "--out=n"], "70 tokens, the context 64"),
+        (["eval.py", "--model=facts/m", "--shots=1", "--labels=runs/tested.jsonl", "--out=n"], "must stand in no prompt"),
         (["eval.py", "runs/student", "--shots=0"], "--shots=5 --labels=FILE go together, with --model"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(here, monkeypatch, capsys, words, told):
-    if "runs/tested.jsonl" in words and not (here / "runs/tested.jsonl").exists():
+    if "runs/tested.jsonl" in " ".join(words) and not (here / "runs/tested.jsonl").exists():
         label.main("runs/weak", test_rows=True, out="runs/tested.jsonl")
     monkeypatch.setattr(sys, "argv", words)
     before = sorted(here.rglob("*"))

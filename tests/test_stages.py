@@ -298,6 +298,9 @@ def test_labels_from_elsewhere_scored_on_rows_they_hold_are_told(here, capsys):
     assert f"warning: runs/theirs was trained on {n} of these {n} test texts" in capsys.readouterr().out
     eval.main("runs/s0/student", ds="runs/s0/labels.jsonl")
     assert "warning: runs/s0/student was trained on" in capsys.readouterr().out
+    (here / "theirs.jsonl").write_text(json.dumps(rows[0]) + "\n")  # no longer what it was trained on
+    eval.main("runs/theirs", ds="test.jsonl", force=True)
+    assert "was trained on" not in capsys.readouterr().out
 
 
 def test_a_run_with_test_rows_of_its_own_is_scored_on_these(here):
