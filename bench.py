@@ -21,8 +21,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
-import cli
-from rows import HERE, BadInput
+from w2s import cli
+from w2s.files import HERE, BadInput
 
 # fmt: off
 QWEN = dict(model_type="qwen2", vocab_size=151936, num_key_value_heads=2)
@@ -57,7 +57,7 @@ def main(
     cli.check({"repeats": repeats, "steps": steps, "batch_size": batch_size, "lora": lora, "shape": shape})
     if not set(parts.split(",")) <= set(PARTS) or not all(mean.isdigit() and int(mean) > 2 for mean in means.split(",")):
         raise BadInput(f"--parts={parts} --means={means}: parts are {', '.join(PARTS)}; means whole numbers over 2")
-    import model as models
+    from w2s import models
 
     device = models.pick_device(device)
     shape = shape or ("qwen-1.5b" if device.type == "cuda" else "gpt2-6x384")
@@ -93,7 +93,7 @@ def make_model(shape, device, packed=True, lm=False):
     """A 2-way classifier, or a language model, with random weights in one of SHAPES, as model.load would hand it out."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    import model as models
+    from w2s import models
 
     torch.manual_seed(0)
     no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0} if shape.startswith("gpt2") else {}
@@ -126,8 +126,7 @@ def make_rows(n, mean, vocabulary, seed=0):
 @functools.cache
 def side(shape, device, words):
     """The function of rows that is one run of a side, and its model; made once in the process of that side."""
-    import model as models
-    import packing
+    from w2s import models, packing
 
     device, options = torch.device(device), dict(words)
     how, score, lm = options.pop("trainer", None), options.pop("score", False), options.pop("lm", False)
@@ -166,9 +165,7 @@ def measure(shape, device, n, mean, words, flops, repeat, warm_up):
 
 def train(net, rows, loss="xent", **options):
     """One epoch of our loop; of a language model as rm/generative.py trains it."""
-    import lm
-    import loop
-    import losses
+    from w2s import lm, loop, losses
 
     options = {"epochs": 1, "dtype": "bf16", "name": "ours"} | options
     classifier = not net.get_output_embeddings()
@@ -282,7 +279,7 @@ def linear(device):
     """Time per token of the tiny model over 1,000 to 100,000 rows, and of tokenizing as many (facts' tokenizer)."""
     from transformers import AutoTokenizer
 
-    import model as models
+    from w2s import models
 
     net, tokenizer = make_model("tiny", device), AutoTokenizer.from_pretrained(HERE / "facts" / "xs")
     print(f"\n{'rows':>8} {'us/token, training':>20} {'rows/s tokenized':>18}")

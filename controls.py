@@ -19,11 +19,8 @@ And otherwise:
 
 import random
 
-import cli
-import hub
-import rows as files
-import stages
 import tasks
+from w2s import cli, files, hub, stages
 
 SUFFIX = " I think this is {} . What do you think ?"  # E.3's words, spaced for tokenizers that split at spaces
 
@@ -77,7 +74,7 @@ def accuracy(rows):
 
 def answers(rows, run, device, dtype):
     """P(label = 1) of each row by a run's model."""
-    import model as models  # torch and transformers take seconds to import, so not before they are needed
+    from w2s import models  # torch and transformers take seconds to import, so not before they are needed
 
     return models.probabilities(f"{run}/model", rows, device=device, dtype=dtype, bar=run)
 
@@ -105,9 +102,8 @@ def truncated(rows, data, model, dims, device, dtype):
         raise files.BadInput("--kind=features needs a labels file with a card: its weak half trains the supervisor")
     import torch
 
-    import losses
-    import model as models
-    import probe
+    from w2s import losses, models
+    from w2s import probes as probe
 
     net, tokenizer = models.load(model, device=device)
     taught = tasks.half(data, "weak")

@@ -9,12 +9,12 @@ importing torch and transformers sixteen times would take longer than everything
 import multiprocessing
 import shlex
 
-import cli
 import eval
 import label
 import pgr
 import train_strong
 import train_weak
+from w2s import cli
 
 OUT = "runs/demo"
 
@@ -43,7 +43,7 @@ def main(*, seeds: int = 3):
         seeds: how many seeds
     """
     cli.check({"seeds": seeds})
-    import model  # noqa: F401  the workers below inherit torch and transformers
+    from w2s import models as model  # noqa: F401  the workers below inherit torch and transformers
 
     methods = multiprocessing.get_all_start_methods()
     with multiprocessing.get_context("fork" if "fork" in methods else None).Pool(2) as pool:

@@ -11,11 +11,8 @@ Everybody is scored on the same rows: the test set of the task that the run was 
 
 from pathlib import Path
 
-import cli
-import rows as files
-import stages
-import stats
 import tasks
+from w2s import cli, files, stages, stats
 
 
 def main(
@@ -66,14 +63,14 @@ def main(
 
 def answer(run, card, rows, device, dtype):
     """(predictions, metrics) of one run on test rows; a run that was not trained gets its card."""
-    import model as models  # torch and transformers take seconds to import, so not before they are needed
+    from w2s import models  # torch and transformers take seconds to import, so not before they are needed
 
     trained, args = (Path(run) / "model").is_dir(), card["args"]
     how = {"device": device, "dtype": dtype, "bar": run}
     if trained:
         probs = models.probabilities(f"{run}/model", rows, **how)
     elif "shots" in args:
-        import prompt
+        import prompting as prompt
 
         if args["labels"] and files.sha256(args["labels"]) != card["inputs"]["labels"]:
             raise files.BadInput(f"{args['labels']} has changed since {run} was made: choose another --out")

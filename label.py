@@ -14,11 +14,8 @@ Next: train_strong.py.
 
 import numpy as np
 
-import cli
-import protocol
-import rows as files
-import stages
 import tasks
+from w2s import cli, files, protocol, stages
 
 BATCH = 32  # what a filter has to leave: train_strong.py's default
 
@@ -49,7 +46,7 @@ def main(
     rows = tasks.test_rows(data) if test_rows else tasks.half(data, "strong")
     known = held_out(cards[0], data) if weights else []
 
-    import model as models  # torch and transformers take seconds to import, so not before they are needed
+    from w2s import models  # torch and transformers take seconds to import, so not before they are needed
 
     probs = [models.probabilities(f"{run}/model", [*rows, *known], device=device, dtype=dtype, bar=run) for run in runs]
     probs, known_probs = np.split(np.array(probs), [len(rows)], axis=1)  # [K, N], [K, held out]

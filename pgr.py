@@ -16,11 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-import cli
-import protocol
-import rows as files
-import stages
-import stats
+from w2s import cli, files, protocol, stages, stats
 
 WHO = ("weak", "student", "ceiling")
 

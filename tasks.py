@@ -8,10 +8,12 @@ Which rows are tested and which trained on is the same for every kind of rows: p
 """
 
 import functools
+import sys
+from pathlib import Path
 
-import cli
-import protocol
+sys.path += [str(Path(__file__).resolve().parent / folder) for folder in ("nlp", "facts")]
 import sources
+from w2s import cli, protocol
 
 
 def read(ds, split):

@@ -24,12 +24,8 @@ Next: eval.py.
 
 import inspect
 
-import cli
-import hub
-import protocol
-import rows as files
-import stages
 import tasks
+from w2s import cli, files, hub, protocol, stages
 
 RECIPES = {False: (2, 32, None), True: (200, 128, 1e-3)}  # --probe: epochs, batch_size, lr (paper, A.1 and D.2)
 
@@ -64,15 +60,15 @@ def main(
     if files.is_done(out, args, inputs, force):
         return
 
-    import losses  # torch takes a second to import, transformers three more, so not before they are needed
-    import parallel
+    from w2s import (
+        losses,  # torch takes a second to import, transformers three more, so not before they are needed
+        parallel,
+    )
 
     out, given = parallel.join(out), "weak" if target == "weak" else "label"
     rule = losses.rule(loss, given, alpha=alpha, prior=conf_prior, radius=radius, as_released=as_released or None)
 
-    import loop
-    import model as models
-    import probe as probes
+    from w2s import loop, models, probes
 
     net, tokenizer = models.load(model, head, max_len, device, 0 if probe else seed)  # a probe's seeds share features
     models.add_lora(net, lora, dtype)

@@ -16,12 +16,8 @@ import random
 
 import numpy as np
 
-import cli
-import hub
-import protocol
-import rows as files
-import stages
 import tasks
+from w2s import cli, files, hub, protocol, stages
 
 
 def main(
@@ -51,10 +47,12 @@ def main(
         return
     rows = tasks.half(data, "weak")
 
-    import loop
-    import losses
-    import model as models  # torch and transformers take seconds to import, so not before they are needed
-    import parallel
+    from w2s import (
+        loop,
+        losses,
+        models,  # torch and transformers take seconds to import, so not before they are needed
+        parallel,
+    )
 
     out = parallel.join(out)
     net, tokenizer = models.load(model, head, max_len, device, seed)
@@ -101,7 +99,7 @@ def chain(boost, bootstrap, data, out):
 
 def boosted(rows, runs, device, dtype):
     """AdaBoost's weights of the rows [N] (Freund & Schapire 1997): each run leaves the rows where it errs half the weight."""
-    import model as models
+    from w2s import models
 
     weights = np.ones(len(rows))
     for run in runs:

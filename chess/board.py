@@ -13,7 +13,7 @@ import shutil
 import sys
 import types
 
-from rows import BadInput
+from w2s.files import BadInput
 
 try:
     import chess

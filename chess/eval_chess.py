@@ -11,13 +11,10 @@ import collections
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 import board
-import cli
 import puzzles
-import rows as files
-import stages
-import stats
+from w2s import cli, files, stages, stats
 
 EVALUATED = "chess/eval_chess"
 

@@ -13,13 +13,10 @@ import re
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 import board
-import cli
-import protocol
 import puzzles
-import rows as files
-import stages
+from w2s import cli, files, protocol, stages
 
 
 def main(

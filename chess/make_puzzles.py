@@ -19,12 +19,11 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 from tqdm import tqdm
 
 import board
-import cli
-import rows as files
+from w2s import cli, files
 
 MARGIN, SHORT_MARGIN = 0.3, 0.1  # expected score above the second best move, by the long and by the short search
 SHORT = 200  # nodes of a short search

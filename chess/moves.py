@@ -4,9 +4,8 @@ A tokenizer that knows whole moves (chess/xs, s, m) says a move in one token. Wi
 takes, and the end-of-text token after it, so that "Nf3" is not continued.
 """
 
-import model as models
-import packing
-from rows import BadInput
+from w2s import models, packing
+from w2s.files import BadInput
 
 LONGEST = 10  # tokens of a move that is spelled
 NO_MOVE = "?"  # the weak label where a supervisor names no move

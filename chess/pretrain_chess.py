@@ -17,13 +17,12 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 import numpy as np
 from tqdm import tqdm
 
 import board
-import cli
-import rows as files
+from w2s import cli, files
 
 # tokens: plies to train on; the smaller models see less, as they would in a family trained for its size
 SIZES = {
@@ -127,7 +126,7 @@ def pretrain(games, held_out, words, card, device, resume):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    import hardware
+    from w2s import hardware
 
     torch.manual_seed(card["seed"])
     width = card["width"]

@@ -15,14 +15,12 @@ import functools
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 from tqdm import tqdm
 
 import board
-import cli
-import protocol
-import rows as files
 import sources
+from w2s import cli, files, protocol
 
 STAGES = ("chess/train_chess",)
 FILE = Path(__file__).resolve().parent / "puzzles.jsonl"

@@ -16,12 +16,9 @@ import inspect
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-import cli
-import hub
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 import puzzles
-import rows as files
-import stages
+from w2s import cli, files, hub, stages
 
 
 def main(
@@ -63,10 +60,12 @@ def main(
 
 def train(rows, data, supervisor, args, inputs):
     """One run with the arguments of main(); supervisor: sha256 of the models that made the labels, None without labels."""
-    import lm
-    import loop
-    import model as models  # torch and transformers take seconds to import, so not before they are needed
     import moves
+    from w2s import (
+        lm,
+        loop,
+        models,  # torch and transformers take seconds to import, so not before they are needed
+    )
 
     out, lr, dtype = args["out"], args["lr"], args["dtype"]
     given = "weak" if args["labels"] and args["target"] == "weak" else "target"

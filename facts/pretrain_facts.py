@@ -20,12 +20,11 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 import numpy as np
 
-import cli
-import rows as files
-from facts import world
+import world
+from w2s import cli, files
 
 SIZES = {
     "xs": {"width": 32, "coverage": 0.35, "lr": 8e-3, "steps": 4000},

@@ -39,8 +39,8 @@ import sys
 
 import numpy as np
 
-import rows
-import stats
+from w2s import files as rows
+from w2s import stats
 
 out, prefixes, one, *others = sys.argv[1:]
 
@@ -143,8 +143,8 @@ import sys
 
 import numpy as np
 
-import rows
-import stats
+from w2s import files as rows
+from w2s import stats
 
 out, *kinds = sys.argv[1:]
 for kind in kinds:
@@ -174,8 +174,8 @@ features() { # E.1; the supervisor is no run, so its answers to the test rows ar
     $python - $out 1 2 4 8 16 32 <<'PYTHON'
 import sys
 
-import rows
-import stats
+from w2s import files as rows
+from w2s import stats
 
 out, *dims = sys.argv[1:]
 first = rows.read_jsonl(f"{out}/0/ceiling-m/eval/facts-test.jsonl", ["prob"])

@@ -11,12 +11,9 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-import cli
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 import pairs
-import rows as files
-import stages
-import stats
+from w2s import cli, files, stages, stats
 
 
 def main(

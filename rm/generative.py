@@ -15,12 +15,9 @@ import inspect
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-import cli
-import hub
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 import pairs
-import rows as files
-import stages
+from w2s import cli, files, hub, stages
 
 
 def main(
@@ -63,9 +60,11 @@ def supervisors_base(labels):
 
 def finetune(rows, data, args, inputs):
     """One generative fine-tuning with the arguments of main(), from args["model"] to args["out"]."""
-    import lm  # torch and transformers take seconds to import, so not before they are needed
-    import loop
-    import model as models
+    from w2s import (
+        lm,  # torch and transformers take seconds to import, so not before they are needed
+        loop,
+        models,
+    )
 
     out, dtype, lr = args["out"], args["dtype"], args["lr"]
     net, tokenizer = models.load(args["model"], None, args["max_len"], args["device"], args["seed"], outputs=0)

@@ -11,11 +11,9 @@ In: run directories of train_rm.py; of several the mean is taken. Out: a labels 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-import cli
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 import pairs
-import rows as files
-import stages
+from w2s import cli, files, stages
 
 
 def main(*runs: str, out: str = "runs/rm/labels.jsonl", device: str = None, dtype: str = None, force: bool = False):

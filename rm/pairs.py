@@ -16,12 +16,11 @@ import functools
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-import cli
-import protocol
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 import sources
-from facts import world
-from rows import BadInput, hashed
+import world
+from w2s import cli, protocol
+from w2s.files import BadInput, hashed
 
 STAGES = ("rm/train_rm",)
 
@@ -168,7 +167,7 @@ def encode(rows, tokenizer, net):
     Where one of them is over the model's limit, both lose as many tokens of the prompt, from the front; special tokens
     stay. A completion that alone is too long loses its own front. How many pairs that is, is told.
     """
-    import model as models
+    from w2s import models
 
     limit, n_cut = net.w2s["max_len"], 0
     both = [tokenizer([row["prompt"] + row[side] for row in rows], verbose=False).input_ids for side in "ab"]
@@ -191,8 +190,8 @@ def encode(rows, tokenizer, net):
 
 def probabilities(name, rows, device=None, dtype=None, bar=None):
     """P(b preferred) = sigmoid(r_b - r_a) of each pair, a list of floats, by the reward model in a folder."""
-    import model as models
-    from packing import texts
+    from w2s import models
+    from w2s.packing import texts
 
     model, tokenizer = models.load(name, device=device, outputs=1)
     tokens = [text for row in encode(rows, tokenizer, model) for text in texts(row)]

@@ -16,13 +16,9 @@ import inspect
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-import cli
-import hub
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
 import pairs
-import protocol
-import rows as files
-import stages
+from w2s import cli, files, hub, protocol, stages
 
 
 def main(
@@ -61,14 +57,15 @@ def main(
         return
     rows = rows or pairs.half(data, "weak")
 
-    import losses  # torch takes a second to import, transformers three more, so not before they are needed
-    import parallel
+    from w2s import (
+        losses,  # torch takes a second to import, transformers three more, so not before they are needed
+        parallel,
+    )
 
     out, given = parallel.join(out), "weak" if labels and target == "weak" else "label"
     rule = losses.rule(loss, given, alpha=alpha, prior=conf_prior, radius=radius, as_released=as_released or None)
 
-    import loop
-    import model as models
+    from w2s import loop, models
 
     net, tokenizer = models.load(model, None, max_len, device, seed, outputs=1)
     models.add_lora(net, lora, dtype)

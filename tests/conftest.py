@@ -59,8 +59,8 @@ def make_model(folder, architecture):
 @pytest.fixture
 def command(monkeypatch):
     """command("train_weak.py", "--out=x") does in this process, where torch is imported once, what the shell would."""
-    import cli
-    from rows import HERE
+    from w2s import cli
+    from w2s.files import HERE
 
     def call(script, *words):
         monkeypatch.setattr("sys.argv", [str(HERE / script), *words])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import bench
-from rows import BadInput
+from w2s.files import BadInput
 
 
 class InThisProcess:

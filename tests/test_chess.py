@@ -17,19 +17,14 @@ from torch.nn.functional import log_softmax
 import board
 import eval_chess
 import label_chess
-import lm
-import loop
 import make_puzzles
-import model as models
 import moves
 import pgr
 import pretrain_chess
-import protocol
 import puzzles
-import rows as files
-import stats
 import train_chess
-from rows import HERE, BadInput
+from w2s import files, lm, loop, models, protocol, stats
+from w2s.files import HERE, BadInput
 
 MATE = "rnbqkbnr/pppp1ppp/8/4p3/6P1/5P2/PPPPP2P/RNBQKBNR b KQkq - 0 2"  # 1. f3 e5 2. g4: Qh4 mates
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-import cli
-from rows import HERE, BadInput
+from w2s import cli
+from w2s.files import HERE, BadInput
 
 
 def main(labels: str = "in.jsonl", *, ds: str = "facts", n_train: int = None, lr: float = None, force: bool = False):
@@ -97,7 +97,7 @@ def test_help_reads_well_and_answers_at_once_without_torch_or_a_gpu(script):
 
 
 def test_interrupting_a_stage_stops_the_shell_loop_around_it(tmp_path):
-    code = "import sys; sys.argv = ['x']; import cli\ndef main():\n    raise KeyboardInterrupt\ncli.run(main)"
+    code = "import sys; sys.argv = ['x']; from w2s import cli\ndef main():\n    raise KeyboardInterrupt\ncli.run(main)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE)
     assert done.returncode == -signal.SIGINT and done.stderr == "interrupted\n"
 

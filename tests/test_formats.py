@@ -12,10 +12,10 @@ import pytest
 
 import eval
 import formats
-import hub
 import sources
 import tasks
-from rows import BadInput
+from w2s import hub
+from w2s.files import BadInput
 
 FROM_HUB = [name for name in sources.TASKS if name != "facts"]
 QUESTIONS = "cosmos_qa dream ethics_utilitarianism hellaswag openbookqa quail piqa quartz sciq social_i_qa".split()

@@ -18,7 +18,7 @@ from test_formats import example, put
 
 import sources
 import tasks
-from rows import HERE, BadInput
+from w2s.files import HERE, BadInput
 
 REFUSED = {"allenai/quartz": 401, "lighteval/siqa": 503}  # and with what
 HEADS = {"main": "a" * 40, "refs/convert/parquet": "b" * 40}  # the commit that each branch stands at

@@ -8,10 +8,8 @@ import torch
 from conftest import ARCHITECTURES
 
 import bench
-import loop
-import model as models
-import packing
-from losses import LOSSES, conf
+from w2s import loop, models, packing
+from w2s.losses import LOSSES, conf
 
 
 def make_rows(n=64, seed=0, low=1, high=40):

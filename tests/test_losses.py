@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-import losses
-from losses import LOSSES, conf, xent
-from rows import BadInput
+from w2s import losses
+from w2s.files import BadInput
+from w2s.losses import LOSSES, conf, xent
 
 
 def test_xent_is_the_cross_entropy_on_soft_labels():

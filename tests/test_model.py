@@ -5,11 +5,9 @@ import torch
 from conftest import ARCHITECTURES, ENCODERS, PADDED
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-import loop
-import model as models
-import packing
-from losses import LOSSES
-from rows import BadInput
+from w2s import loop, models, packing
+from w2s.files import BadInput
+from w2s.losses import LOSSES
 
 ROWS = [{"id": str(i), "text": "ab0c1!,z" * i + "xyz!"[: i % 5 + 1]} for i in range(12)]
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from test_loop import fresh, make_rows
 
-import loop
-from losses import LOSSES
+from w2s import loop
+from w2s.losses import LOSSES
 
 HERE = Path(__file__).parent
 # GPT-2 in float64: the gradient of its key biases is rounding alone, and AdamW makes whole steps of whatever it gets
@@ -87,7 +87,7 @@ def test_a_script_under_torchrun_leaves_the_folder_that_one_process_leaves(tiny,
 if __name__ == "__main__":  # one of the two processes
     from safetensors.torch import save_file
 
-    import parallel
+    from w2s import parallel
 
     folders, out = dict(zip(ARCHITECTURES, sys.argv[1:])), sys.argv[-1]
     parallel.join(out)

@@ -19,17 +19,13 @@ import eval_rm
 import generative
 import label
 import label_rm
-import lm
-import loop
-import model as models
-import packing
 import pairs
 import pgr
-import rows as files
 import train_rm
 import train_strong
-from losses import LOSSES
-from rows import HERE, BadInput
+from w2s import files, lm, loop, models, packing
+from w2s.files import HERE, BadInput
+from w2s.losses import LOSSES
 
 SMALL = {"n_train": 300, "n_test": 100, "batch_size": 50}
 
@@ -89,7 +85,7 @@ def test_the_data_seed_moves_halves_and_sides_and_nothing_moves_the_test_set():
 
 
 def test_the_preferred_statement_is_the_true_one():
-    from facts import world
+    import world
 
     truth = {(p["name"], relation): p[relation] for p in world.people() for relation in world.RELATIONS}
     for row in pairs.half(pairs.describe("facts_pairs"), "weak")[:500]:

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-import rows as files
-import stages
-from rows import BadInput
+from w2s import files, stages
+from w2s.files import BadInput
 
 GOOD = {"id": "a", "group": "a", "text": "words", "label": 1, "weak": 0.5}
 

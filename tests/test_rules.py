@@ -13,22 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-import cli
 import controls
 import eval
 import label
-import losses
-import model as models
 import pgr
-import probe
-import prompt
-import protocol
-import rows as files
-import stages
+import prompting as prompt
 import tasks
 import train_strong
 import train_weak
-from rows import HERE, BadInput
+from w2s import cli, files, losses, models, protocol, stages
+from w2s import probes as probe
+from w2s.files import HERE, BadInput
 
 SECTION = re.search(r"## Rules, ensembles.*?\n## ", (HERE / "README.md").read_text(), re.S)[0]
 SMALL = {"n_test": 200}
@@ -175,7 +170,7 @@ def test_bootstrap_draws_whole_groups_with_replacement_and_holds_out_the_same_ro
         seen.append(([row["id"] for row in train], [row["id"] for row in held_out]))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("loop.fit", spy)
+    monkeypatch.setattr("w2s.loop.fit", spy)
     for k, options in enumerate([{"seed": 1}, {"seed": 1, "bootstrap": True}, {"seed": 2, "bootstrap": True}]):
         with pytest.raises(KeyboardInterrupt):
             train_weak.main(out=f"runs/drawn{k}", **options, **SMALL)

@@ -10,14 +10,12 @@ import pytest
 
 import eval
 import label
-import loop
 import pgr
-import rows as files
-import stats
 import tasks
 import train_strong
 import train_weak
-from rows import HERE, BadInput
+from w2s import files, loop, stats
+from w2s.files import HERE, BadInput
 
 SMALL = {"n_train": 200, "n_test": 200}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import stats
+from w2s import stats
 
 
 def answers(rng, shape, accuracy, label):

@@ -7,11 +7,10 @@ import random
 
 import pytest
 
-import hub
-import protocol
 import tasks
-from facts import world
-from rows import BadInput
+import world
+from w2s import hub, protocol
+from w2s.files import BadInput
 
 
 def write(path, rows):

@@ -7,9 +7,9 @@ import heapq
 import sys
 
 import formats
-import hub
-from facts import world
-from rows import BadInput, hashed
+import world
+from w2s import hub
+from w2s.files import BadInput, hashed
 
 MAX_ROWS = 200_000  # of a larger split so many are drawn: two halves of 10,000 need no more, and memory has an end
 

@@ -26,10 +26,8 @@ import math
 import sys
 from pathlib import Path
 
-import cli
-import hub
-import rows as files
-from rows import BadInput, hashed
+from w2s import cli, files, hub
+from w2s.files import BadInput, hashed
 
 MAX_TRAIN = 10_000  # rows in each half unless --n_train says otherwise
 

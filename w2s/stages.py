@@ -6,10 +6,8 @@ A setting is a folder of scripts: "" (texts with a label), rm (preference pairs)
 import json
 from pathlib import Path
 
-import hub
-import protocol
-import rows as files
-from rows import BadInput
+from w2s import files, hub, protocol
+from w2s.files import BadInput
 
 TRAINERS = ("train_weak", "train_strong")
 

@@ -2,8 +2,7 @@
 
 import random
 
-import model as models
-import rows as files
+from w2s import files, models
 
 
 def probabilities(name, rows, shots, labels, target, seed, max_len=None, device=None, dtype=None, bar=None):

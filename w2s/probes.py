@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from loop import batches
-from model import pick_dtype, predict
+from w2s.loop import batches
+from w2s.models import pick_dtype, predict
 
 CACHE = Path("runs/features")
 

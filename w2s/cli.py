@@ -17,7 +17,7 @@ import signal
 import sys
 from contextlib import redirect_stderr, suppress
 
-from rows import BadInput
+from w2s.files import BadInput
 
 POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n", "dims", "lora")
 POSITIVE += ("repeats", "steps", "seeds", "tokens", "nodes", "processes")

@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from model import pick_dtype, predict
-from packing import logits, row_logits, texts, to_device
-from parallel import local, rank, shard, world
+from w2s.models import pick_dtype, predict
+from w2s.packing import logits, row_logits, texts, to_device
+from w2s.parallel import local, rank, shard, world
 
 EVALUATIONS_PER_EPOCH = 8
 

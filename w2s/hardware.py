@@ -5,8 +5,8 @@ import platform
 
 import torch
 
-import hub
-from rows import BadInput
+from w2s import hub
+from w2s.files import BadInput
 
 
 def pick_device(device=None):

@@ -14,8 +14,8 @@ import inspect
 import torch
 from torch.nn.functional import log_softmax
 
-import cli
-from rows import BadInput
+from w2s import cli
+from w2s.files import BadInput
 
 WARM_UP = 0.2  # the share of training over which the confidence weight rises (paper, A.4)
 

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from rows import HERE, BadInput, sha256
+from w2s.files import HERE, BadInput, sha256
 
 TIMEOUT = 8  # seconds for the one question whether the hub is there; its own retries would take 24
 

@@ -5,9 +5,8 @@ import itertools
 import torch
 from torch.nn.functional import cross_entropy
 
-import loop
-import packing
-from rows import BadInput
+from w2s import loop, packing
+from w2s.files import BadInput
 
 CHUNK = 2**23  # logits in memory at once: 32 MB in float32, about twice that in the backward pass
 

@@ -24,11 +24,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
-import hub
-from hardware import has_bf16, keep_freed_memory, pick_device
-from packing import can_pack, logits
-from parallel import rank, whole_weights, world
-from rows import BadInput
+from w2s import hub
+from w2s.files import BadInput
+from w2s.hardware import has_bf16, keep_freed_memory, pick_device
+from w2s.packing import can_pack, logits
+from w2s.parallel import rank, whole_weights, world
 
 logging.disable_progress_bar()
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable")

@@ -1,0 +1,1 @@
+"""The library of the stages: import from here, run what lies in the root. It knows no setting."""
