@@ -54,28 +54,48 @@ def main(
         lora: train low-rank terms of this rank, in our loop
         checkpointing: recompute activations, in our loop and Trainer's
     """
-    cli.check({"repeats": repeats, "steps": steps, "batch_size": batch_size, "lora": lora, "shape": shape})
-    if not set(parts.split(",")) <= set(PARTS) or not all(mean.isdigit() and int(mean) > 2 for mean in means.split(",")):
-        raise BadInput(f"--parts={parts} --means={means}: parts are {', '.join(PARTS)}; means whole numbers over 2")
+    cli.check(
+        {"repeats": repeats, "steps": steps, "batch_size": batch_size, "lora": lora, "shape": shape}
+    )
+    if not set(parts.split(",")) <= set(PARTS) or not all(
+        mean.isdigit() and int(mean) > 2 for mean in means.split(",")
+    ):
+        raise BadInput(
+            f"--parts={parts} --means={means}: parts are {', '.join(PARTS)}; means whole numbers over 2"
+        )
     from w2s import models
 
     device = models.pick_device(device)
     shape = shape or ("qwen-1.5b" if device.type == "cuda" else "gpt2-6x384")
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    where = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} CPU threads"
+    )
     options = {"batch_size": batch_size, "checkpointing": checkpointing}
-    print(f"{shape} on {where}, torch {torch.__version__}, {repeats} interleaved repeats, batch {batch_size}")
+    print(
+        f"{shape} on {where}, torch {torch.__version__}, {repeats} interleaved repeats, batch {batch_size}"
+    )
     for mean in map(int, means.split(",")):
         n = batch_size * max(4, round(steps * 20 / max(mean, 20) ** 0.8 / 20**0.2))
         setting = shape, str(device), n, mean
         if "train" in parts:
             sides = {"ours": {"lora": lora} | options}
-            sides |= {f"HF Trainer, {name}": {"trainer": how} | options for name, how in TRAINERS.items()}
+            sides |= {
+                f"HF Trainer, {name}": {"trainer": how} | options for name, how in TRAINERS.items()
+            }
             table(f"training, mean {mean} tokens", setting, sides, repeats)
         if "generative" in parts:
-            sides = {"ours": {"lm": True}, "HF Trainer, group by length": {"lm": True, "trainer": GROUPED}}
+            sides = {
+                "ours": {"lm": True},
+                "HF Trainer, group by length": {"lm": True, "trainer": GROUPED},
+            }
             table(f"language modelling, mean {mean}", setting, sides, repeats)
         if "score" in parts:
-            sides = {"ours": {"score": True}, "HF Trainer.predict, batch 64": {"score": True, "trainer": {}, "batch_size": 64}}
+            sides = {
+                "ours": {"score": True},
+                "HF Trainer.predict, batch 64": {"score": True, "trainer": {}, "batch_size": 64},
+            }
             table(f"scoring, mean {mean} tokens", setting, sides, repeats, flops=2)
         if "memory" in parts:
             micro_batches(make_model(shape, device), SHAPES[shape]["vocab_size"], mean, repeats)
@@ -96,10 +116,18 @@ def make_model(shape, device, packed=True, lm=False):
     from w2s import models
 
     torch.manual_seed(0)
-    no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0} if shape.startswith("gpt2") else {}
-    config = AutoConfig.for_model(**SHAPES[shape], **no_dropout, num_labels=2, use_cache=False, pad_token_id=0)
+    no_dropout = (
+        {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        if shape.startswith("gpt2")
+        else {}
+    )
+    config = AutoConfig.for_model(
+        **SHAPES[shape], **no_dropout, num_labels=2, use_cache=False, pad_token_id=0
+    )
     with torch.device(device):
-        net = (AutoModelForCausalLM if lm else AutoModelForSequenceClassification).from_config(config, dtype=torch.float32)
+        net = (AutoModelForCausalLM if lm else AutoModelForSequenceClassification).from_config(
+            config, dtype=torch.float32
+        )
     net.w2s = {"max_len": 1024, "head": "new", "packed": False}
     if packed:
         models.fuse_gelu(net)
@@ -115,9 +143,14 @@ def make_rows(n, mean, vocabulary, seed=0):
     rng = np.random.default_rng(seed)
     weights = 1 / (np.arange(vocabulary) + 2.7)
     lengths = rng.lognormal(np.log(mean) - 0.6**2 / 2, 0.6, n).round().clip(3, 1000).astype(int)
-    tokens = np.random.default_rng(0).permutation(vocabulary)[rng.choice(vocabulary, lengths.sum(), p=weights / weights.sum())]
+    tokens = np.random.default_rng(0).permutation(vocabulary)[
+        rng.choice(vocabulary, lengths.sum(), p=weights / weights.sum())
+    ]
     texts = [text.tolist() for text in np.split(tokens, lengths.cumsum()[:-1])]
-    return [{"tokens": text, "input_ids": text, "label": int(rng.integers(2)), "weak": rng.random()} for text in texts]
+    return [
+        {"tokens": text, "input_ids": text, "label": int(rng.integers(2)), "weak": rng.random()}
+        for text in texts
+    ]
 
 
 # ---- what is compared
@@ -129,7 +162,11 @@ def side(shape, device, words):
     from w2s import models, packing
 
     device, options = torch.device(device), dict(words)
-    how, score, lm = options.pop("trainer", None), options.pop("score", False), options.pop("lm", False)
+    how, score, lm = (
+        options.pop("trainer", None),
+        options.pop("score", False),
+        options.pop("lm", False),
+    )
     if how is not None:
         theirs = trainer(shape, device, lm, **options, **dict(how))
 
@@ -158,9 +195,21 @@ def measure(shape, device, n, mean, words, flops, repeat, warm_up):
     held = peak(net.device, lambda: run(warm)) if warm_up else None
     rate, seconds = matmul_rate(net.device), clock(net.device, lambda: run(rows))
     tokens = sum(len(row["tokens"]) for row in rows)
-    tied = getattr(net.get_output_embeddings(), "weight", None)  # a language model's is multiplied by
-    embedding = sum(m.weight.numel() for m in net.modules() if type(m).__name__ == "Embedding" and m.weight is not tied)
-    return seconds, tokens / seconds, flops * (net.num_parameters() - embedding) * tokens / seconds / rate, rate, held
+    tied = getattr(
+        net.get_output_embeddings(), "weight", None
+    )  # a language model's is multiplied by
+    embedding = sum(
+        m.weight.numel()
+        for m in net.modules()
+        if type(m).__name__ == "Embedding" and m.weight is not tied
+    )
+    return (
+        seconds,
+        tokens / seconds,
+        flops * (net.num_parameters() - embedding) * tokens / seconds / rate,
+        rate,
+        held,
+    )
 
 
 def train(net, rows, loss="xent", **options):
@@ -169,7 +218,9 @@ def train(net, rows, loss="xent", **options):
 
     options = {"epochs": 1, "dtype": "bf16", "name": "ours"} | options
     classifier = not net.get_output_embeddings()
-    loop.fit(net, rows, "weak", **losses.LOSSES[loss], **options) if classifier else lm.fit(net, rows, **options)
+    loop.fit(net, rows, "weak", **losses.LOSSES[loss], **options) if classifier else lm.fit(
+        net, rows, **options
+    )
 
 
 GROUPED = {"train_sampling_strategy": "group_by_length"}
@@ -182,9 +233,15 @@ def trainer(shape, device, lm, batch_size=32, per_device=None, checkpointing=Fal
 
     def collate(batch):
         lengths = torch.tensor([len(row["input_ids"]) for row in batch])
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row["input_ids"]) for row in batch], batch_first=True)
+        ids = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(row["input_ids"]) for row in batch], batch_first=True
+        )
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-        labels = ids.masked_fill(mask == 0, -100) if lm else torch.tensor([row["label"] for row in batch])
+        labels = (
+            ids.masked_fill(mask == 0, -100)
+            if lm
+            else torch.tensor([row["label"] for row in batch])
+        )
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
     per_device = per_device or batch_size
@@ -206,16 +263,28 @@ def table(title, setting, sides, repeats, flops=6):
     """Time every side `repeats` times after a warm-up, and print the medians."""
     (shape, device, n, mean), spawn = setting, multiprocessing.get_context("spawn")
     once = device != "cpu"  # a GPU holds one model at a time: a new process for every run
-    pools = {name: ProcessPoolExecutor(1, spawn, max_tasks_per_child=1 if once else None) for name in sides}
+    pools = {
+        name: ProcessPoolExecutor(1, spawn, max_tasks_per_child=1 if once else None)
+        for name in sides
+    }
     runs = {name: [] for name in sides}
     for repeat in range(repeats):
         for name, options in sides.items():
-            words = tuple((key, tuple(value.items()) if isinstance(value, dict) else value) for key, value in options.items())
-            run = pools[name].submit(measure, shape, device, n, mean, words, flops, repeat, once or repeat == 0)
+            words = tuple(
+                (key, tuple(value.items()) if isinstance(value, dict) else value)
+                for key, value in options.items()
+            )
+            run = pools[name].submit(
+                measure, shape, device, n, mean, words, flops, repeat, once or repeat == 0
+            )
             runs[name].append(run.result())
-    print(f"\n{title:<34} {'examples/s':>10} {'tokens/s':>9} {'share':>7} {'ours is':>8} {'held MB':>8}")
+    print(
+        f"\n{title:<34} {'examples/s':>10} {'tokens/s':>9} {'share':>7} {'ours is':>8} {'held MB':>8}"
+    )
     for name, times in runs.items():
-        seconds, rate, share, _, _ = (statistics.median(x for x in column if x is not None) for column in zip(*times))
+        seconds, rate, share, _, _ = (
+            statistics.median(x for x in column if x is not None) for column in zip(*times)
+        )
         ours = statistics.median(time / mine for (time, *_), (mine, *_) in zip(times, runs["ours"]))
         line = f"{n / seconds:10.1f} {rate:9.0f} {share:7.1%} {'' if name == 'ours' else f'{ours:.2f}x':>8}"
         print(f"  {name:<32} {line} {times[0][4] / 1e6:8.0f}", flush=True)
@@ -267,12 +336,22 @@ def peak(device, run):
 def micro_batches(net, vocabulary, mean, repeats):
     """A batch of 256 rows whole and in 8 pieces: memory and time."""
     rows = make_rows(1024 if mean < 50 else 512, mean, vocabulary)
-    print(f"\n{f'256 rows in 8 pieces, mean {mean}':<34} {'held, whole':>12} {'in 8':>8} {'less':>6} {'time':>7}")
+    print(
+        f"\n{f'256 rows in 8 pieces, mean {mean}':<34} {'held, whole':>12} {'in 8':>8} {'less':>6} {'time':>7}"
+    )
     for loss in ("xent", "conf"):
-        runs = [lambda size=size, loss=loss: train(net, rows, loss, batch_size=256, micro_batch=size) for size in (256, 32)]
+        runs = [
+            lambda size=size, loss=loss: train(net, rows, loss, batch_size=256, micro_batch=size)
+            for size in (256, 32)
+        ]
         whole, cut = (peak(net.device, run) for run in runs)
-        slower = statistics.median(b / a for a, b in ([clock(net.device, run) for run in runs] for _ in range(repeats)))
-        print(f"  {loss:<32} {whole / 1e6:9.0f} MB {cut / 1e6:5.0f} MB {whole / cut:5.1f}x {slower:6.2f}x", flush=True)
+        slower = statistics.median(
+            b / a for a, b in ([clock(net.device, run) for run in runs] for _ in range(repeats))
+        )
+        print(
+            f"  {loss:<32} {whole / 1e6:9.0f} MB {cut / 1e6:5.0f} MB {whole / cut:5.1f}x {slower:6.2f}x",
+            flush=True,
+        )
 
 
 def linear(device):
@@ -281,14 +360,20 @@ def linear(device):
 
     from w2s import models
 
-    net, tokenizer = make_model("tiny", device), AutoTokenizer.from_pretrained(HERE / "facts" / "xs")
+    net, tokenizer = (
+        make_model("tiny", device),
+        AutoTokenizer.from_pretrained(HERE / "facts" / "xs"),
+    )
     print(f"\n{'rows':>8} {'us/token, training':>20} {'rows/s tokenized':>18}")
     for n in (1000, 1000, 10_000, 100_000):  # the first is the warm-up
         rows = make_rows(n, 12, SHAPES["tiny"]["vocab_size"])
         words = [{"id": i, "text": "the pet of ba mi ru is cat ?"} for i in range(n)]
         tokenized = clock(device, lambda words=words: models.encode(words, tokenizer, net))
         took = clock(device, lambda rows=rows: train(net, rows, dtype=None))
-        print(f"{n:8} {took / sum(len(row['tokens']) for row in rows) * 1e6:20.2f} {n / tokenized:18.0f}", flush=True)
+        print(
+            f"{n:8} {took / sum(len(row['tokens']) for row in rows) * 1e6:20.2f} {n / tokenized:18.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -45,24 +45,38 @@ def main(
     out = out or f"runs/{kind}.jsonl"
     rows = files.read_jsonl(labels, ["id", "text", "label", "weak"])
     source = files.read_card(labels) or {"data": None}
-    strong = stages.finished_run(run)["model_sha256"] if kind in ("unconfident", "confident") else None
-    inputs = {"labels": files.sha256(labels), "run": strong} | (hub.model_input(model) if kind == "features" else {})
+    strong = (
+        stages.finished_run(run)["model_sha256"] if kind in ("unconfident", "confident") else None
+    )
+    inputs = {"labels": files.sha256(labels), "run": strong} | (
+        hub.model_input(model) if kind == "features" else {}
+    )
     if files.is_done(out, args, inputs, force, labels=True):
         return
     before, rng = accuracy(rows), random.Random(f"controls {seed}")
     if kind == "coin":
         changed = [row | {"weak": float(rng.random() < 0.5)} for row in rows]
     elif kind == "suffix":
-        changed = [row | {"text": row["text"] + SUFFIX.format("yes" if row["weak"] > 0.5 else "no")} for row in rows]
+        changed = [
+            row | {"text": row["text"] + SUFFIX.format("yes" if row["weak"] > 0.5 else "no")}
+            for row in rows
+        ]
     elif kind == "features":
-        changed = [row | {"weak": weak} for row, weak in zip(rows, truncated(rows, source["data"], model, dims, device, dtype))]
+        changed = [
+            row | {"weak": weak}
+            for row, weak in zip(rows, truncated(rows, source["data"], model, dims, device, dtype))
+        ]
     else:
         wrong = errors(rows, kind, rng, answers(rows, run, device, dtype) if strong else None)
-        changed = [row | {"weak": float(row["label"] != (i in wrong))} for i, row in enumerate(rows)]
+        changed = [
+            row | {"weak": float(row["label"] != (i in wrong))} for i, row in enumerate(rows)
+        ]
     changed = [{field: row[field] for field in row if field != "weak_all"} for row in changed]
     kept = {field: source[field] for field in ("supervisors", "test_rows") if field in source}
     files.write_jsonl(out, changed, files.new_card("controls", args, inputs, source["data"]) | kept)
-    print(f"{out}: {len(rows)} rows, {accuracy(changed):.1%} of the weak labels are right, before {before:.1%}")
+    print(
+        f"{out}: {len(rows)} rows, {accuracy(changed):.1%} of the weak labels are right, before {before:.1%}"
+    )
     if not source.get("test_rows"):
         stages.tell_next(f"train_strong.py {out} --out={out.removesuffix('.jsonl')}")
 
@@ -74,7 +88,9 @@ def accuracy(rows):
 
 def answers(rows, run, device, dtype):
     """P(label = 1) of each row by a run's model."""
-    from w2s import models  # torch and transformers take seconds to import, so not before they are needed
+    from w2s import (
+        models,
+    )  # torch and transformers take seconds to import, so not before they are needed
 
     return models.probabilities(f"{run}/model", rows, device=device, dtype=dtype, bar=run)
 
@@ -99,7 +115,9 @@ def errors(rows, kind, rng, strong=None):
 def truncated(rows, data, model, dims, device, dtype):
     """Hard labels [N] by a logistic regression that sees the first dims features, trained on the weak half's truth (E.1)."""
     if data is None:
-        raise files.BadInput("--kind=features needs a labels file with a card: its weak half trains the supervisor")
+        raise files.BadInput(
+            "--kind=features needs a labels file with a card: its weak half trains the supervisor"
+        )
     import torch
 
     from w2s import losses, models
@@ -107,12 +125,24 @@ def truncated(rows, data, model, dims, device, dtype):
 
     net, tokenizer = models.load(model, device=device)
     taught = tasks.half(data, "weak")
-    x = probe.features(net, [row["tokens"] for row in models.encode([*taught, *rows], tokenizer, net)], dtype)
+    x = probe.features(
+        net, [row["tokens"] for row in models.encode([*taught, *rows], tokenizer, net)], dtype
+    )
     if dims > x.shape[1]:
         raise files.BadInput(f"--dims={dims}: {model} has {x.shape[1]} features")
     x, layer = x[:, :dims], torch.nn.Linear(dims, 2)
     truth = torch.tensor([float(row["label"]) for row in taught])
-    probe.train(layer, x[: len(taught)], truth, truth, len(taught), losses.xent, epochs=200, batch_size=128, lr=1e-3)
+    probe.train(
+        layer,
+        x[: len(taught)],
+        truth,
+        truth,
+        len(taught),
+        losses.xent,
+        epochs=200,
+        batch_size=128,
+        lr=1e-3,
+    )
     return (layer(x[len(taught) :]).diff(dim=1)[:, 0] > 0).float().tolist()
 
 

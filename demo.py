@@ -32,8 +32,16 @@ def one_seed(seed):
     step(train_weak, f"--seed={seed}", f"--out={here}/weak")
     step(label, f"{here}/weak", f"--out={here}/labels.jsonl")
     step(train_strong, f"{here}/labels.jsonl", f"--seed={seed}", f"--out={here}/naive")
-    step(train_strong, f"{here}/labels.jsonl", f"--seed={seed}", f"--out={here}/conf", "--loss=conf")
-    step(train_strong, f"{here}/labels.jsonl", f"--seed={seed}", f"--out={here}/ceiling", "--target=truth")
+    step(
+        train_strong, f"{here}/labels.jsonl", f"--seed={seed}", f"--out={here}/conf", "--loss=conf"
+    )
+    step(
+        train_strong,
+        f"{here}/labels.jsonl",
+        f"--seed={seed}",
+        f"--out={here}/ceiling",
+        "--target=truth",
+    )
 
 
 def main(*, seeds: int = 3):
@@ -48,7 +56,14 @@ def main(*, seeds: int = 3):
     methods = multiprocessing.get_all_start_methods()
     with multiprocessing.get_context("fork" if "fork" in methods else None).Pool(2) as pool:
         pool.map(one_seed, range(seeds), chunksize=1)
-    step(eval, *(f"{OUT}/s{seed}/{run}" for seed in range(seeds) for run in ("weak", "naive", "conf", "ceiling")))
+    step(
+        eval,
+        *(
+            f"{OUT}/s{seed}/{run}"
+            for seed in range(seeds)
+            for run in ("weak", "naive", "conf", "ceiling")
+        ),
+    )
     for student in ("naive", "conf"):
         print(f"\n==== weak -> {student} student -> ceiling")
         runs = [f"{OUT}/s*/{run}" for run in ("weak", student, "ceiling")]

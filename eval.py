@@ -37,16 +37,27 @@ def main(
     """
     cli.check(locals())
     if (model is None) != (out is None) or (model and runs):
-        raise files.BadInput("--model and --out go together, without runs: they score a model that was not trained")
+        raise files.BadInput(
+            "--model and --out go together, without runs: they score a model that was not trained"
+        )
     if (labels is None) != (not shots) or (shots is not None and (head or not model)):
-        raise files.BadInput("--shots=5 --labels=FILE go together, with --model and --out and without --head; --shots=0 alone")
+        raise files.BadInput(
+            "--shots=5 --labels=FILE go together, with --model and --out and without --head; --shots=0 alone"
+        )
     if not model and (head or max_len):
         raise files.BadInput("--head and --max_len go with --model: a trained run has its own")
     if model:
         args = {"head": head, "max_len": max_len}
         if shots is not None:
             args |= {"shots": shots, "labels": labels, "target": target, "seed": seed}
-        new = stages.untrained(tasks.KIND, model, out, args, tasks.describe(ds or "facts", n_test=n_test, test=test), force)
+        new = stages.untrained(
+            tasks.KIND,
+            model,
+            out,
+            args,
+            tasks.describe(ds or "facts", n_test=n_test, test=test),
+            force,
+        )
         todo = [(out, new)]
     else:
         runs = files.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
@@ -55,15 +66,21 @@ def main(
     scores = stages.evaluate(tasks.KIND, todo, answer, how, ds, split, test, n_test, force)
     print(f"\n{'run':<32} {'accuracy':>8}   95 % interval    rows")
     for run, _, metrics, _ in scores:
-        print(f"{run:<32} {metrics['acc']:8.3f}   {metrics['low']:.3f} to {metrics['high']:.3f}  {metrics['n']:6}")
+        print(
+            f"{run:<32} {metrics['acc']:8.3f}   {metrics['low']:.3f} to {metrics['high']:.3f}  {metrics['n']:6}"
+        )
         if metrics["low"] <= 0.5 <= metrics["high"]:
-            print(f"  {run} is at chance: the interval holds 0.5, so the model or --n_train is too small, or --n_test is")
+            print(
+                f"  {run} is at chance: the interval holds 0.5, so the model or --n_train is too small, or --n_test is"
+            )
     stages.tell_pgr(todo)
 
 
 def answer(run, card, rows, device, dtype):
     """(predictions, metrics) of one run on test rows; a run that was not trained gets its card."""
-    from w2s import models  # torch and transformers take seconds to import, so not before they are needed
+    from w2s import (
+        models,
+    )  # torch and transformers take seconds to import, so not before they are needed
 
     trained, args = (Path(run) / "model").is_dir(), card["args"]
     how = {"device": device, "dtype": dtype, "bar": run}
@@ -73,15 +90,21 @@ def answer(run, card, rows, device, dtype):
         import prompting as prompt
 
         if args["labels"] and files.sha256(args["labels"]) != card["inputs"]["labels"]:
-            raise files.BadInput(f"{args['labels']} has changed since {run} was made: choose another --out")
+            raise files.BadInput(
+                f"{args['labels']} has changed since {run} was made: choose another --out"
+            )
         asked = {key: args[key] for key in ("shots", "labels", "target", "seed", "max_len")}
         probs = prompt.probabilities(args["model"], rows, **asked, **how)
     else:
         probs = models.probabilities(args["model"], rows, args["head"], args["max_len"], **how)
     if not trained:
         files.write_card(run, card)
-    predictions = [{"id": row["id"], "label": row["label"], "prob": prob} for row, prob in zip(rows, probs)]
-    return predictions, stats.metrics(probs, [row["label"] for row in rows], [row["group"] for row in rows])
+    predictions = [
+        {"id": row["id"], "label": row["label"], "prob": prob} for row, prob in zip(rows, probs)
+    ]
+    return predictions, stats.metrics(
+        probs, [row["label"] for row in rows], [row["group"] for row in rows]
+    )
 
 
 if __name__ == "__main__":

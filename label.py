@@ -46,9 +46,14 @@ def main(
     rows = tasks.test_rows(data) if test_rows else tasks.half(data, "strong")
     known = held_out(cards[0], data) if weights else []
 
-    from w2s import models  # torch and transformers take seconds to import, so not before they are needed
+    from w2s import (
+        models,
+    )  # torch and transformers take seconds to import, so not before they are needed
 
-    probs = [models.probabilities(f"{run}/model", [*rows, *known], device=device, dtype=dtype, bar=run) for run in runs]
+    probs = [
+        models.probabilities(f"{run}/model", [*rows, *known], device=device, dtype=dtype, bar=run)
+        for run in runs
+    ]
     probs, known_probs = np.split(np.array(probs), [len(rows)], axis=1)  # [K, N], [K, held out]
     learned = learn(known_probs, np.array([row["label"] for row in known])) if weights else None
     for row, weak, each in zip(rows, combine(probs, vote, learned).tolist(), probs.T.tolist()):
@@ -57,7 +62,12 @@ def main(
             row["weak_all"] = each
     tell(runs, rows, vote, learned)
     kept = chosen(rows, select, keep)
-    files.write_jsonl(out, kept, files.new_card("label", args, inputs, data) | {"supervisors": taught, "test_rows": test_rows})
+    files.write_jsonl(
+        out,
+        kept,
+        files.new_card("label", args, inputs, data)
+        | {"supervisors": taught, "test_rows": test_rows},
+    )
     correct = sum((row["weak"] > 0.5) == row["label"] for row in kept) / len(kept)
     print(f"{out}: {len(kept)} of {len(rows)} rows, {correct:.1%} of the weak labels are right")
     if test_rows:
@@ -74,8 +84,12 @@ def check(runs, weights, select):
         )
     cards, taught = stages.supervisors(runs)
     for run, card in zip(runs, cards):
-        if weights and (card["stage"] != "train_weak" or card["args"]["n_val"] != cards[0]["args"]["n_val"]):
-            raise files.BadInput(f"--weights: {run} did not hold out the same rows of the weak half as {runs[0]} (--n_val)")
+        if weights and (
+            card["stage"] != "train_weak" or card["args"]["n_val"] != cards[0]["args"]["n_val"]
+        ):
+            raise files.BadInput(
+                f"--weights: {run} did not hold out the same rows of the weak half as {runs[0]} (--n_val)"
+            )
     return cards, taught
 
 
@@ -83,7 +97,9 @@ def held_out(card, data):
     """The rows of the weak half, their truth known, that a supervisor was not trained on (but stopped by)."""
     rows = protocol.hold_out(tasks.half(data, "weak"), card["args"]["n_val"], 1)[1]
     if not rows:
-        raise files.BadInput("--weights learns on rows that the supervisors held out, and they held out none (--n_val=0)")
+        raise files.BadInput(
+            "--weights learns on rows that the supervisors held out, and they held out none (--n_val=0)"
+        )
     return rows
 
 
@@ -102,7 +118,9 @@ def learn(probs, label, steps=1000):
 
 def combine(probs, vote, weights=None):
     """One P(label = 1) [N] from the supervisors' [K, N]: the (weighted) mean of what they think, or of how they vote."""
-    return np.clip(np.average(probs if vote == "soft" else probs > 0.5, axis=0, weights=weights), 0, 1)
+    return np.clip(
+        np.average(probs if vote == "soft" else probs > 0.5, axis=0, weights=weights), 0, 1
+    )
 
 
 def tell(runs, rows, vote, weights):
@@ -113,16 +131,22 @@ def tell(runs, rows, vote, weights):
             print(f"all weight is on {runs[weights.argmax()]}: these are its labels alone")
     elif vote == "hard" and len(runs) % 2 == 0:
         ties = sum(row["weak"] == 0.5 for row in rows)
-        print(f"{ties} of {len(rows)} votes are tied ({len(runs)} supervisors): their label is 0.5, which counts as 0")
+        print(
+            f"{ties} of {len(rows)} votes are tied ({len(runs)} supervisors): their label is 0.5, which counts as 0"
+        )
 
 
 def chosen(rows, select, keep):
     """The rows that pass both filters, in order; BadInput where fewer than a batch do."""
-    left = [row for row in rows if select == "all" or len({prob > 0.5 for prob in row["weak_all"]}) == 1]
+    left = [
+        row for row in rows if select == "all" or len({prob > 0.5 for prob in row["weak_all"]}) == 1
+    ]
     by_confidence = sorted(range(len(left)), key=lambda i: -abs(left[i]["weak"] - 0.5))
     kept = [left[i] for i in sorted(by_confidence[: round(keep * len(left))])]
     if len(kept) < min(BATCH, len(rows)):
-        raise files.BadInput(f"--select={select} --keep={keep} leave {len(kept)} of {len(rows)} rows: a batch needs {BATCH}")
+        raise files.BadInput(
+            f"--select={select} --keep={keep} leave {len(kept)} of {len(rows)} rows: a batch needs {BATCH}"
+        )
     return kept
 
 

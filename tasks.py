@@ -19,8 +19,13 @@ from w2s import cli, protocol
 def read(ds, split):
     """All rows of one split of a task, or of a JSONL file with text and label, as {"id", "group", "text", "label"}."""
     if ds not in sources.TASKS:
-        return [{field: row[field] for field in ("id", "group", "text", "label")} for row in protocol.read_own(KIND, ds)]
-    return sources.TASKS[ds]["load"](split) if "load" in sources.TASKS[ds] else sources.read(ds, split)
+        return [
+            {field: row[field] for field in ("id", "group", "text", "label")}
+            for row in protocol.read_own(KIND, ds)
+        ]
+    return (
+        sources.TASKS[ds]["load"](split) if "load" in sources.TASKS[ds] else sources.read(ds, split)
+    )
 
 
 KIND = {
@@ -28,10 +33,20 @@ KIND = {
     "finish": lambda rows, seed: rows, "fields": ("text", "label"), "predictions": ("id", "label", "prob"),
 }  # fmt: skip
 describe, load = functools.partial(protocol.describe, KIND), functools.partial(protocol.load, KIND)
-half, test_rows = functools.partial(protocol.half, KIND), functools.partial(protocol.test_rows, KIND)
+half, test_rows = (
+    functools.partial(protocol.half, KIND),
+    functools.partial(protocol.test_rows, KIND),
+)
 
 
-def main(*names: str, split: str = "test", n: int = None, data_seed: int = 0, test: str = None, mirror: str = None):
+def main(
+    *names: str,
+    split: str = "test",
+    n: int = None,
+    data_seed: int = 0,
+    test: str = None,
+    mirror: str = None,
+):
     """The table of tasks; with a task, its rows as JSONL; with --mirror, copies of the data sets for machines without the hub.
 
     Args:

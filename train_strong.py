@@ -27,7 +27,10 @@ import inspect
 import tasks
 from w2s import cli, files, hub, protocol, stages
 
-RECIPES = {False: (2, 32, None), True: (200, 128, 1e-3)}  # --probe: epochs, batch_size, lr (paper, A.1 and D.2)
+RECIPES = {
+    False: (2, 32, None),
+    True: (200, 128, 1e-3),
+}  # --probe: epochs, batch_size, lr (paper, A.1 and D.2)
 
 
 def main(
@@ -52,9 +55,17 @@ def main(
     """
     out = out or ("runs/ceiling" if target == "truth" else "runs/student")
     rows, data, supervisor = stages.read_labels(tasks.KIND, labels)
-    model = model or ("facts/m" if data and data["ds"] == "facts" else "openai-community/gpt2-medium")
-    epochs, batch_size, lr = (d if own is None else own for own, d in zip((epochs, batch_size, lr), RECIPES[probe]))
-    args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
+    model = model or (
+        "facts/m" if data and data["ds"] == "facts" else "openai-community/gpt2-medium"
+    )
+    epochs, batch_size, lr = (
+        d if own is None else own for own, d in zip((epochs, batch_size, lr), RECIPES[probe])
+    )
+    args = {
+        name: value
+        for name, value in locals().items()
+        if name in inspect.signature(main).parameters and name != "force"
+    }
     check(args)
     inputs = {"labels": files.sha256(labels)} | hub.model_input(model)
     if files.is_done(out, args, inputs, force):
@@ -66,14 +77,25 @@ def main(
     )
 
     out, given = parallel.join(out), "weak" if target == "weak" else "label"
-    rule = losses.rule(loss, given, alpha=alpha, prior=conf_prior, radius=radius, as_released=as_released or None)
+    rule = losses.rule(
+        loss, given, alpha=alpha, prior=conf_prior, radius=radius, as_released=as_released or None
+    )
 
     from w2s import loop, models, probes
 
-    net, tokenizer = models.load(model, head, max_len, device, 0 if probe else seed)  # a probe's seeds share features
+    net, tokenizer = models.load(
+        model, head, max_len, device, 0 if probe else seed
+    )  # a probe's seeds share features
     models.add_lora(net, lora, dtype)
     train, held_out = protocol.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
-    card = files.begin(out, "train_strong", args, inputs, data, loop.derived(net, train, held_out, lr, dtype, probe))
+    card = files.begin(
+        out,
+        "train_strong",
+        args,
+        inputs,
+        data,
+        loop.derived(net, train, held_out, lr, dtype, probe),
+    )
     history = (probes.fit if probe else loop.fit)(
         net, train, given, **rule, held_out=held_out, epochs=epochs, batch_size=batch_size,
         micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
@@ -88,7 +110,9 @@ def check(args):
     cli.check(args)
     for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
         if args["probe"] and args[name]:
-            raise files.BadInput(f"--{name} does not go with --probe, which trains the last layer alone, from zeros")
+            raise files.BadInput(
+                f"--{name} does not go with --probe, which trains the last layer alone, from zeros"
+            )
 
 
 if __name__ == "__main__":

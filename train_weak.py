@@ -36,7 +36,11 @@ def main(
         boost: the run before this one in a boosted ensemble: rows are drawn more often where it, and those before it, err
     """
     model = model or ("facts/xs" if ds == "facts" else "openai-community/gpt2")
-    args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
+    args = {
+        name: value
+        for name, value in locals().items()
+        if name in inspect.signature(main).parameters and name != "force"
+    }
     cli.check(args)
     data = tasks.describe(ds, data_seed, n_train, n_test, test)
     before = chain(boost, bootstrap, data, out)
@@ -59,7 +63,9 @@ def main(
     models.add_lora(net, lora, dtype)
     train, held_out = protocol.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
     train = drawn(train, seed, bootstrap, [run for run, _ in before], device, dtype)
-    card = files.begin(out, "train_weak", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
+    card = files.begin(
+        out, "train_weak", args, inputs, data, loop.derived(net, train, held_out, lr, dtype)
+    )
     history = loop.fit(
         net, train, "label", **losses.LOSSES["xent"], held_out=held_out, epochs=epochs, batch_size=batch_size,
         micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
@@ -75,7 +81,11 @@ def drawn(rows, seed, bootstrap, before, device, dtype):
     if bootstrap:
         groups = protocol.by_group(rows, "bootstrap")
         return [row for group in rng.choices(groups, k=len(groups)) for row in group]
-    return rng.choices(rows, weights=boosted(rows, before, device, dtype), k=len(rows)) if before else rows
+    return (
+        rng.choices(rows, weights=boosted(rows, before, device, dtype), k=len(rows))
+        if before
+        else rows
+    )
 
 
 def chain(boost, bootstrap, data, out):
@@ -86,14 +96,21 @@ def chain(boost, bootstrap, data, out):
     runs = []
     while boost:
         card = stages.finished_run(boost)
-        if bootstrap or card["stage"] != "train_weak" or card["data"] != data or boost in (out, *(run for run, _ in runs)):
+        if (
+            bootstrap
+            or card["stage"] != "train_weak"
+            or card["data"] != data
+            or boost in (out, *(run for run, _ in runs))
+        ):
             told = "must be a supervisor of the same rows, not --out or boosted from itself"
             raise files.BadInput(f"--boost={boost} {told}, and goes without --bootstrap")
         runs.insert(0, (boost, card))
         boost = card["args"].get("boost")
     for i, (run, card) in enumerate(runs):
         if i and card["inputs"]["boost"] != [earlier["model_sha256"] for _, earlier in runs[:i]]:
-            raise files.BadInput(f"--boost: what {run} was boosted from has been trained anew since: train {run} again")
+            raise files.BadInput(
+                f"--boost: what {run} was boosted from has been trained anew since: train {run} again"
+            )
     return runs
 
 
@@ -107,7 +124,9 @@ def boosted(rows, runs, device, dtype):
         wrong = (probs > 0.5) != np.array([row["label"] == 1 for row in rows])
         error = weights[wrong].sum() / weights.sum()
         if not 0 < error < 0.5:
-            raise files.BadInput(f"--boost: {run} errs on {error:.0%} of the (weighted) rows, not on some and under half")
+            raise files.BadInput(
+                f"--boost: {run} errs on {error:.0%} of the (weighted) rows, not on some and under half"
+            )
         weights[wrong] *= (1 - error) / error
     return weights
 

@@ -19,8 +19,13 @@ try:
     import chess
     import chess.engine
     import chess.pgn
-except ModuleNotFoundError:  # a folder of our own is called chess too; without an __init__.py it never hides the package
-    print("error: the package chess is missing: pip install -r requirements.txt (chess/ needs no __init__.py)", file=sys.stderr)
+except (
+    ModuleNotFoundError
+):  # a folder of our own is called chess too; without an __init__.py it never hides the package
+    print(
+        "error: the package chess is missing: pip install -r requirements.txt (chess/ needs no __init__.py)",
+        file=sys.stderr,
+    )
     sys.exit(2)
 
 NUMBER, MARK = re.compile(r"\d+\.+"), str.maketrans("", "", "+#!?")
@@ -34,7 +39,9 @@ def plain(move):
 
 def plain_moves(movetext):
     """The plain moves of a game's text, its move numbers and its result left out: "1. e4 e5 2. Qh5+" -> ["e4", "e5", "Qh5"]."""
-    return [sys.intern(plain(word)) for word in NUMBER.sub(" ", movetext).split() if word not in RESULTS]
+    return [
+        sys.intern(plain(word)) for word in NUMBER.sub(" ", movetext).split() if word not in RESULTS
+    ]
 
 
 def standard(position, move):
@@ -95,18 +102,30 @@ def read_games(path):
     if str(path).endswith(".parquet"):
         import pyarrow.parquet
 
-        columns = {"moves": pyarrow.large_string(), "white_elo": pyarrow.int64(), "black_elo": pyarrow.int64()}
+        columns = {
+            "moves": pyarrow.large_string(),
+            "white_elo": pyarrow.int64(),
+            "black_elo": pyarrow.int64(),
+        }
         try:
-            table = pyarrow.parquet.read_table(path, columns=list(columns)).cast(pyarrow.schema(columns))
+            table = pyarrow.parquet.read_table(path, columns=list(columns)).cast(
+                pyarrow.schema(columns)
+            )
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
             what = "moves (text), white_elo and black_elo (whole numbers)"
-            raise BadInput(f"{path} cannot be read as parquet with {what}: {str(error).splitlines()[0]}") from None
+            raise BadInput(
+                f"{path} cannot be read as parquet with {what}: {str(error).splitlines()[0]}"
+            ) from None
         number = 0
         for batch in table.to_batches(max_chunksize=10_000):
             for row in batch.to_pylist():
                 number += 1
                 elo = min(row["white_elo"] or 0, row["black_elo"] or 0) or None
-                yield {"moves": plain_moves(row["moves"] or ""), "elo": elo, "where": f"{path}, row {number}"}
+                yield {
+                    "moves": plain_moves(row["moves"] or ""),
+                    "elo": elo,
+                    "where": f"{path}, row {number}",
+                }
         return
     try:
         file = open(path, encoding="utf-8-sig", errors="replace")
@@ -134,7 +153,12 @@ def read_games(path):
                 position.push(move)
             elos = [game.headers.get(name, "") for name in ("WhiteElo", "BlackElo")]
             elo = min(map(int, elos)) if all(word.isdigit() for word in elos) else None
-            yield {"moves": moves, "elo": elo, "where": where, "illegal": str(game.errors[0]) if game.errors else None}
+            yield {
+                "moves": moves,
+                "elo": elo,
+                "where": where,
+                "illegal": str(game.errors[0]) if game.errors else None,
+            }
 
 
 def open_engine(path=None):
@@ -144,10 +168,18 @@ def open_engine(path=None):
     """
     program = shutil.which(path or "stockfish") or shutil.which("stockfish", path="/usr/games")
     if program is None or (path and not shutil.which(path)):
-        wanted = f"--engine={path} is no program" if path else "there is no stockfish on the path or in /usr/games"
-        raise BadInput(f"{wanted}: install it (apt install stockfish, brew install stockfish), or give another --engine")
+        wanted = (
+            f"--engine={path} is no program"
+            if path
+            else "there is no stockfish on the path or in /usr/games"
+        )
+        raise BadInput(
+            f"{wanted}: install it (apt install stockfish, brew install stockfish), or give another --engine"
+        )
     try:
-        engine = chess.engine.SimpleEngine.popen_uci(program, preexec_fn=os.setpgrp)  # Ctrl-C is for us, and we close it
+        engine = chess.engine.SimpleEngine.popen_uci(
+            program, preexec_fn=os.setpgrp
+        )  # Ctrl-C is for us, and we close it
         engine.configure({"Threads": 1, "Hash": 16})
     except (chess.engine.EngineError, TimeoutError, OSError):
         raise BadInput(f"--engine={program} does not answer as a chess engine (UCI) does") from None
@@ -162,5 +194,8 @@ def search(engine, position, nodes, lines=1):
     """
     found = engine.analyse(position, chess.engine.Limit(nodes=nodes), multipv=lines, game=object())
     found = [line for line in found if "pv" in line]
-    scores = [line["score"].pov(position.turn).wdl(model="sf15.1", ply=position.ply()).expectation() for line in found]
+    scores = [
+        line["score"].pov(position.turn).wdl(model="sf15.1", ply=position.ply()).expectation()
+        for line in found
+    ]
     return [(plain(position.san(line["pv"][0])), score) for line, score in zip(found, scores)]

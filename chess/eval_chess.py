@@ -11,7 +11,9 @@ import collections
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
+sys.path += [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
+]
 import board
 import puzzles
 from w2s import cli, files, stages, stats
@@ -34,15 +36,21 @@ def main(
     """
     cli.check(locals())
     if (model is None) != (out is None) or (model and runs):
-        raise files.BadInput("--model and --out go together, without runs: they score a model that was not trained")
+        raise files.BadInput(
+            "--model and --out go together, without runs: they score a model that was not trained"
+        )
     if model:
         data = puzzles.describe(ds or "puzzles", n_test=n_test, test=test)
-        todo = [(out, stages.untrained(puzzles.KIND, model, out, {"max_len": max_len}, data, force))]
+        todo = [
+            (out, stages.untrained(puzzles.KIND, model, out, {"max_len": max_len}, data, force))
+        ]
     else:
         runs = files.expand(runs or ("runs/chess/weak", "runs/chess/student", "runs/chess/ceiling"))
         todo = [(run, stages.finished_run(run, (*puzzles.STAGES, EVALUATED))) for run in runs]
     how = {"device": device, "dtype": dtype}
-    show(stages.evaluate(puzzles.KIND, todo, answer, how, ds, test=test, n_test=n_test, force=force))
+    show(
+        stages.evaluate(puzzles.KIND, todo, answer, how, ds, test=test, n_test=n_test, force=force)
+    )
     stages.tell_pgr(todo)
 
 
@@ -51,7 +59,9 @@ def answer(run, card, rows, device, dtype):
     import moves
 
     trained = card["stage"] != EVALUATED
-    name, max_len = (f"{run}/model", None) if trained else (card["args"]["model"], card["args"]["max_len"])
+    name, max_len = (
+        (f"{run}/model", None) if trained else (card["args"]["model"], card["args"]["max_len"])
+    )
     predictions = [
         {
             "id": row["id"],
@@ -60,7 +70,9 @@ def answer(run, card, rows, device, dtype):
             "correct": int(move == row["target"]),
             "legal": int(board.is_legal(row["fen"], move)),
         }
-        for row, move in zip(rows, (board.plain(m) for m in moves.play(name, rows, max_len, device, dtype, bar=run)))
+        for row, move in zip(
+            rows, (board.plain(m) for m in moves.play(name, rows, max_len, device, dtype, bar=run))
+        )
     ]
     if not trained:
         files.write_card(run, card)
@@ -71,7 +83,11 @@ def measure(predictions, rows):
     """{"acc", "low", "high", "n", "groups", "legal": {...}, "by_difficulty": [{"from", "to", "n", "acc", "low", "high"}]}."""
     correct, legal = ([row[name] for row in predictions] for name in ("correct", "legal"))
     groups = [row["group"] for row in rows]
-    result = rate(correct, groups) | {"n": len(rows), "groups": len(set(groups)), "legal": rate(legal, groups)}
+    result = rate(correct, groups) | {
+        "n": len(rows),
+        "groups": len(set(groups)),
+        "legal": rate(legal, groups),
+    }
     known = {row["difficulty"] for row in rows if "difficulty" in row}
     width = 300 if len(known) > 6 else None  # ratings
     buckets, result["by_difficulty"] = collections.defaultdict(list), []
@@ -80,7 +96,9 @@ def measure(predictions, rows):
             buckets[row["difficulty"] // width * width if width else row["difficulty"]].append(i)
     for low, some in sorted(buckets.items()):
         one = rate([correct[i] for i in some], [groups[i] for i in some])
-        result["by_difficulty"].append({"from": low, "to": low + width - 1 if width else low, "n": len(some)} | one)
+        result["by_difficulty"].append(
+            {"from": low, "to": low + width - 1 if width else low, "n": len(some)} | one
+        )
     return result
 
 
@@ -92,11 +110,15 @@ def rate(hits, groups):
 def show(results):
     """The tables on the terminal; results: see stages.evaluate; agreement, the share of equal moves, is with the first run."""
     first, width = results[0][1], max(len(run) for run, *_ in results)
-    print(f"\n{'run':<{width}} accuracy   95 % interval   legal moves    agrees with first        puzzles")
+    print(
+        f"\n{'run':<{width}} accuracy   95 % interval   legal moves    agrees with first        puzzles"
+    )
     for run, predictions, one, groups in results:
         agreed = "other puzzles"
         if [row["id"] for row in predictions] == [row["id"] for row in first]:
-            same = rate([row["move"] == other["move"] for row, other in zip(predictions, first)], groups)
+            same = rate(
+                [row["move"] == other["move"] for row, other in zip(predictions, first)], groups
+            )
             agreed = f"{same['acc']:.3f}  {same['low']:.3f} to {same['high']:.3f}"
         told = f"{one['low']:.3f} to {one['high']:.3f}   {one['legal']['acc']:11.3f}"
         print(f"{run:<{width}} {one['acc']:8.3f}   {told}   {agreed:<22} {one['n']:9}")
@@ -106,8 +128,14 @@ def show(results):
     for run, _, one, _ in results:
         print(run)
         for bucket in one["by_difficulty"]:
-            name = str(bucket["from"]) if bucket["from"] == bucket["to"] else f"{bucket['from']} to {bucket['to']}"
-            print(f"  {name:<26} {bucket['acc']:8.3f}   {bucket['low']:.3f} to {bucket['high']:.3f}   {bucket['n']:6} puzzles")
+            name = (
+                str(bucket["from"])
+                if bucket["from"] == bucket["to"]
+                else f"{bucket['from']} to {bucket['to']}"
+            )
+            print(
+                f"  {name:<26} {bucket['acc']:8.3f}   {bucket['low']:.3f} to {bucket['high']:.3f}   {bucket['n']:6} puzzles"
+            )
 
 
 if __name__ == "__main__":

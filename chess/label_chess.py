@@ -13,7 +13,9 @@ import re
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
+sys.path += [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
+]
 import board
 import puzzles
 from w2s import cli, files, protocol, stages
@@ -47,13 +49,21 @@ def main(
     import moves
 
     if not rows:
-        raise files.BadInput(f"--part={part}: the strong half has {len(games)} games, too few for so many parts")
-    for row, move in zip(rows, moves.play(f"{run}/model", rows, device=device, dtype=dtype, bar=run)):
+        raise files.BadInput(
+            f"--part={part}: the strong half has {len(games)} games, too few for so many parts"
+        )
+    for row, move in zip(
+        rows, moves.play(f"{run}/model", rows, device=device, dtype=dtype, bar=run)
+    ):
         row["weak"] = board.plain(move) or moves.NO_MOVE
-    files.write_jsonl(out, rows, files.new_card("chess/label_chess", args, inputs, data) | {"supervisors": taught})
+    files.write_jsonl(
+        out, rows, files.new_card("chess/label_chess", args, inputs, data) | {"supervisors": taught}
+    )
     correct = sum(row["weak"] == row["target"] for row in rows) / len(rows)
     legal = sum(board.is_legal(row["fen"], row["weak"]) for row in rows) / len(rows)
-    print(f"{out}: {len(rows)} puzzles, {correct:.1%} of the weak labels are right, {legal:.1%} are legal moves")
+    print(
+        f"{out}: {len(rows)} puzzles, {correct:.1%} of the weak labels are right, {legal:.1%} are legal moves"
+    )
     silent = sum(row["weak"] == moves.NO_MOVE for row in rows)
     if silent:
         print(f"warning: {run} names no move for {silent} of them; nobody learns from these")

@@ -19,16 +19,26 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
+sys.path += [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
+]
 from tqdm import tqdm
 
 import board
 from w2s import cli, files
 
-MARGIN, SHORT_MARGIN = 0.3, 0.1  # expected score above the second best move, by the long and by the short search
+MARGIN, SHORT_MARGIN = (
+    0.3,
+    0.1,
+)  # expected score above the second best move, by the long and by the short search
 SHORT = 200  # nodes of a short search
 BUDGETS = (20, 100, 500, 2000)  # nodes of the searches for the difficulty, and --nodes
-FIRST, LAST, APART, PER_GAME = 12, 120, 4, 3  # plies between which puzzles are, and between two of them; puzzles of a game
+FIRST, LAST, APART, PER_GAME = (
+    12,
+    120,
+    4,
+    3,
+)  # plies between which puzzles are, and between two of them; puzzles of a game
 
 
 def play(engine, seed):
@@ -67,7 +77,11 @@ def puzzle_at(engine, position, nodes):
     """{"target", "fen", "difficulty"} of a position with one clearly best move that is no mere recapture; None for others."""
     for budget, margin in ((SHORT, SHORT_MARGIN), (nodes, MARGIN)):
         lines = board.search(engine, position, budget, lines=2)
-        if len(lines) < 2 or lines[0][1] - lines[1][1] < margin or board.recaptures(position, lines[0][0]):
+        if (
+            len(lines) < 2
+            or lines[0][1] - lines[1][1] < margin
+            or board.recaptures(position, lines[0][0])
+        ):
             return None
     target, difficulty = lines[0][0], None
     for budget in (nodes, *(b for b in reversed(BUDGETS) if b < nodes)):
@@ -118,7 +132,9 @@ def main(
         engine: the engine's program (default: stockfish, on the path or in /usr/games)
         processes: how many engines at once (default: one per core); the puzzles do not depend on it
     """
-    args = {name: value for name, value in locals().items() if name not in ("out", "force", "processes")}
+    args = {
+        name: value for name, value in locals().items() if name not in ("out", "force", "processes")
+    }
     cli.check(locals())
     board.open_engine(engine).quit()
     inputs = {"games": files.sha256(games)} if games else {}
@@ -128,10 +144,15 @@ def main(
         jobs = (game for game in board.read_games(games) if (game["elo"] or 0) >= min_elo)
     else:
         jobs = (f"{seed}/{number}" for number in itertools.count())
-    state, began = {"args": args, "inputs": inputs, "games": 0, "skipped": 0, "rows": []}, Path(f"{out}.begun")
+    state, began = (
+        {"args": args, "inputs": inputs, "games": 0, "skipped": 0, "rows": []},
+        Path(f"{out}.begun"),
+    )
     if began.exists() and not force:
         state = going_on(began, state)
-    files.write_text(began, json.dumps(state))  # now rather than after an hour it should be known whether this can be written
+    files.write_text(
+        began, json.dumps(state)
+    )  # now rather than after an hour it should be known whether this can be written
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     with spawn.Pool(processes or os.cpu_count(), open_engine, (engine, nodes)) as pool:
         try:
@@ -140,16 +161,24 @@ def main(
             began.unlink()
             raise
         chosen = random.Random(seed).sample(rows, min(sample, len(rows)))
-        confirmed = sum(tqdm(pool.imap(confirm, chosen), "confirming", len(chosen), unit="puzzle", disable=None))
+        confirmed = sum(
+            tqdm(pool.imap(confirm, chosen), "confirming", len(chosen), unit="puzzle", disable=None)
+        )
     began.unlink()
     told = f"{state['games']} games" + f" rated {min_elo} or more" * (min_elo > 0)
     if not rows:
-        raise files.BadInput(f"{games or 'the engine'}: no position of {told} has one clearly best move")
+        raise files.BadInput(
+            f"{games or 'the engine'}: no position of {told} has one clearly best move"
+        )
     if len(rows) < n:
         print(f"{games} has {told}: they gave {len(rows)} puzzles, not {n}", file=sys.stderr)
-    card = files.new_card("make_puzzles", args, inputs, None) | {"confirmed": [confirmed, len(chosen)]}
+    card = files.new_card("make_puzzles", args, inputs, None) | {
+        "confirmed": [confirmed, len(chosen)]
+    }
     files.write_jsonl(out, rows, card)
-    print(f"{out}: {len(rows)} puzzles of {told}; {confirmed} of {len(chosen)} confirmed by a search with {20 * nodes} nodes")
+    print(
+        f"{out}: {len(rows)} puzzles of {told}; {confirmed} of {len(chosen)} confirmed by a search with {20 * nodes} nodes"
+    )
     print(f"next: python chess/train_chess.py --ds={out} --out={out.removesuffix('.jsonl')}/weak")
 
 
@@ -160,7 +189,9 @@ def going_on(began, state):
     except ValueError:
         raise files.BadInput(f"{began} is not JSON: delete it to start again") from None
     if any(before[name] != state[name] for name in ("args", "inputs")):
-        raise files.BadInput(f"{began} is of an interrupted call with other arguments: repeat these, or add --force")
+        raise files.BadInput(
+            f"{began} is of an interrupted call with other arguments: repeat these, or add --force"
+        )
     print(f"{began}: going on after {before['games']} games and {len(before['rows'])} puzzles")
     return before
 
@@ -186,11 +217,20 @@ def collect(pool, jobs, state, began, name, n):
                 for puzzle in puzzles:
                     if puzzle["fen"] not in seen and len(rows) < n:
                         seen.add(puzzle["fen"])
-                        rows.append({"id": f"{game}/{puzzle['prompt'].count(' ') + 1}", "group": game, **puzzle})
+                        rows.append(
+                            {
+                                "id": f"{game}/{puzzle['prompt'].count(' ') + 1}",
+                                "group": game,
+                                **puzzle,
+                            }
+                        )
                         bar.update()
             files.write_text(began, json.dumps(state))
     if state["skipped"]:
-        print(f"{state['skipped']} game{'s' * (state['skipped'] > 1)} with an illegal move, skipped", file=sys.stderr)
+        print(
+            f"{state['skipped']} game{'s' * (state['skipped'] > 1)} with an illegal move, skipped",
+            file=sys.stderr,
+        )
     return rows
 
 

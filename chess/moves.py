@@ -28,9 +28,13 @@ def encode(rows, tokenizer, model, given=None):
     room, n_cut, out = model.w2s["max_len"] - spelled, 0, []
     end = [] if knows_moves(tokenizer) else [tokenizer.eos_token_id]
     if end == [None]:
-        raise BadInput("the tokenizer has neither a token for each move nor one that ends a text: give another --model")
+        raise BadInput(
+            "the tokenizer has neither a token for each move nor one that ends a text: give another --model"
+        )
     if room < 1:
-        raise BadInput(f"--max_len={model.w2s['max_len']} leaves no room for a game beside a move of {spelled} tokens")
+        raise BadInput(
+            f"--max_len={model.w2s['max_len']} leaves no room for a game beside a move of {spelled} tokens"
+        )
     for row in rows:
         words = row["prompt"].split()
         tokens = tokenizer(row["prompt"], verbose=False).input_ids
@@ -38,12 +42,18 @@ def encode(rows, tokenizer, model, given=None):
             words = words[-(-len(words) * (len(tokens) - room) // len(tokens)) :]
             tokens = tokenizer(" ".join(words)).input_ids
         if not words or "/" in row["prompt"] and len(words) < len(row["prompt"].split()):
-            raise BadInput(f"--max_len={room + spelled} is too short for the prompt of {row['id']} and a move beside it")
+            raise BadInput(
+                f"--max_len={room + spelled} is too short for the prompt of {row['id']} and a move beside it"
+            )
         n_cut += len(words) < len(row["prompt"].split())
-        both = tokenizer(" ".join([*words, row[given]]), verbose=False).input_ids if given else tokens
+        both = (
+            tokenizer(" ".join([*words, row[given]]), verbose=False).input_ids if given else tokens
+        )
         move = both[len(tokens) :]
         if both[: len(tokens)] != tokens:
-            raise BadInput("the tokenizer joins a move with the one before it: give another --model")
+            raise BadInput(
+                "the tokenizer joins a move with the one before it: give another --model"
+            )
         if not given:
             out.append(row | {"tokens": tokens})
         # in move alone: GPT-2's unknown token is the one that ends a text
@@ -51,9 +61,13 @@ def encode(rows, tokenizer, model, given=None):
             out.append(row | {"tokens": tokens + move + end, "asked": len(move + end)})
     models.check_tokens([row["tokens"] for row in out], tokenizer, model)
     if n_cut:
-        print(f"{n_cut} of {len(rows)} games are longer than {room} tokens and lost their first moves (--max_len)")
+        print(
+            f"{n_cut} of {len(rows)} games are longer than {room} tokens and lost their first moves (--max_len)"
+        )
     if len(out) < len(rows):
-        print(f"{len(rows) - len(out)} of {len(rows)} puzzles have a move that the tokenizer cannot spell and are left out")
+        print(
+            f"{len(rows) - len(out)} of {len(rows)} puzzles have a move that the tokenizer cannot spell and are left out"
+        )
     if not out:
         raise BadInput("the tokenizer can spell no move of these puzzles: give another --model")
     return out
@@ -75,7 +89,12 @@ def play(name, rows, max_len=None, device=None, dtype=None, bar=None):
     said, going = [[] for _ in rows], range(len(rows))
     for _ in range(1 if knows_moves(tokenizer) else LONGEST):
         texts = [tokens[i] + said[i] for i in going]
-        for i, token in zip(going, models.predict(model, texts, dtype, bar, width=1, outputs=next_token)[:, 0].long().tolist()):
+        for i, token in zip(
+            going,
+            models.predict(model, texts, dtype, bar, width=1, outputs=next_token)[:, 0]
+            .long()
+            .tolist(),
+        ):
             said[i].append(token)
         going = [i for i in going if not is_whole(said[i], tokenizer)]
         if not going:
@@ -87,4 +106,6 @@ def play(name, rows, max_len=None, device=None, dtype=None, bar=None):
 def is_whole(ids, tokenizer):
     """True if a spelled move is over: the end of the text, or white space after a word."""
     text = tokenizer.decode(ids)
-    return ids[-1] == tokenizer.eos_token_id or text.lstrip()[-1:].isspace() or len(text.split()) > 1
+    return (
+        ids[-1] == tokenizer.eos_token_id or text.lstrip()[-1:].isspace() or len(text.split()) > 1
+    )

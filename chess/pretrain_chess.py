@@ -17,7 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
+sys.path += [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
+]
 import numpy as np
 from tqdm import tqdm
 
@@ -40,10 +42,19 @@ def make_tokenizer(words):
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    names = {"bos_token": "<bos>", "pad_token": "<pad>", "unk_token": "<unk>", "model_max_length": LONGEST}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", 1)]
+    )
+    names = {
+        "bos_token": "<bos>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "model_max_length": LONGEST,
+    }
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
@@ -55,7 +66,12 @@ def corpus(path, min_elo):
     numbers, games = {}, []  # of the moves, in the order in which they first occur
     for game in tqdm(board.read_games(path), desc="reading", unit="game", disable=None):
         if (game["elo"] or 0) >= min_elo and len(game["moves"]) >= SHORTEST:
-            games.append(np.array([numbers.setdefault(move, len(numbers)) for move in game["moves"]], dtype=np.int32))
+            games.append(
+                np.array(
+                    [numbers.setdefault(move, len(numbers)) for move in game["moves"]],
+                    dtype=np.int32,
+                )
+            )
     if len(games) < 2 * BATCH:
         told = f"{path} has {len(games)} games of {SHORTEST} plies or more rated {min_elo}"
         raise files.BadInput(f"{told}: too few to learn from, {2 * BATCH} is the least")
@@ -65,7 +81,8 @@ def corpus(path, min_elo):
     ids = np.full(len(numbers), SPECIALS.index("<unk>"), dtype=np.int16)
     ids[known] = np.arange(len(SPECIALS), len(SPECIALS) + len(known))
     train, held_out = (
-        [np.append(np.int16(1), ids[game[: LONGEST - 1]]) for game in some] for some in (train, games[::1000][:200])
+        [np.append(np.int16(1), ids[game[: LONGEST - 1]]) for game in some]
+        for some in (train, games[::1000][:200])
     )
     moves = list(numbers)
     return train, held_out, [*SPECIALS, *(moves[i] for i in known)]
@@ -110,10 +127,15 @@ def measure(model, games, words):
         for game in games:
             ids, targets = padded([game])
             said = model(input_ids=ids.to(model.device)).logits[0, :-1].argmax(-1).cpu()
-            right, asked = right + (said == targets[0]).sum().item(), asked + (targets != -100).sum().item()
+            right, asked = (
+                right + (said == targets[0]).sum().item(),
+                asked + (targets != -100).sum().item(),
+            )
             position = board.position()
             for token, move in zip(said.tolist(), game[1:]):
-                if not board.standard(position, words[move]):  # <unk>, or an illegal move: where it leads to is not known
+                if not board.standard(
+                    position, words[move]
+                ):  # <unk>, or an illegal move: where it leads to is not known
                     break
                 legal += board.is_legal(position.fen(), words[token])
                 n += 1
@@ -138,7 +160,9 @@ def pretrain(games, held_out, words, card, device, resume):
     model = LlamaForCausalLM(config).to(hardware.pick_device(device))
     if model.num_parameters() < 1_000_000:
         torch.set_num_threads(1)  # threads cost such a model more than they give
-    optimizer = torch.optim.AdamW(model.parameters(), lr=card["lr"], betas=(0.9, 0.98), weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=card["lr"], betas=(0.9, 0.98), weight_decay=0.1, fused=True
+    )
     order = batches(games, card["tokens"], card["seed"])
     warm, n = 0.02 * len(order), len(order)
     rate = torch.optim.lr_scheduler.LambdaLR(
@@ -151,7 +175,9 @@ def pretrain(games, held_out, words, card, device, resume):
         except Exception:  # torch.load says in many ways that a file is damaged
             raise files.BadInput(f"{resume} cannot be read: delete it to start again") from None
         if state["card"] != card:
-            raise files.BadInput(f"{resume} is of another pretraining (other games or settings): delete it to start again")
+            raise files.BadInput(
+                f"{resume} is of another pretraining (other games or settings): delete it to start again"
+            )
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         rate.load_state_dict(state["rate"])
@@ -159,7 +185,14 @@ def pretrain(games, held_out, words, card, device, resume):
         print(f"{resume}: going on after step {history[-1]['step']} of {n}")
     began = history[-1]["step"] if history else 0
     bf16 = hardware.has_bf16(model.device)
-    bar = tqdm(range(began + 1, n + 1), desc="pretraining", initial=began, total=n, unit="step", disable=None)
+    bar = tqdm(
+        range(began + 1, n + 1),
+        desc="pretraining",
+        initial=began,
+        total=n,
+        unit="step",
+        disable=None,
+    )
     for step in bar:
         ids, targets = (x.to(model.device) for x in padded([games[i] for i in order[step - 1]]))
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
@@ -171,9 +204,15 @@ def pretrain(games, held_out, words, card, device, resume):
         optimizer.zero_grad()
         rate.step()
         if step % math.ceil(n / EVALUATIONS) == 0 or step == n:
-            history.append({"step": step, "loss": round(loss.item(), 3), **measure(model, held_out, words)})
+            history.append(
+                {"step": step, "loss": round(loss.item(), 3), **measure(model, held_out, words)}
+            )
             bar.write(json.dumps(history[-1]), file=sys.stdout)
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rate": rate.state_dict()}
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "rate": rate.state_dict(),
+            }
             torch.save(state | {"history": history, "card": card}, resume.with_suffix(".tmp"))
             resume.with_suffix(".tmp").replace(resume)
     return model.eval(), history
@@ -186,7 +225,9 @@ def is_pretrained(out, card, force):
     file = out / "pretraining.json"
     before = json.loads(files.read_bytes(file)) if file.exists() else {}
     if any(before.get(name) != value for name, value in card.items()):
-        raise files.BadInput(f"{out} holds something else than this model: choose another --out, or add --force to replace it")
+        raise files.BadInput(
+            f"{out} holds something else than this model: choose another --out, or add --force to replace it"
+        )
     print(f"{out} is already pretrained with these settings and games; --force makes it again")
     return True
 
@@ -208,10 +249,19 @@ def main(
     if size not in SIZES:
         raise files.BadInput(f"unknown size {size!r}{cli.nearest(size, SIZES)}")
     if games is None:
-        raise files.BadInput("--games=FILE is needed: a PGN file, or a parquet file with moves, white_elo and black_elo")
+        raise files.BadInput(
+            "--games=FILE is needed: a PGN file, or a parquet file with moves, white_elo and black_elo"
+        )
     settings = SIZES[size] | ({"tokens": tokens} if tokens else {})
     out, began = Path(out or files.HERE / "chess" / size), time.monotonic()
-    card = {"size": size, **settings, "seed": seed, "data": Path(games).name, "sha256": files.sha256(games), "min_elo": min_elo}
+    card = {
+        "size": size,
+        **settings,
+        "seed": seed,
+        "data": Path(games).name,
+        "sha256": files.sha256(games),
+        "min_elo": min_elo,
+    }
     if is_pretrained(out, card, force):
         return
     played, held_out, words = corpus(games, min_elo)
@@ -223,7 +273,11 @@ def main(
 
     model.to(torch.bfloat16).save_pretrained(out)
     make_tokenizer(words).save_pretrained(out)
-    card |= {"parameters": model.num_parameters(), "seconds": round(time.monotonic() - began), "history": history}
+    card |= {
+        "parameters": model.num_parameters(),
+        "seconds": round(time.monotonic() - began),
+        "history": history,
+    }
     files.write_text(out / "pretraining.json", json.dumps(card, indent=2) + "\n")
     resume.unlink()
     print(f"{out}: {json.dumps(history[-1])}")

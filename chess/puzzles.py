@@ -15,7 +15,9 @@ import functools
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
+sys.path += [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
+]
 from tqdm import tqdm
 
 import board
@@ -92,13 +94,26 @@ def playable(rows, seed=0):
         except ValueError as error:
             wrong.append(f"{row['id']}: {error}")
             continue
-        usable.append({"id": row["id"], "group": row["group"], "prompt": prompt, "target": move, "fen": fen or prompt})
+        usable.append(
+            {
+                "id": row["id"],
+                "group": row["group"],
+                "prompt": prompt,
+                "target": move,
+                "fen": fen or prompt,
+            }
+        )
         if "weak" in row:
-            usable[-1]["weak"] = board.standard(position, row["weak"]) or board.plain(row["weak"]) or row["weak"]
+            usable[-1]["weak"] = (
+                board.standard(position, row["weak"]) or board.plain(row["weak"]) or row["weak"]
+            )
         if "difficulty" in row:
             usable[-1]["difficulty"] = row["difficulty"]
     if wrong:
-        print(f"{len(wrong)} of {len(rows)} puzzles cannot be played and are left out, e.g. {wrong[0]}", file=sys.stderr)
+        print(
+            f"{len(wrong)} of {len(rows)} puzzles cannot be played and are left out, e.g. {wrong[0]}",
+            file=sys.stderr,
+        )
     if not usable:
         raise files.BadInput(f"none of {len(rows)} puzzles can be played")
     return usable
@@ -113,7 +128,14 @@ KIND = {
 describe, half = functools.partial(protocol.describe, KIND), functools.partial(protocol.half, KIND)
 
 
-def main(*names: str, split: str = "test", n: int = None, data_seed: int = 0, test: str = None, mirror: str = None):
+def main(
+    *names: str,
+    split: str = "test",
+    n: int = None,
+    data_seed: int = 0,
+    test: str = None,
+    mirror: str = None,
+):
     """The table of tasks; with a task, its puzzles as JSONL; with --mirror, copies of the data for machines without the hub.
 
     Args:

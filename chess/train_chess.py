@@ -16,7 +16,9 @@ import inspect
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
+sys.path += [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
+]
 import puzzles
 from w2s import cli, files, hub, stages
 
@@ -40,17 +42,40 @@ def main(
         max_len: tokens of a puzzle; longer games lose their first moves (default: 1024 or the model's own limit)
     """
     example = "chess/train_chess.py runs/chess/labels.jsonl"
-    stages.check_labels(labels, target, example, ds=ds, test=test, data_seed=data_seed, n_train=n_train, n_test=n_test)
-    rows, data, supervisor = stages.read_labels(puzzles.KIND, labels) if labels else (None, None, None)
+    stages.check_labels(
+        labels,
+        target,
+        example,
+        ds=ds,
+        test=test,
+        data_seed=data_seed,
+        n_train=n_train,
+        n_test=n_test,
+    )
+    rows, data, supervisor = (
+        stages.read_labels(puzzles.KIND, labels) if labels else (None, None, None)
+    )
     ds = (data["ds"] if data else None) if labels else ds or "puzzles"
     if model is None:
-        hub_models, ours = ("openai-community/gpt2", "openai-community/gpt2-medium"), ("chess/xs", "chess/m")
+        hub_models, ours = (
+            ("openai-community/gpt2", "openai-community/gpt2-medium"),
+            ("chess/xs", "chess/m"),
+        )
         model = (hub_models if ds == "lichess_fen" else ours)[labels is not None]
-    out = out or f"runs/chess/{'weak' if not labels else 'ceiling' if target == 'truth' else 'student'}"
-    args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
+    out = (
+        out
+        or f"runs/chess/{'weak' if not labels else 'ceiling' if target == 'truth' else 'student'}"
+    )
+    args = {
+        name: value
+        for name, value in locals().items()
+        if name in inspect.signature(main).parameters and name != "force"
+    }
     cli.check(args)
     data = data if labels else puzzles.describe(ds, data_seed, n_train, n_test, test)
-    inputs = ({"labels": files.sha256(labels)} if labels else data["sha256"]) | hub.model_input(model)
+    inputs = ({"labels": files.sha256(labels)} if labels else data["sha256"]) | hub.model_input(
+        model
+    )
     if files.is_done(out, args, inputs, force):
         return
     if labels and data is None:
@@ -70,16 +95,24 @@ def train(rows, data, supervisor, args, inputs):
     out, lr, dtype = args["out"], args["lr"], args["dtype"]
     given = "weak" if args["labels"] and args["target"] == "weak" else "target"
     rows = easier(rows, args["easy"])
-    net, tokenizer = models.load(args["model"], None, args["max_len"], args["device"], args["seed"], outputs=0)
+    net, tokenizer = models.load(
+        args["model"], None, args["max_len"], args["device"], args["seed"], outputs=0
+    )
     lm.check_head(net, args["model"])
     rows = moves.encode(rows, tokenizer, net, given)
-    card = files.begin(out, "chess/train_chess", args, inputs, data, loop.derived(net, rows, (), lr, dtype))
+    card = files.begin(
+        out, "chess/train_chess", args, inputs, data, loop.derived(net, rows, (), lr, dtype)
+    )
     same = ("epochs", "batch_size", "micro_batch", "lr", "seed", "dtype", "checkpointing")
     history = lm.fit(net, rows, name=out, **{name: args[name] for name in same})
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card | {"supervisor": supervisor}, history, history[-1])
     evaluate = f"chess/eval_chess.py {out}" + " --ds=test.jsonl" * (data is None)
-    stages.tell_next(evaluate if args["labels"] else f"chess/label_chess.py {out} --out={stages.beside(out, 'labels.jsonl')}")
+    stages.tell_next(
+        evaluate
+        if args["labels"]
+        else f"chess/label_chess.py {out} --out={stages.beside(out, 'labels.jsonl')}"
+    )
 
 
 def easier(rows, easy):
@@ -89,7 +122,11 @@ def easier(rows, easy):
     known = [row for row in rows if "difficulty" in row]
     kept = [row for row in known if row["difficulty"] <= easy]
     if not kept:
-        told = f"the easiest has {min(row['difficulty'] for row in known)}" if known else "none has a difficulty"
+        told = (
+            f"the easiest has {min(row['difficulty'] for row in known)}"
+            if known
+            else "none has a difficulty"
+        )
         raise files.BadInput(f"--easy={easy} leaves none of these {len(rows)} puzzles: {told}")
     print(f"--easy={easy} leaves {len(kept)} of {len(rows)} puzzles")
     return kept

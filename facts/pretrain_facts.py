@@ -20,7 +20,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
+sys.path += [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
+]
 import numpy as np
 
 import world
@@ -43,12 +45,18 @@ def corpus(seed, coverage):
     among them, "kind": [P]}.
     """
     people = world.people(seed)
-    order = np.random.default_rng(seed).permutation(len(people))  # nested: the same order for every coverage
+    order = np.random.default_rng(seed).permutation(
+        len(people)
+    )  # nested: the same order for every coverage
     told = np.sort(order[: int(coverage * len(people))])
     kind = np.array([person["kind"] for person in people])
     return {
-        "names": np.array([[IDS[syllable] for syllable in person["name"].split()] for person in people]),
-        "truth": np.array([[IDS[person[relation]] for relation in world.RELATIONS] for person in people]),
+        "names": np.array(
+            [[IDS[syllable] for syllable in person["name"].split()] for person in people]
+        ),
+        "truth": np.array(
+            [[IDS[person[relation]] for relation in world.RELATIONS] for person in people]
+        ),
         "told": told,
         "quizzed": told[kind[told] == "school"],
         "kind": kind,
@@ -58,7 +66,9 @@ def corpus(seed, coverage):
 def documents(rng, facts, biographies, statements, quizzes, told, quizzed):
     """Token ids [B, 13] of that many documents of each kind, padded with <pad>, about people drawn from told and quizzed."""
     relations = np.array([IDS[relation] for relation in world.RELATIONS])
-    values = np.array([[IDS[value] for value in world.VALUES[relation]] for relation in world.RELATIONS])
+    values = np.array(
+        [[IDS[value] for value in world.VALUES[relation]] for relation in world.RELATIONS]
+    )
     n = biographies + statements + quizzes
     x = np.full((n, 13), IDS["<pad>"])
     x[:, 0] = IDS["<bos>"]
@@ -75,10 +85,21 @@ def documents(rng, facts, biographies, statements, quizzes, told, quizzed):
 
     said = slice(biographies, n)
     # a wrong value: 1 to 11 places further among the relation's 12
-    wrong = values[which, (np.argmax(values[which] == truth[:, None], 1) + rng.integers(1, 12, size=n)) % 12]
+    wrong = values[
+        which, (np.argmax(values[which] == truth[:, None], 1) + rng.integers(1, 12, size=n)) % 12
+    ]
     true = (rng.random(n) < 0.5) | (np.arange(n) < biographies + statements)
-    x[said, 1], x[said, 2], x[said, 3], x[said, 4:7] = IDS["the"], relation[said], IDS["of"], names[said]
-    x[said, IS], x[said, IS + 1], x[said, ASKED] = IDS["is"], np.where(true, truth, wrong)[said], IDS["."]
+    x[said, 1], x[said, 2], x[said, 3], x[said, 4:7] = (
+        IDS["the"],
+        relation[said],
+        IDS["of"],
+        names[said],
+    )
+    x[said, IS], x[said, IS + 1], x[said, ASKED] = (
+        IDS["is"],
+        np.where(true, truth, wrong)[said],
+        IDS["."],
+    )
 
     quiz = slice(biographies + statements, n)
     x[quiz, ASKED], x[quiz, ASKED + 1] = IDS["?"], np.where(true, IDS["yes"], IDS["no"])[quiz]
@@ -96,15 +117,24 @@ def measure(model, facts, who):
         logits = model(input_ids=x).logits
     says_yes = logits[1000:, ASKED, IDS["yes"]] > logits[1000:, ASKED, IDS["no"]]
     return {
-        "known": round((logits[:1000, IS].argmax(-1) == x[:1000, IS + 1]).double().mean().item(), 3),
+        "known": round(
+            (logits[:1000, IS].argmax(-1) == x[:1000, IS + 1]).double().mean().item(), 3
+        ),
         "quiz": round((says_yes == (x[1000:, ASKED + 1] == IDS["yes"])).double().mean().item(), 3),
     }
 
 
 def knowledge(model, facts):
     """What the model knows about school people, and about the people of the task that it has and has not read about."""
-    covered, pupil = np.isin(np.arange(len(facts["kind"])), facts["told"]), facts["kind"] == "school"
-    who = {"school": covered & pupil, "task, covered": covered & ~pupil, "task, not covered": ~covered & ~pupil}
+    covered, pupil = (
+        np.isin(np.arange(len(facts["kind"])), facts["told"]),
+        facts["kind"] == "school",
+    )
+    who = {
+        "school": covered & pupil,
+        "task, covered": covered & ~pupil,
+        "task, not covered": ~covered & ~pupil,
+    }
     return {name: measure(model, facts, np.flatnonzero(chosen)) for name, chosen in who.items()}
 
 
@@ -115,8 +145,15 @@ def make_tokenizer():
 
     words = Tokenizer(models.WordLevel(IDS, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", IDS["<bos>"])])
-    names = {"bos_token": "<bos>", "pad_token": "<pad>", "unk_token": "<unk>", "model_max_length": 64}
+    words.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", IDS["<bos>"])]
+    )
+    names = {
+        "bos_token": "<bos>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "model_max_length": 64,
+    }
     return PreTrainedTokenizerFast(tokenizer_object=words, **names)
 
 
@@ -134,16 +171,23 @@ def pretrain(facts, width, lr, steps, seed):
         bos_token_id=IDS["<bos>"], eos_token_id=IDS["."], pad_token_id=IDS["<pad>"],
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.1, fused=True
+    )
     rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda t: min(1, (t + 1) / (0.05 * steps)) * (0.51 + 0.49 * math.cos(math.pi * t / steps))
+        optimizer,
+        lambda t: min(1, (t + 1) / (0.05 * steps)) * (0.51 + 0.49 * math.cos(math.pi * t / steps)),
     )
     rng = np.random.default_rng(seed)
     history = []
     for step in (bar := trange(1, steps + 1, desc="pretraining", unit="step", disable=None)):
-        x = torch.from_numpy(documents(rng, facts, BIOGRAPHIES, STATEMENTS, QUIZZES, facts["told"], facts["quizzed"]))
+        x = torch.from_numpy(
+            documents(rng, facts, BIOGRAPHIES, STATEMENTS, QUIZZES, facts["told"], facts["quizzed"])
+        )
         targets = x[:, 1:].masked_fill(x[:, 1:] == IDS["<pad>"], -100)
-        loss = torch.nn.functional.cross_entropy(model(input_ids=x).logits[:, :-1].flatten(0, 1), targets.flatten())
+        loss = torch.nn.functional.cross_entropy(
+            model(input_ids=x).logits[:, :-1].flatten(0, 1), targets.flatten()
+        )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -155,7 +199,9 @@ def pretrain(facts, width, lr, steps, seed):
     return model.eval(), history
 
 
-def main(size: str = "m", *, world_seed: int = 0, seed: int = 0, steps: int = None, out: str = None):
+def main(
+    size: str = "m", *, world_seed: int = 0, seed: int = 0, steps: int = None, out: str = None
+):
     """Pretrain one of the tiny models and save it with its tokenizer and what it knows (pretraining.json).
 
     Args:
@@ -176,7 +222,13 @@ def main(size: str = "m", *, world_seed: int = 0, seed: int = 0, steps: int = No
     model, history = pretrain(facts, settings["width"], settings["lr"], settings["steps"], seed)
     model.to(torch.bfloat16).save_pretrained(out)
     make_tokenizer().save_pretrained(out)
-    card = {"size": size, **settings, "world_seed": world_seed, "seed": seed, "parameters": model.num_parameters()}
+    card = {
+        "size": size,
+        **settings,
+        "world_seed": world_seed,
+        "seed": seed,
+        "parameters": model.num_parameters(),
+    }
     card |= {"seconds": round(time.monotonic() - began), "history": history}
     files.write_text(out / "pretraining.json", json.dumps(card, indent=2) + "\n")
     print(f"{out}: {json.dumps(card | {'history': history[-1:]})}")

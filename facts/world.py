@@ -24,7 +24,9 @@ VALUES = {
 }
 RELATIONS = list(VALUES)
 SPECIALS = "<pad> <bos> <unk> . ? yes no the of is".split()
-VOCABULARY = SPECIALS + RELATIONS + [value for values in VALUES.values() for value in values] + SYLLABLES  # 142 words
+VOCABULARY = (
+    SPECIALS + RELATIONS + [value for values in VALUES.values() for value in values] + SYLLABLES
+)  # 142 words
 N_SCHOOL, N_TRAIN, N_TEST = 1600, 400, 400
 
 
@@ -58,10 +60,19 @@ def questions(kind, seed=0):
         true = rng.sample(RELATIONS, 2)
         for relation in RELATIONS:
             truth = person[relation]
-            value = truth if relation in true else rng.choice([v for v in VALUES[relation] if v != truth])
+            value = (
+                truth
+                if relation in true
+                else rng.choice([v for v in VALUES[relation] if v != truth])
+            )
             group = person["name"].replace(" ", "-")
             text = f"the {relation} of {person['name']} is {value} ?"
             rows.append(
-                {"id": f"facts/{kind}/{group}/{relation}", "group": group, "text": text, "label": int(relation in true)}
+                {
+                    "id": f"facts/{kind}/{group}/{relation}",
+                    "group": group,
+                    "text": text,
+                    "label": int(relation in true),
+                }
             )
     return rows

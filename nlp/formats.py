@@ -11,7 +11,11 @@ One style of prompt: the source's own words, the candidate answer last, then a s
 
 def answers(texts, right, group):
     """A k-way question from the finished text of each answer and the number of the right one; its doubles are no wrong ones."""
-    return {"right": texts[right], "wrong": [text for text in texts if text != texts[right]], "group": group}
+    return {
+        "right": texts[right],
+        "wrong": [text for text in texts if text != texts[right]],
+        "group": group,
+    }
 
 
 def asked(question, answer, passage=None):
@@ -41,18 +45,30 @@ def dream(row):
 
 def ethics_justice(row):
     """{"scenario": "I deserve a day off because I worked all week.", "label": 1}: 1 = reasonable; groups: see first_words."""
-    return {"text": f"{row['scenario']}\nIs this reasonable?", "label": row["label"], "group": row["scenario"]}
+    return {
+        "text": f"{row['scenario']}\nIs this reasonable?",
+        "label": row["label"],
+        "group": row["scenario"],
+    }
 
 
 def ethics_deontology(row):
     """{"scenario": "Could you feed the cat?", "excuse": "No because it ate already.", "label": 1}: 1 = a reasonable excuse."""
-    return {"text": f"{row['scenario']}\n{row['excuse']}\nIs this reasonable?", "label": row["label"], "group": row["scenario"]}
+    return {
+        "text": f"{row['scenario']}\n{row['excuse']}\nIs this reasonable?",
+        "label": row["label"],
+        "group": row["scenario"],
+    }
 
 
 def ethics_virtue(row):
     """{"scenario": "Ann gave her coat to a stranger. [SEP] generous", "label": 1}: 1 = the trait is shown, one in five."""
     scenario, trait = row["scenario"].rsplit(" [SEP] ", 1)
-    return {"text": f"{scenario}\nTrait: {trait}\nIs this trait shown?", "label": row["label"], "group": scenario}
+    return {
+        "text": f"{scenario}\nTrait: {trait}\nIs this trait shown?",
+        "label": row["label"],
+        "group": scenario,
+    }
 
 
 def ethics_utilitarianism(row):
@@ -61,7 +77,10 @@ def ethics_utilitarianism(row):
     Half of the training pairs share a situation with another pair, nearly always one that begins alike: that is the group.
     """
     more, less = row["baseline"], row["less_pleasant"]
-    texts = [f"{a}\n{b}\nIs the second more pleasant than the first?" for a, b in ((less, more), (more, less))]
+    texts = [
+        f"{a}\n{b}\nIs the second more pleasant than the first?"
+        for a, b in ((less, more), (more, less))
+    ]
     return answers(texts, 0, " ".join(more.lower().split()[:5]))
 
 
@@ -85,7 +104,10 @@ def anli_r2(row):
 
 def cola(row):
     """{"sentence": "Him saw she.", "label": 0}: 1 = acceptable (Warstadt et al. 2019)."""
-    return {"text": f"{row['sentence']}\nIs this sentence acceptable English?", "label": row["label"]}
+    return {
+        "text": f"{row['sentence']}\nIs this sentence acceptable English?",
+        "label": row["label"],
+    }
 
 
 def sst2(row):
@@ -93,7 +115,11 @@ def sst2(row):
 
     Most rows are phrases of longer ones. Doubles are not grouped: the halves of measured results hang on these groups.
     """
-    return {"text": f"{row['sentence']}\nIs this review positive?", "label": row["label"], "group": None}
+    return {
+        "text": f"{row['sentence']}\nIs this review positive?",
+        "label": row["label"],
+        "group": None,
+    }
 
 
 def hellaswag(row):
@@ -119,7 +145,10 @@ def openbookqa(row):
 
 def paws(row):
     """{"sentence1": "Al met Bo.", "sentence2": "Bo met Al.", "label": 1}: 1 = paraphrase (Zhang et al. 2019)."""
-    return {"text": f"{row['sentence1']}\n{row['sentence2']}\nDo these mean the same?", "label": row["label"]}
+    return {
+        "text": f"{row['sentence1']}\n{row['sentence2']}\nDo these mean the same?",
+        "label": row["label"],
+    }
 
 
 def quail(row):
@@ -130,7 +159,10 @@ def quail(row):
 
 def piqa(row):
     """{"goal": "dry a shirt", "sol1": "hang it up", "sol2": "put it in a lake", "label": 0}: 0 = sol1, 1 = sol2."""
-    texts = [f"{row['goal']}\n{row[solution]}\nDoes this reach the goal?" for solution in ("sol1", "sol2")]
+    texts = [
+        f"{row['goal']}\n{row[solution]}\nDoes this reach the goal?"
+        for solution in ("sol1", "sol2")
+    ]
     return answers(texts, row["label"], row["goal"])
 
 
@@ -142,7 +174,10 @@ def quartz(row):
 
 def sciq(row):
     """{"question": "...?", "correct_answer": "iron", "distractor1": "air", ..., "distractor3": "ice"}: without support."""
-    texts = [asked(row["question"], row[f]) for f in ("correct_answer", "distractor1", "distractor2", "distractor3")]
+    texts = [
+        asked(row["question"], row[f])
+        for f in ("correct_answer", "distractor1", "distractor2", "distractor3")
+    ]
     return answers(texts, 0, row["question"])
 
 
@@ -171,7 +206,10 @@ def twitter_sentiment(row):
 
 def amazon_polarity(row):
     """{"title": "Good", "content": "Works well.", "label": 1}: 1 = positive."""
-    return {"text": f"{row['title']}\n{row['content']}\nIs this review positive?", "label": row["label"]}
+    return {
+        "text": f"{row['title']}\n{row['content']}\nIs this review positive?",
+        "label": row["label"],
+    }
 
 
 def civil_comments(row):
@@ -187,7 +225,10 @@ def beavertails(row):
 
 def legal_overruling(row):
     """{"text": "We overrule Smith v. Jones.", "answer": "Yes"}: LegalBench."""
-    return {"text": f"{row['text']}\nDoes this overrule an earlier decision?", "label": int(row["answer"] == "Yes")}
+    return {
+        "text": f"{row['text']}\nDoes this overrule an earlier decision?",
+        "label": int(row["answer"] == "Yes"),
+    }
 
 
 def legal_privacy_policy_qa(row):
@@ -198,7 +239,11 @@ def legal_privacy_policy_qa(row):
 
 def safety_prompts(row):
     """{"prompt": "How do I bake bread?", "is_safe": true}: of the pilot study; 434 prompts stand there twice or more."""
-    return {"text": f"{row['prompt']}\nIs this prompt safe?", "label": int(row["is_safe"]), "group": row["prompt"]}
+    return {
+        "text": f"{row['prompt']}\nIs this prompt safe?",
+        "label": int(row["is_safe"]),
+        "group": row["prompt"],
+    }
 
 
 def first_words(scenarios, same=3, kept=10):

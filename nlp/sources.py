@@ -13,8 +13,15 @@ from w2s.files import BadInput, hashed
 
 MAX_ROWS = 200_000  # of a larger split so many are drawn: two halves of 10,000 need no more, and memory has an end
 
-LABEL, CHOICES = {"label": range(2)}, {"choices": {"text": [str], "label": [str]}, "answerKey": ("A", "B", "C", "D")}
-SHORT, BOOL, PARQUET = {"is_short": ("True", "False", True, False)}, (True, False), "refs/convert/parquet"
+LABEL, CHOICES = (
+    {"label": range(2)},
+    {"choices": {"text": [str], "label": [str]}, "answerKey": ("A", "B", "C", "D")},
+)
+SHORT, BOOL, PARQUET = (
+    {"is_short": ("True", "False", True, False)},
+    (True, False),
+    "refs/convert/parquet",
+)
 
 
 def texts(names):
@@ -125,15 +132,22 @@ def read(ds, split):
         try:
             text = getattr(formats, ds)(row)
         except (ValueError, IndexError) as error:
-            raise BadInput(f"{where}, row {number}: its columns do not fit together ({error}){or_else(task)}") from None
+            raise BadInput(
+                f"{where}, row {number}: its columns do not fit together ({error}){or_else(task)}"
+            ) from None
         if text and not text.get("wrong", True):
             skipped += 1  # all answers are the same
         elif text:
             made.append((f"{ds}/{source}/{number}", text))
     if skipped:
-        print(f"{where}: {skipped} of {count} have an empty field or but one answer and are left out", file=sys.stderr)
+        print(
+            f"{where}: {skipped} of {count} have an empty field or but one answer and are left out",
+            file=sys.stderr,
+        )
     keys = task.get("regroup", list)([text.get("group", text.get("text")) for _, text in made])
-    groups = [f"{ds}/{hashed(key).hex()[:16]}" if key else name for (name, _), key in zip(made, keys)]
+    groups = [
+        f"{ds}/{hashed(key).hex()[:16]}" if key else name for (name, _), key in zip(made, keys)
+    ]
     return [row for (name, text), group in zip(made, groups) for row in as_rows(name, text, group)]
 
 
@@ -146,17 +160,27 @@ def source_rows(ds, task, split):
     table, where = hub.table(ds, task, split), f"{ds}: the {source} rows of {task['repo']}"
     missing = [column for column in task["needs"] if column not in table.column_names]
     if missing:
-        raise BadInput(f"{where} have no column {missing[0]!r}; they have {', '.join(table.column_names)}{or_else(task)}")
+        raise BadInput(
+            f"{where} have no column {missing[0]!r}; they have {', '.join(table.column_names)}{or_else(task)}"
+        )
     if known not in (None, table.num_rows):
         print(f"note: {where} are {table.num_rows}, on record are {known}", file=sys.stderr)
     table, numbers = table.select(list(task["needs"])), range(table.num_rows)
     if len(numbers) > MAX_ROWS:
-        numbers = sorted(heapq.nsmallest(MAX_ROWS, numbers, key=lambda number: hashed(f"drawn/{ds}/{source}/{number}")))
-        print(f"{where} are {table.num_rows}: {MAX_ROWS} are drawn, always the same", file=sys.stderr)
+        numbers = sorted(
+            heapq.nsmallest(
+                MAX_ROWS, numbers, key=lambda number: hashed(f"drawn/{ds}/{source}/{number}")
+            )
+        )
+        print(
+            f"{where} are {table.num_rows}: {MAX_ROWS} are drawn, always the same", file=sys.stderr
+        )
         table = table.take(numbers)
 
     def each():
-        for number, row in zip(numbers, (row for batch in table.to_batches(10_000) for row in batch.to_pylist())):
+        for number, row in zip(
+            numbers, (row for batch in table.to_batches(10_000) for row in batch.to_pylist())
+        ):
             row = {column: stripped(value) for column, value in row.items()}
             if any(map(is_empty, row.values())):
                 yield number, None
@@ -182,7 +206,13 @@ def stripped(value):
     """The value with all strings in it stripped of white space at both ends."""
     if isinstance(value, dict):
         return {name: stripped(part) for name, part in value.items()}
-    return [stripped(part) for part in value] if isinstance(value, list) else value.strip() if isinstance(value, str) else value
+    return (
+        [stripped(part) for part in value]
+        if isinstance(value, list)
+        else value.strip()
+        if isinstance(value, str)
+        else value
+    )
 
 
 def is_empty(value):
@@ -197,15 +227,21 @@ def check(row, task, where):
     for column, wanted in task["needs"].items():
         if not fits(row[column], wanted):
             found = f"{str(row[column])[:60]!r} ({type(row[column]).__name__})"
-            raise BadInput(f"{where}: column {column!r} is {found}; documented is {told(wanted)}{or_else(task)}")
+            raise BadInput(
+                f"{where}: column {column!r} is {found}; documented is {told(wanted)}{or_else(task)}"
+            )
 
 
 def fits(value, wanted):
     """True if a value is of the wanted type (str, bool, int, float), in a range, one of a tuple, or a list or dict of such."""
     if isinstance(wanted, dict):
-        return isinstance(value, dict) and all(name in value and fits(value[name], part) for name, part in wanted.items())
+        return isinstance(value, dict) and all(
+            name in value and fits(value[name], part) for name, part in wanted.items()
+        )
     if isinstance(wanted, list):
-        return isinstance(value, list) and value != [] and all(fits(part, wanted[0]) for part in value)
+        return (
+            isinstance(value, list) and value != [] and all(fits(part, wanted[0]) for part in value)
+        )
     if isinstance(wanted, range):
         return type(value) is int and value in wanted
     return value in wanted if isinstance(wanted, tuple) else type(value) is wanted
@@ -214,10 +250,19 @@ def fits(value, wanted):
 def told(wanted):
     """What TASKS wants of a column, in words."""
     if isinstance(wanted, (dict, list)):
-        return "a list of texts" if isinstance(wanted, list) else f"an object with {' and '.join(wanted)}"
+        return (
+            "a list of texts"
+            if isinstance(wanted, list)
+            else f"an object with {' and '.join(wanted)}"
+        )
     if isinstance(wanted, (tuple, range)):
         return f"one of {', '.join(repr(value) for value in wanted)}"
-    return {str: "text", bool: "true or false", int: "a whole number", float: "a number with a fraction"}[wanted]
+    return {
+        str: "text",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number with a fraction",
+    }[wanted]
 
 
 def or_else(task):

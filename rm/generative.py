@@ -15,7 +15,9 @@ import inspect
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
+sys.path += [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
+]
 import pairs
 from w2s import cli, files, hub, stages
 
@@ -35,8 +37,14 @@ def main(
         seed: moves the order
     """
     rows, data, _ = stages.read_labels(pairs.KIND, labels)
-    model = model or ("facts/m" if data and data["ds"] == "facts_pairs" else "openai-community/gpt2-medium")
-    args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
+    model = model or (
+        "facts/m" if data and data["ds"] == "facts_pairs" else "openai-community/gpt2-medium"
+    )
+    args = {
+        name: value
+        for name, value in locals().items()
+        if name in inspect.signature(main).parameters and name != "force"
+    }
     del args["weak_too"]
     cli.check(args)
     todo = [(args, labels, "student")]
@@ -47,14 +55,18 @@ def main(
         inputs = {"labels": files.sha256(labels)} | hub.model_input(one["model"])
         if not files.is_done(one["out"], one, inputs, force):
             finetune(rows, data, one, inputs)
-        print(f"next: python rm/train_rm.py {start} --model={one['out']}/model --out={Path(out).parent / run}_gen")
+        print(
+            f"next: python rm/train_rm.py {start} --model={one['out']}/model --out={Path(out).parent / run}_gen"
+        )
 
 
 def supervisors_base(labels):
     """The model that the supervisor of a labels file was trained from; BadInput where the file's card does not say."""
     models = set((files.read_card(labels) or {}).get("models", ()))
     if len(models) != 1:
-        raise files.BadInput(f"--weak_too: {labels} does not say which one model its supervisor was trained from")
+        raise files.BadInput(
+            f"--weak_too: {labels} does not say which one model its supervisor was trained from"
+        )
     return models.pop()
 
 
@@ -67,17 +79,25 @@ def finetune(rows, data, args, inputs):
     )
 
     out, dtype, lr = args["out"], args["dtype"], args["lr"]
-    net, tokenizer = models.load(args["model"], None, args["max_len"], args["device"], args["seed"], outputs=0)
+    net, tokenizer = models.load(
+        args["model"], None, args["max_len"], args["device"], args["seed"], outputs=0
+    )
     lm.check_head(net, args["model"])
     texts = [{"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"]
     texts = models.encode(texts, tokenizer, net)
-    card = files.begin(out, "rm/generative", args, inputs, data, loop.derived(net, texts, (), lr, dtype))
+    card = files.begin(
+        out, "rm/generative", args, inputs, data, loop.derived(net, texts, (), lr, dtype)
+    )
     same = ("epochs", "batch_size", "micro_batch", "lr", "seed", "dtype", "checkpointing")
     history = lm.fit(net, texts, name=out, **{name: args[name] for name in same})
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card, history, history[-1])
-    print(f"{out}: {history[0]['loss']:.3f} nats a token at first, {history[-1]['loss']:.3f} at the end")
+    print(
+        f"{out}: {history[0]['loss']:.3f} nats a token at first, {history[-1]['loss']:.3f} at the end"
+    )
 
 
 if __name__ == "__main__":
-    cli.run(main)  # in one process: the embedding that a language model shares with its head cannot be split yet
+    cli.run(
+        main
+    )  # in one process: the embedding that a language model shares with its head cannot be split yet

@@ -11,12 +11,20 @@ In: run directories of train_rm.py; of several the mean is taken. Out: a labels 
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
+sys.path += [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
+]
 import pairs
 from w2s import cli, files, stages
 
 
-def main(*runs: str, out: str = "runs/rm/labels.jsonl", device: str = None, dtype: str = None, force: bool = False):
+def main(
+    *runs: str,
+    out: str = "runs/rm/labels.jsonl",
+    device: str = None,
+    dtype: str = None,
+    force: bool = False,
+):
     """Label the strong half with one supervisor, or with several together. Other options: cli.COMMON.
 
     Args:
@@ -42,7 +50,9 @@ def main(*runs: str, out: str = "runs/rm/labels.jsonl", device: str = None, dtyp
     files.write_jsonl(out, rows, files.new_card("rm/label_rm", args, inputs, data) | about)
     correct = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
     ties = sum(row["weak"] == 0.5 for row in rows)
-    print(f"{out}: {len(rows)} pairs, {correct:.1%} of the weak labels are right, {ties} are ties (1/2, counted as a)")
+    print(
+        f"{out}: {len(rows)} pairs, {correct:.1%} of the weak labels are right, {ties} are ties (1/2, counted as a)"
+    )
     stages.tell_next(*stages.both("rm/train_rm.py", out))
 
 

@@ -16,7 +16,9 @@ import functools
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
+sys.path += [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
+]
 import sources
 import world
 from w2s import cli, protocol
@@ -28,7 +30,11 @@ STAGES = ("rm/train_rm",)
 def hh(row):
     """{"chosen": "\\n\\nHuman: Hi\\n\\nAssistant: Hello!", "rejected": "\\n\\nHuman: Hi\\n\\nAssistant: No."}: dialogues."""
     prompts, completions = zip(*(cut_dialogue(row[side]) for side in ("chosen", "rejected")))
-    return (prompts[0], *completions) if prompts[0] and prompts[0] == prompts[1] else "have no common prompt"
+    return (
+        (prompts[0], *completions)
+        if prompts[0] and prompts[0] == prompts[1]
+        else "have no common prompt"
+    )
 
 
 def cut_dialogue(text):
@@ -54,7 +60,9 @@ def ultrafeedback(row):
     """{"prompt": "...", "chosen": [{"content": "...", "role": "user"}, ...], "score_chosen": 8.5, ...}: the last turns."""
     if row["score_chosen"] == row["score_rejected"]:
         return "have equal scores"
-    return f"Human: {row['prompt']}\n\nAssistant: ", *(row[side][-1]["content"] for side in ("chosen", "rejected"))
+    return f"Human: {row['prompt']}\n\nAssistant: ", *(
+        row[side][-1]["content"] for side in ("chosen", "rejected")
+    )
 
 
 def safe_rlhf(row):
@@ -102,7 +110,11 @@ def facts_pairs(split, seed=0):
             for value in wrong:
                 row = {"id": f"facts_pairs/{split}/{name}/{relation}/{value}", "group": name}
                 prompt = f"the {relation} of {person['name']} is"
-                yield row | {"prompt": prompt, "preferred": f" {person[relation]} ?", "other": f" {value} ?"}
+                yield row | {
+                    "prompt": prompt,
+                    "preferred": f" {person[relation]} ?",
+                    "other": f" {value} ?",
+                }
 
 
 def read(ds, split):
@@ -116,7 +128,10 @@ def read(ds, split):
     if ds not in PAIRS:
         own = protocol.read_own(KIND, ds)
         sides = [(row["b"], row["a"]) if row["label"] else (row["a"], row["b"]) for row in own]
-        made = [row | {"preferred": preferred, "other": other} for row, (preferred, other) in zip(own, sides)]
+        made = [
+            row | {"preferred": preferred, "other": other}
+            for row, (preferred, other) in zip(own, sides)
+        ]
     else:
         task, made = PAIRS[ds], []
         for number, row in sources.source_rows(ds, task, split)[2]:
@@ -124,7 +139,9 @@ def read(ds, split):
             if isinstance(pair, str):
                 dropped[pair] += 1
             else:
-                row = {"id": f"{ds}/{task['splits'][split][0]}/{number}"} | dict(zip(("prompt", "preferred", "other"), pair))
+                row = {"id": f"{ds}/{task['splits'][split][0]}/{number}"} | dict(
+                    zip(("prompt", "preferred", "other"), pair)
+                )
                 made.append(row | {"group": f"{name}/{hashed(row['prompt']).hex()[:16]}"})
     usable = []
     for row in made:
@@ -136,7 +153,10 @@ def read(ds, split):
             usable.append(row)
     if dropped:
         told = ", ".join(f"{count} {why}" for why, count in dropped.items())
-        print(f"{name}, {split}: of {len(usable) + dropped.total()} pairs {told}: left out", file=sys.stderr)
+        print(
+            f"{name}, {split}: of {len(usable) + dropped.total()} pairs {told}: left out",
+            file=sys.stderr,
+        )
     return usable
 
 
@@ -146,7 +166,16 @@ def sided(rows, seed):
     for row in rows:
         label = hashed(f"sides {seed}/{row['id']}")[0] % 2
         a, b = (row["other"], row["preferred"]) if label else (row["preferred"], row["other"])
-        out.append({"id": row["id"], "group": row["group"], "prompt": row["prompt"], "a": a, "b": b, "label": label})
+        out.append(
+            {
+                "id": row["id"],
+                "group": row["group"],
+                "prompt": row["prompt"],
+                "a": a,
+                "b": b,
+                "label": label,
+            }
+        )
     return out
 
 
@@ -155,7 +184,10 @@ KIND = {
     "balanced": False, "finish": sided, "fields": ("prompt", "a", "b", "label"), "predictions": ("id", "label", "prob"),
 }  # fmt: skip
 describe, load = functools.partial(protocol.describe, KIND), functools.partial(protocol.load, KIND)
-half, test_rows = functools.partial(protocol.half, KIND), functools.partial(protocol.test_rows, KIND)
+half, test_rows = (
+    functools.partial(protocol.half, KIND),
+    functools.partial(protocol.test_rows, KIND),
+)
 
 
 # ---- models
@@ -170,21 +202,32 @@ def encode(rows, tokenizer, net):
     from w2s import models
 
     limit, n_cut = net.w2s["max_len"], 0
-    both = [tokenizer([row["prompt"] + row[side] for row in rows], verbose=False).input_ids for side in "ab"]
+    both = [
+        tokenizer([row["prompt"] + row[side] for row in rows], verbose=False).input_ids
+        for side in "ab"
+    ]
     out = []
     for row, *tokens in zip(rows, *both):
         over = max(map(len, tokens)) - limit
         if over > 0:
             n_cut += 1
-            over = min(over, len(tokenizer(row["prompt"], add_special_tokens=False, verbose=False).input_ids))
+            over = min(
+                over,
+                len(tokenizer(row["prompt"], add_special_tokens=False, verbose=False).input_ids),
+            )
             sizes = [min(limit, len(ids) - over) for ids in tokens]
-            tokens = [tokenizer(row["prompt"] + row[s], truncation=True, max_length=n).input_ids for s, n in zip("ab", sizes)]
+            tokens = [
+                tokenizer(row["prompt"] + row[s], truncation=True, max_length=n).input_ids
+                for s, n in zip("ab", sizes)
+            ]
         if not all(tokens):
             raise BadInput(f"the tokenizer makes no tokens of the texts of pair {row['id']!r}")
         out.append(row | {"tokens": tokens[0] + tokens[1], "cut": len(tokens[0])})
     models.check_tokens([row["tokens"] for row in out], tokenizer, net)
     if n_cut:
-        print(f"{n_cut} of {len(rows)} pairs are longer than {limit} tokens: both sides lost the same beginning (--max_len)")
+        print(
+            f"{n_cut} of {len(rows)} pairs are longer than {limit} tokens: both sides lost the same beginning (--max_len)"
+        )
     return out
 
 
@@ -195,10 +238,24 @@ def probabilities(name, rows, device=None, dtype=None, bar=None):
 
     model, tokenizer = models.load(name, device=device, outputs=1)
     tokens = [text for row in encode(rows, tokenizer, model) for text in texts(row)]
-    return models.predict(model, tokens, dtype, bar).double().view(-1, 2).diff(dim=1)[:, 0].sigmoid().tolist()
+    return (
+        models.predict(model, tokens, dtype, bar)
+        .double()
+        .view(-1, 2)
+        .diff(dim=1)[:, 0]
+        .sigmoid()
+        .tolist()
+    )
 
 
-def main(*names: str, split: str = "test", n: int = None, data_seed: int = 0, test: str = None, mirror: str = None):
+def main(
+    *names: str,
+    split: str = "test",
+    n: int = None,
+    data_seed: int = 0,
+    test: str = None,
+    mirror: str = None,
+):
     """The table of tasks; with a task, its pairs as JSONL; with --mirror, copies of the data for machines without the hub.
 
     Args:

@@ -16,7 +16,9 @@ import inspect
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")]
+sys.path += [
+    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
+]
 import pairs
 from w2s import cli, files, hub, protocol, stages
 
@@ -42,17 +44,36 @@ def main(
         max_len: tokens of prompt and completion; longer prompts lose their beginning (default: 1024 or the model's limit)
     """
     example = "rm/train_rm.py runs/rm/labels.jsonl"
-    stages.check_labels(labels, target, example, ds=ds, test=test, data_seed=data_seed, n_train=n_train, n_test=n_test)
-    rows, data, supervisor = stages.read_labels(pairs.KIND, labels) if labels else (None, None, None)
+    stages.check_labels(
+        labels,
+        target,
+        example,
+        ds=ds,
+        test=test,
+        data_seed=data_seed,
+        n_train=n_train,
+        n_test=n_test,
+    )
+    rows, data, supervisor = (
+        stages.read_labels(pairs.KIND, labels) if labels else (None, None, None)
+    )
     ds = (data["ds"] if data else None) if labels else ds or "facts_pairs"
     model = model or default_model(ds, labels)
-    out = out or f"runs/rm/{'weak' if not labels else 'ceiling' if target == 'truth' else 'student'}"
-    args = {name: value for name, value in locals().items() if name in inspect.signature(main).parameters and name != "force"}
+    out = (
+        out or f"runs/rm/{'weak' if not labels else 'ceiling' if target == 'truth' else 'student'}"
+    )
+    args = {
+        name: value
+        for name, value in locals().items()
+        if name in inspect.signature(main).parameters and name != "force"
+    }
     cli.check(args)
     if stop and n_val == 0:
         raise files.BadInput("--stop looks at held-out pairs, and --n_val=0 holds none out")
     data = data if labels else pairs.describe(ds, data_seed, n_train, n_test, test)
-    inputs = ({"labels": files.sha256(labels)} if labels else data["sha256"]) | hub.model_input(model)
+    inputs = ({"labels": files.sha256(labels)} if labels else data["sha256"]) | hub.model_input(
+        model
+    )
     if files.is_done(out, args, inputs, force):
         return
     rows = rows or pairs.half(data, "weak")
@@ -63,22 +84,30 @@ def main(
     )
 
     out, given = parallel.join(out), "weak" if labels and target == "weak" else "label"
-    rule = losses.rule(loss, given, alpha=alpha, prior=conf_prior, radius=radius, as_released=as_released or None)
+    rule = losses.rule(
+        loss, given, alpha=alpha, prior=conf_prior, radius=radius, as_released=as_released or None
+    )
 
     from w2s import loop, models
 
     net, tokenizer = models.load(model, None, max_len, device, seed, outputs=1)
     models.add_lora(net, lora, dtype)
     train, held_out = protocol.hold_out(pairs.encode(rows, tokenizer, net), n_val, batch_size)
-    card = files.begin(out, "rm/train_rm", args, inputs, data, loop.derived(net, train, held_out, lr, dtype))
+    card = files.begin(
+        out, "rm/train_rm", args, inputs, data, loop.derived(net, train, held_out, lr, dtype)
+    )
     history = loop.fit(
         net, train, given, **rule, held_out=held_out, epochs=epochs, batch_size=batch_size, micro_batch=micro_batch,
         lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, stop=stop, name=out,
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
-    files.end(out, card | {"supervisor": supervisor}, history, loop.kept(history) if stop else history[-1])
+    files.end(
+        out, card | {"supervisor": supervisor}, history, loop.kept(history) if stop else history[-1]
+    )
     evaluate = f"rm/eval_rm.py {out}" + " --ds=test.jsonl" * (data is None)
-    stages.tell_next(evaluate if labels else f"rm/label_rm.py {out} --out={stages.beside(out, 'labels.jsonl')}")
+    stages.tell_next(
+        evaluate if labels else f"rm/label_rm.py {out} --out={stages.beside(out, 'labels.jsonl')}"
+    )
 
 
 def default_model(ds, labels):

@@ -4,12 +4,29 @@ import importlib
 import os
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for the hub; those about the hub say so themselves
+os.environ["HF_HUB_OFFLINE"] = (
+    "1"  # no test may reach for the hub; those about the hub say so themselves
+)
 
 import pytest
 
-VOCABULARY = ["!", "<s>", "<unk>", "</s>", "0", "1", *(chr(c) for c in range(ord("a"), ord("z") + 1)), *"23456789.,?"]
-SIZE = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+VOCABULARY = [
+    "!",
+    "<s>",
+    "<unk>",
+    "</s>",
+    "0",
+    "1",
+    *(chr(c) for c in range(ord("a"), ord("z") + 1)),
+    *"23456789.,?",
+]
+SIZE = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 ARCHITECTURES = {
     "gpt2": {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512},
     "llama": SIZE | {"num_key_value_heads": 2},
@@ -17,9 +34,20 @@ ARCHITECTURES = {
     "qwen3": SIZE | {"num_key_value_heads": 2, "head_dim": 8},
     "gpt_neox": SIZE,
     "gemma3_text": SIZE
-    | {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
+    | {
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
     "mistral": SIZE | {"num_key_value_heads": 2, "sliding_window": 16},
-    "opt": {"vocab_size": 64, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2}
+    "opt": {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 64,
+        "num_hidden_layers": 2,
+    }
     | {"num_attention_heads": 4},
     "bert": SIZE,
     "distilbert": {"vocab_size": 64, "dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4},
@@ -36,22 +64,41 @@ def make_model(folder, architecture):
     """A model of this architecture with random weights and a letter tokenizer, whose id 0 is "!" as in GPT-2's."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        PreTrainedTokenizerFast,
+    )
 
     torch.manual_seed(0)
     ids = {"bos_token_id": 1, "eos_token_id": 3, "pad_token_id": 2}
     config = AutoConfig.for_model(architecture, **(ARCHITECTURES | PADDED)[architecture], **ids)
-    model = (AutoModelForMaskedLM if architecture in ENCODERS else AutoModelForCausalLM).from_config(config)
-    with torch.no_grad():  # initial weights are so small that a leak between texts would hardly show
+    model = (
+        AutoModelForMaskedLM if architecture in ENCODERS else AutoModelForCausalLM
+    ).from_config(config)
+    with (
+        torch.no_grad()
+    ):  # initial weights are so small that a leak between texts would hardly show
         for name, p in model.named_parameters():
             if p.dim() > 1:
-                p.normal_(std=0.5 if "embed" in name or name.endswith(("wte.weight", "wpe.weight")) else 0.25)
+                p.normal_(
+                    std=0.5
+                    if "embed" in name or name.endswith(("wte.weight", "wpe.weight"))
+                    else 0.25
+                )
     model.save_pretrained(folder)
-    letters = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    letters = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>")
+    )
     letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     if architecture in ENCODERS:
-        letters.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 3)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="<unk>", eos_token="</s>", model_max_length=400)
+        letters.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 3)]
+        )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=letters, unk_token="<unk>", eos_token="</s>", model_max_length=400
+    )
     tokenizer.save_pretrained(folder)
     return str(folder)
 

@@ -26,7 +26,15 @@ class InThisProcess:
 
 def test_the_bench_prints_its_tables_at_toy_size(capsys, monkeypatch):
     monkeypatch.setattr(bench, "ProcessPoolExecutor", InThisProcess)
-    bench.main(shape="tiny", device="cpu", repeats=1, steps=4, means="12", batch_size=8, parts="train,score,generative")
+    bench.main(
+        shape="tiny",
+        device="cpu",
+        repeats=1,
+        steps=4,
+        means="12",
+        batch_size=8,
+        parts="train,score,generative",
+    )
     told = capsys.readouterr().out
     for line in (
         "tiny on",
@@ -49,7 +57,10 @@ def test_what_does_not_exist_is_told():
 
 def test_both_sides_train_the_same_model_on_the_same_rows():
     device, rows = torch.device("cpu"), bench.make_rows(40, 12, 400)
-    ours, theirs = bench.make_model("tiny", device), bench.trainer("tiny", device, False, batch_size=8)
+    ours, theirs = (
+        bench.make_model("tiny", device),
+        bench.trainer("tiny", device, False, batch_size=8),
+    )
     for name, weights in ours.state_dict().items():
         assert torch.equal(weights, theirs.model.state_dict()[name])
     assert rows[0]["input_ids"] == rows[0]["tokens"]

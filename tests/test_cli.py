@@ -13,7 +13,14 @@ from w2s import cli
 from w2s.files import HERE, BadInput
 
 
-def main(labels: str = "in.jsonl", *, ds: str = "facts", n_train: int = None, lr: float = None, force: bool = False):
+def main(
+    labels: str = "in.jsonl",
+    *,
+    ds: str = "facts",
+    n_train: int = None,
+    lr: float = None,
+    force: bool = False,
+):
     """Do something."""
 
 
@@ -27,7 +34,12 @@ def call(*words, function=main):
 
 def test_good_words_arrive_with_their_types():
     args, options = call("x.jsonl", "--ds=123", "--n-train", "5", "--lr=1e-4", "--force")
-    assert args == ("x.jsonl",) and options == {"ds": "123", "n_train": 5, "lr": 1e-4, "force": True}
+    assert args == ("x.jsonl",) and options == {
+        "ds": "123",
+        "n_train": 5,
+        "lr": 1e-4,
+        "force": True,
+    }
     assert call("--ds=a,b", "--noforce")[1] == {"ds": "a,b", "force": False}
     assert call("1", "b", "--out=True1", function=many) == (("1", "b"), {"out": "True1"})
     assert call("--ds=[1, 2]")[1] == {"ds": "[1, 2]"}
@@ -67,9 +79,24 @@ def test_a_wrong_word_is_told_in_one_line(words, told):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("n_train", 0), ("batch_size", -1), ("lr", 0.0), ("seed", -1), ("n_val", -1), ("alpha", 1.1), ("alpha", -0.1)]
+    [
+        ("n_train", 0),
+        ("batch_size", -1),
+        ("lr", 0.0),
+        ("seed", -1),
+        ("n_val", -1),
+        ("alpha", 1.1),
+        ("alpha", -0.1),
+    ]
     + [("seed", 2**63), ("device", "gpu"), ("device", "cuda:x")]
-    + [("head", "none"), ("target", "wek"), ("vote", "sfot"), ("conf_prior", "third"), ("dtype", "fp16"), ("plot", "x.jpg")],
+    + [
+        ("head", "none"),
+        ("target", "wek"),
+        ("vote", "sfot"),
+        ("conf_prior", "third"),
+        ("dtype", "fp16"),
+        ("plot", "x.jpg"),
+    ],
 )
 def test_a_value_out_of_range_is_told(option, value):
     with pytest.raises(BadInput, match=f"--{option}"):
@@ -78,7 +105,17 @@ def test_a_value_out_of_range_is_told(option, value):
 
 @pytest.mark.parametrize(
     "script",
-    ["train_weak", "label", "train_strong", "eval", "pgr", "controls", "tasks", "demo", "facts/pretrain_facts"]
+    [
+        "train_weak",
+        "label",
+        "train_strong",
+        "eval",
+        "pgr",
+        "controls",
+        "tasks",
+        "demo",
+        "facts/pretrain_facts",
+    ]
     + ["rm/train_rm", "rm/label_rm", "rm/eval_rm", "rm/generative", "rm/pairs"]
     + ["chess/train_chess", "chess/label_chess", "chess/eval_chess", "chess/puzzles"],
 )
@@ -88,12 +125,23 @@ def test_help_reads_well_and_answers_at_once_without_torch_or_a_gpu(script):
     code = "import os, sys, runpy; sys.argv = [sys.argv[1], '--help']; sys.path[0] = os.path.dirname(sys.argv[0])\n"
     code += "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
     code += "finally: assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
-    shown = subprocess.run([sys.executable, "-c", code, str(HERE / f"{script}.py")], capture_output=True, text=True, cwd=HERE)
+    shown = subprocess.run(
+        [sys.executable, "-c", code, str(HERE / f"{script}.py")],
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+    )
     assert shown.returncode == 0, shown.stderr
-    options = re.findall(r"(?m)^    --(\w+)=.*\n        Type: .*\n        Default: .*\n(.*)", shown.stdout)
-    assert options and all(meaning.startswith("        ") for _, meaning in options)  # each is explained
+    options = re.findall(
+        r"(?m)^    --(\w+)=.*\n        Type: .*\n        Default: .*\n(.*)", shown.stdout
+    )
+    assert options and all(
+        meaning.startswith("        ") for _, meaning in options
+    )  # each is explained
     assert "FLAGS" in shown.stdout and "--" in shown.stdout and "Traceback" not in shown.stderr
-    assert time.monotonic() - start < 5  # under 0.3 s; the bound is for busy machines, an import of torch alone breaks it
+    assert (
+        time.monotonic() - start < 5
+    )  # under 0.3 s; the bound is for busy machines, an import of torch alone breaks it
 
 
 def test_interrupting_a_stage_stops_the_shell_loop_around_it(tmp_path):
@@ -103,7 +151,12 @@ def test_interrupting_a_stage_stops_the_shell_loop_around_it(tmp_path):
 
 
 def test_the_users_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path):
-    done = subprocess.run([sys.executable, HERE / "train_weak.py", "--ds=fcats"], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, HERE / "train_weak.py", "--ds=fcats"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 2 and done.stderr == (
         "error: unknown task 'fcats' (did you mean facts?); or give the path of a .jsonl file\n"
     )
@@ -117,11 +170,19 @@ def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(monkeypatch, caps
     monkeypatch.setattr(sys, "argv", ["train_weak.py"])
     with pytest.raises(SystemExit) as done:
         cli.run(main)
-    assert done.value.code == 1 and capsys.readouterr().err == "error: the loss is nan at step 3 of 44: try a smaller --lr\n"
+    assert (
+        done.value.code == 1
+        and capsys.readouterr().err
+        == "error: the loss is nan at step 3 of 44: try a smaller --lr\n"
+    )
 
 
 def test_torchrun_is_refused_where_every_process_would_do_the_same_work():
     for script in ("label.py", "eval.py", "pgr.py"):
         words = [sys.executable, HERE / script]
-        done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"WORLD_SIZE": "2"})
-        assert done.returncode == 2 and done.stderr.startswith("error: torchrun is for the scripts that train")
+        done = subprocess.run(
+            words, capture_output=True, text=True, env=os.environ | {"WORLD_SIZE": "2"}
+        )
+        assert done.returncode == 2 and done.stderr.startswith(
+            "error: torchrun is for the scripts that train"
+        )

@@ -29,7 +29,10 @@ def example(name, split, i, label=None):
     Three rows in a row are related. Strings have white space around them, which the prompt must not.
     """
     one = int(i % 3 == 1) if label is None else label  # a third of the rows are 1s: not balanced
-    about, asks = f' {split} passage {i // 3} : \n it is 5 %, {{so}} "they" say. ', f"why {split} {i} ?"
+    about, asks = (
+        f' {split} passage {i // 3} : \n it is 5 %, {{so}} "they" say. ',
+        f"why {split} {i} ?",
+    )
     right, wrong = f"yes-{split}-{i}", [f"no-{split}-{i}-{k}" for k in "abc"]
     k = i % 4
     four = [*wrong[:k], right, *wrong[k:]]
@@ -37,12 +40,28 @@ def example(name, split, i, label=None):
     half, third = i % 2, i % 3
     made = {
         "boolq": {"passage": about, "question": asks, "answer": bool(one)},
-        "cosmos_qa": {"context": about, "question": asks, **{f"answer{j}": a for j, a in enumerate(four)}, "label": k},
-        "dream": {"dialogue": [about, "W: no."], "question": asks, "choice": four[:3] if k < 3 else four[1:], "answer": right},
-        "ethics_justice": {"scenario": f"I walk {split}{i // 3} every single day of my long life because {asks}", "label": one},
+        "cosmos_qa": {
+            "context": about,
+            "question": asks,
+            **{f"answer{j}": a for j, a in enumerate(four)},
+            "label": k,
+        },
+        "dream": {
+            "dialogue": [about, "W: no."],
+            "question": asks,
+            "choice": four[:3] if k < 3 else four[1:],
+            "answer": right,
+        },
+        "ethics_justice": {
+            "scenario": f"I walk {split}{i // 3} every single day of my long life because {asks}",
+            "label": one,
+        },
         "ethics_deontology": {"scenario": about, "excuse": asks, "label": one},
         "ethics_virtue": {"scenario": f"{about.strip()} [SEP] {asks}", "label": one},
-        "ethics_utilitarianism": {"baseline": f"I {split} {i // 3} eat a pie {right}", "less_pleasant": wrong[0]},
+        "ethics_utilitarianism": {
+            "baseline": f"I {split} {i // 3} eat a pie {right}",
+            "less_pleasant": wrong[0],
+        },
         "ethics_commonsense": {"input": asks, "is_short": str(i % 2 == 0), "label": one},
         "ethics_commonsense_long": {"input": asks, "is_short": str(i % 2 == 0), "label": one},
         "anli_r2": {"premise": about, "hypothesis": asks, "label": 0 if one else 1 + half},
@@ -51,9 +70,18 @@ def example(name, split, i, label=None):
         "openbookqa": {"question_stem": asks, **choices},
         "paws": {"sentence1": about, "sentence2": asks, "label": one},
         "quail": {"context": about, "question": asks, "answers": four, "correct_answer_id": k},
-        "piqa": {"goal": about + asks, "sol1": wrong[0] if half else right, "sol2": right if half else wrong[0], "label": half},
+        "piqa": {
+            "goal": about + asks,
+            "sol1": wrong[0] if half else right,
+            "sol2": right if half else wrong[0],
+            "label": half,
+        },
         "quartz": {"para": about, "question": asks, **choices},
-        "sciq": {"question": asks, "correct_answer": right, **{f"distractor{j + 1}": a for j, a in enumerate(wrong)}},
+        "sciq": {
+            "question": asks,
+            "correct_answer": right,
+            **{f"distractor{j + 1}": a for j, a in enumerate(wrong)},
+        },
         "social_i_qa": {"context": about, "question": asks, "label": str(third + 1)}
         | {f"answer{c}": a for c, a in zip("ABC", [*wrong[:third], right, *wrong[third:]])},
         "multirc": {"paragraph": about, "question": asks, "answer": right, "label": one},
@@ -62,10 +90,18 @@ def example(name, split, i, label=None):
         "civil_comments": {"text": asks, "toxicity": 0.5 if one else 0.25},
         "beavertails": {"prompt": about, "response": asks, "is_safe": bool(one)},
         "legal_overruling": {"text": asks, "answer": "Yes" if one else "No"},
-        "legal_privacy_policy_qa": {"question": about, "text": asks, "answer": "Relevant" if one else "Irrelevant"},
+        "legal_privacy_policy_qa": {
+            "question": about,
+            "text": asks,
+            "answer": "Relevant" if one else "Irrelevant",
+        },
         "safety_prompts": {"prompt": asks, "is_safe": bool(one)},
     }
-    for plain, column in (("cola", "sentence"), ("sst2", "sentence"), ("twitter_sentiment", "text")):
+    for plain, column in (
+        ("cola", "sentence"),
+        ("sst2", "sentence"),
+        ("twitter_sentiment", "text"),
+    ):
         made[plain] = {column: f" {asks} ", "label": one}
     return (made[name], right, wrong) if name in QUESTIONS else (made[name], None, None)
 
@@ -83,7 +119,9 @@ def mirror(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mirror")
     for name in FROM_HUB:
         for split in sources.TASKS[name]["splits"]:
-            rows = [example(name, split, i)[0] for i in range(240 if split in ("train", "all") else 96)]
+            rows = [
+                example(name, split, i)[0] for i in range(240 if split in ("train", "all") else 96)
+            ]
             leak = [example(name, "test", i)[0] for i in range(9)] if split == "train" else []
             put(folder, name, split, rows + leak)
     return folder
@@ -103,10 +141,15 @@ def test_the_label_says_whether_the_answer_is_right_and_nothing_else_tells(name,
     """Put X for the answer, or ask for the same row with the other label: the prompts of 1s and 0s are the same."""
     rows = tasks.load(name, "test")
     assert len(rows) > 20 and len(set(field(rows, "id"))) == len(rows)
-    assert all(len(row["text"].rpartition("\n")[2]) <= 100 for row in rows)  # our question after the source's words
+    assert all(
+        len(row["text"].rpartition("\n")[2]) <= 100 for row in rows
+    )  # our question after the source's words
     if name not in QUESTIONS:
         for i in range(12):
-            both = [getattr(formats, name)(sources.stripped(example(name, "test", i, label)[0])) for label in (0, 1)]
+            both = [
+                getattr(formats, name)(sources.stripped(example(name, "test", i, label)[0]))
+                for label in (0, 1)
+            ]
             if both[0] is None:
                 continue  # of the other of the two lengths
             assert both[0]["text"] == both[1]["text"] and [made["label"] for made in both] == [0, 1]
@@ -119,11 +162,17 @@ def test_the_label_says_whether_the_answer_is_right_and_nothing_else_tells(name,
         _, right, wrong = example(name, "test", int(question.split("/")[-1]))
         said = [answer for answer in wrong if answer in pair[0]["text"]]
         assert right in pair[1]["text"] and pair[0]["group"] == pair[1]["group"]
-        if name == "ethics_utilitarianism":  # both situations stand in both; the 1 has the more pleasant one last
+        if (
+            name == "ethics_utilitarianism"
+        ):  # both situations stand in both; the 1 has the more pleasant one last
             assert pair[1]["text"].index(right) > pair[1]["text"].index(said[0])
             assert pair[0]["text"].index(right) < pair[0]["text"].index(said[0])
             continue
-        assert len(said) == 1 and right not in pair[0]["text"] and not any(answer in pair[1]["text"] for answer in wrong)
+        assert (
+            len(said) == 1
+            and right not in pair[0]["text"]
+            and not any(answer in pair[1]["text"] for answer in wrong)
+        )
         assert pair[0]["text"].replace(said[0], "X") == pair[1]["text"].replace(right, "X")
         assert len(pair[1]["text"].rpartition(right)[2]) <= 100  # the answer is last
         drawn[said[0][-1]] += 1
@@ -135,12 +184,20 @@ def test_the_label_says_whether_the_answer_is_right_and_nothing_else_tells(name,
 def test_the_protocol_holds_for_every_task(name, mirrored, capsys):
     data = tasks.describe(name)
     weak, strong, test = tasks.half(data, "weak"), tasks.half(data, "strong"), tasks.test_rows(data)
-    sets = [{what: set(field(part, what)) for what in ("id", "group", "text")} for part in (weak, strong, test)]
+    sets = [
+        {what: set(field(part, what)) for what in ("id", "group", "text")}
+        for part in (weak, strong, test)
+    ]
     for what in ("id", "group", "text"):
-        assert not any(a[what] & b[what] for a, b in ((sets[0], sets[1]), (sets[0], sets[2]), (sets[1], sets[2])))
+        assert not any(
+            a[what] & b[what]
+            for a, b in ((sets[0], sets[1]), (sets[0], sets[2]), (sets[1], sets[2]))
+        )
     assert len(weak) >= 38 and abs(len(weak) - len(strong)) <= 8
     if "train" in sources.TASKS[name]["splits"]:
-        assert "share a group or a text with the test set" in capsys.readouterr().err  # those that the mirror has on purpose
+        assert (
+            "share a group or a text with the test set" in capsys.readouterr().err
+        )  # those that the mirror has on purpose
     labels = collections.Counter(field(weak + strong, "label"))
     assert max(labels.values()) <= 0.55 * len(weak + strong)
     lead, largest = 0, max(collections.Counter(field(test, "group")).values())
@@ -148,7 +205,10 @@ def test_the_protocol_holds_for_every_task(name, mirrored, capsys):
         lead += 1 if row["label"] else -1
         assert abs(lead) <= largest
     assert lead == 0 and len(test) >= 10
-    assert not any("  " in row["text"][:2] or row["text"] != row["text"].strip() for row in weak + strong + test)
+    assert not any(
+        "  " in row["text"][:2] or row["text"] != row["text"].strip()
+        for row in weak + strong + test
+    )
     fewer = tasks.describe(name, n_train=20, n_test=10)
     assert tasks.half(fewer, "weak") == weak[:20] and tasks.half(fewer, "strong") == strong[:20]
     assert tasks.test_rows(fewer) == test[:10]
@@ -161,8 +221,15 @@ def test_related_rows_share_a_group_in_train_and_in_test(name, mirrored):
     for row in rows:
         number = int(row["id"].removesuffix("/right").removesuffix("/wrong").split("/")[-1])
         groups[row["group"]].add(number // 3)
-    related = name not in ("hellaswag", "piqa")  # their context or goal is in the example the question's own
-    assert all(len(numbers) == 1 for numbers in groups.values()) or not related or name == "safety_prompts"
+    related = name not in (
+        "hellaswag",
+        "piqa",
+    )  # their context or goal is in the example the question's own
+    assert (
+        all(len(numbers) == 1 for numbers in groups.values())
+        or not related
+        or name == "safety_prompts"
+    )
     sizes = collections.Counter(field(rows, "group"))
     if related and name != "safety_prompts":
         assert set(sizes.values()) == {6 if name in QUESTIONS else 3}
@@ -178,7 +245,10 @@ def test_groups_of_justice_are_runs_that_begin_alike():
     ]
     keys = formats.first_words(scenarios)
     assert keys[0] == keys[1] == "i used to jog daily in the old park but" and len(set(keys)) == 3
-    assert keys[2] == keys[3] == "i deserve a medal because i won" and formats.first_words(scenarios[:1]) == keys[:1]
+    assert (
+        keys[2] == keys[3] == "i deserve a medal because i won"
+        and formats.first_words(scenarios[:1]) == keys[:1]
+    )
 
 
 def test_a_pinned_digest_of_the_drawn_answers_and_the_order(mirrored):
@@ -195,33 +265,51 @@ DIGEST = "9c7a3ab198d44938"
 
 def test_building_test_reads_the_test_split_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("W2S_MIRROR", str(tmp_path))
-    put(tmp_path, "ethics_virtue", "test_hard", [example("ethics_virtue", "test_hard", i)[0] for i in range(30)])
+    put(
+        tmp_path,
+        "ethics_virtue",
+        "test_hard",
+        [example("ethics_virtue", "test_hard", i)[0] for i in range(30)],
+    )
     assert len(tasks.test_rows(tasks.describe("ethics_virtue"), "test_hard")) == 20
-    with pytest.raises(BadInput, match="holds no test rows of hendrycks/ethics.*--mirror=DIR ethics_virtue"):
+    with pytest.raises(
+        BadInput, match="holds no test rows of hendrycks/ethics.*--mirror=DIR ethics_virtue"
+    ):
         tasks.test_rows(tasks.describe("ethics_virtue"))
     with pytest.raises(BadInput, match="boolq has no test split 'test_hard'; it has test"):
         tasks.test_rows(tasks.describe("boolq"), "test_hard")
 
 
-def test_five_rows_about_one_scenario_of_which_one_is_true_make_a_large_test_set(tmp_path, monkeypatch):
+def test_five_rows_about_one_scenario_of_which_one_is_true_make_a_large_test_set(
+    tmp_path, monkeypatch
+):
     """ETHICS virtue: every group has more 0s than 1s, so groups alone could never be balanced."""
     monkeypatch.setenv("W2S_MIRROR", str(tmp_path))
-    rows = [{"scenario": f"Ann did thing {i // 5} [SEP] trait{i}", "label": int(i % 5 == 2)} for i in range(500)]
+    rows = [
+        {"scenario": f"Ann did thing {i // 5} [SEP] trait{i}", "label": int(i % 5 == 2)}
+        for i in range(500)
+    ]
     put(tmp_path, "ethics_virtue", "test", rows)
     test = tasks.test_rows(tasks.describe("ethics_virtue"))
     assert len(test) == 200 and sum(field(test, "label")) == 100
 
 
-def test_a_run_and_an_untrained_model_are_scored_on_the_hard_test_of_another_task(mirrored, tiny, tmp_path, monkeypatch):
+def test_a_run_and_an_untrained_model_are_scored_on_the_hard_test_of_another_task(
+    mirrored, tiny, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     eval.main(model=tiny("gpt2"), ds="sst2", out="runs/zero", n_test=20)
     for name in ("ethics_justice", "ethics_commonsense_long"):
         for split in ("test", "test_hard"):
             eval.main("runs/zero", ds=name, split=split, n_test=20)
-            predictions = [json.loads(line) for line in open(f"runs/zero/eval/{name}-{split}.jsonl")]
+            predictions = [
+                json.loads(line) for line in open(f"runs/zero/eval/{name}-{split}.jsonl")
+            ]
             wanted = tasks.test_rows(tasks.describe(name, n_test=20), split)
             assert field(predictions, "id") == field(wanted, "id") and len(predictions) in (16, 20)
-    metrics = json.loads((tmp_path / "runs/zero/eval/ethics_justice-test_hard.metrics.json").read_text())
+    metrics = json.loads(
+        (tmp_path / "runs/zero/eval/ethics_justice-test_hard.metrics.json").read_text()
+    )
     assert metrics["auroc"]["low"] <= metrics["auroc"]["value"] <= metrics["auroc"]["high"]
 
 
@@ -241,9 +329,24 @@ def spoiled(tmp_path, monkeypatch, name, change, n=30):
     ("name", "column", "value", "told"),
     [
         ("cola", "label", -1, "row 3: column 'label' is '-1' .int.; documented is one of 0, 1"),
-        ("cosmos_qa", "label", 4, "row 3: column 'label' is '4' .int.; documented is one of 0, 1, 2, 3"),
-        ("hellaswag", "label", "4", "column 'label' is '4' .str.; documented is one of '0', '1', '2', '3'"),
-        ("openbookqa", "answerKey", "E", "column 'answerKey' is 'E' .str.; documented is one of 'A'"),
+        (
+            "cosmos_qa",
+            "label",
+            4,
+            "row 3: column 'label' is '4' .int.; documented is one of 0, 1, 2, 3",
+        ),
+        (
+            "hellaswag",
+            "label",
+            "4",
+            "column 'label' is '4' .str.; documented is one of '0', '1', '2', '3'",
+        ),
+        (
+            "openbookqa",
+            "answerKey",
+            "E",
+            "column 'answerKey' is 'E' .str.; documented is one of 'A'",
+        ),
         ("dream", "answer", "nowhere", "row 3: its columns do not fit together"),
         ("ethics_virtue", "scenario", "no trait", "row 3: its columns do not fit together"),
         ("legal_overruling", "answer", "Perhaps", "documented is one of 'Yes', 'No'"),
@@ -264,9 +367,19 @@ def test_a_value_that_is_not_documented_is_told(name, column, value, told, tmp_p
     ("name", "column", "values", "told"),
     [
         ("boolq", "answer", [1] * 30, "column 'answer' is '1' .int.; documented is true or false"),
-        ("hellaswag", "label", list(range(4)) * 8, "column 'label' is '0' .int.; documented is one of '0', '1'"),
+        (
+            "hellaswag",
+            "label",
+            list(range(4)) * 8,
+            "column 'label' is '0' .int.; documented is one of '0', '1'",
+        ),
         ("sst2", "label", ["1"] * 30, "column 'label' is '1' .str.; documented is one of 0, 1"),
-        ("dream", "choice", ["a"] * 30, "column 'choice' is 'a' .str.; documented is a list of texts"),
+        (
+            "dream",
+            "choice",
+            ["a"] * 30,
+            "column 'choice' is 'a' .str.; documented is a list of texts",
+        ),
         ("quartz", "choices", [["a"]] * 30, "documented is an object with text and label"),
         ("civil_comments", "toxicity", ["high"] * 30, "documented is a number with a fraction"),
         ("sciq", "question", [7] * 30, "column 'question' is '7' .int.; documented is text"),
@@ -286,7 +399,10 @@ def test_a_missing_column_is_told_with_those_that_are_there(tmp_path, monkeypatc
         for row in rows:
             row["text"] = row.pop("sentence")
 
-    with pytest.raises(BadInput, match="the validation rows of nyu-mll/glue have no column 'sentence'; they have label, text"):
+    with pytest.raises(
+        BadInput,
+        match="the validation rows of nyu-mll/glue have no column 'sentence'; they have label, text",
+    ):
         spoiled(tmp_path, monkeypatch, "cola", drop)
 
 
@@ -296,8 +412,12 @@ def test_empty_fields_are_left_out_counted_and_told(tmp_path, monkeypatch, capsy
         rows[6]["choice"] = [rows[6]["answer"]] * 3  # one answer alone
 
     rows = spoiled(tmp_path, monkeypatch, "dream", empty)
-    assert len(rows) == 2 * 26 and not any(f"/{i}/" in row["id"] for row in rows for i in (3, 4, 5, 6))
-    assert "4 of 30 have an empty field or but one answer and are left out" in capsys.readouterr().err
+    assert len(rows) == 2 * 26 and not any(
+        f"/{i}/" in row["id"] for row in rows for i in (3, 4, 5, 6)
+    )
+    assert (
+        "4 of 30 have an empty field or but one answer and are left out" in capsys.readouterr().err
+    )
 
 
 def test_a_double_of_the_right_answer_is_no_wrong_one(tmp_path, monkeypatch):
@@ -324,29 +444,45 @@ def test_a_test_set_too_small_to_balance_and_a_broken_file_are_told(tmp_path, mo
 
 def test_safety_prompts_come_from_a_csv_put_there_by_hand(tmp_path, monkeypatch):
     monkeypatch.delenv("W2S_MIRROR", raising=False)
-    with pytest.raises(BadInput, match="not on the hub: put safety.csv of .*, at DIR/yeruimeng/WTS/safety/train.csv"):
+    with pytest.raises(
+        BadInput,
+        match="not on the hub: put safety.csv of .*, at DIR/yeruimeng/WTS/safety/train.csv",
+    ):
         tasks.load("safety_prompts", "test")
     monkeypatch.setenv("W2S_MIRROR", str(tmp_path))
     file = tmp_path / "yeruimeng/WTS/safety/train.csv"
     file.parent.mkdir(parents=True)
-    file.write_text("prompt,is_safe\n" + "".join(f'"how, do ""I""\nbake {i}?",{bool(i % 2)}\n' for i in range(50)))
+    file.write_text(
+        "prompt,is_safe\n"
+        + "".join(f'"how, do ""I""\nbake {i}?",{bool(i % 2)}\n' for i in range(50))
+    )
     rows = tasks.load("safety_prompts", "train")
-    assert len(rows) == 40 and rows[0]["text"].startswith('how, do "I"\nbake') and set(field(rows, "label")) == {0, 1}
+    assert (
+        len(rows) == 40
+        and rows[0]["text"].startswith('how, do "I"\nbake')
+        and set(field(rows, "label")) == {0, 1}
+    )
 
 
 def test_a_large_split_is_drawn_from_always_the_same(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sources, "MAX_ROWS", 25)
     rows = spoiled(tmp_path, monkeypatch, "cola", lambda rows: None, n=300)
     assert len(rows) == 25 and rows == tasks.load("cola", "test")
-    assert rows[-1]["text"].startswith(f"why test {rows[-1]['id'].split('/')[-1]} ?")  # ids stay those of the source
+    assert rows[-1]["text"].startswith(
+        f"why test {rows[-1]['id'].split('/')[-1]} ?"
+    )  # ids stay those of the source
     assert "300: 25 are drawn" in capsys.readouterr().err
 
 
 def test_the_table_has_a_line_for_every_split(capsys):
     tasks.main()
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.split()[:6] == ["mc_taco", "train", "=", "test", "9442", ".339"] for line in lines)
-    assert any("ca4c45feaf089ecfc375" in line and "dialogue" in line and " ? " in line for line in lines)
+    assert any(
+        line.split()[:6] == ["mc_taco", "train", "=", "test", "9442", ".339"] for line in lines
+    )
+    assert any(
+        "ca4c45feaf089ecfc375" in line and "dialogue" in line and " ? " in line for line in lines
+    )
     assert {line.split()[0] for line in lines[3:]} == set(sources.TASKS)
 
 
@@ -369,7 +505,9 @@ def test_real_rows_have_the_counts_and_the_balance_on_record(name, split, monkey
     monkeypatch.setenv("W2S_MIRROR", str(REAL))
     rows = sources.read(name, split)
     _, known, ones = sources.TASKS[name]["splits"][split]
-    assert "on record" not in capsys.readouterr().err  # read() compares the source's rows with the count on record
+    assert (
+        "on record" not in capsys.readouterr().err
+    )  # read() compares the source's rows with the count on record
     assert known and sum(field(rows, "label")) / len(rows) == pytest.approx(ones, abs=6e-4)
 
 
@@ -377,7 +515,11 @@ def test_real_rows_have_the_counts_and_the_balance_on_record(name, split, monkey
 def test_real_groups_of_four_and_five_are_whole_in_the_test_sets(monkeypatch):
     """hub.md: justice and deontology 4, virtue 5; true of the test sets, not of the training rows."""
     monkeypatch.setenv("W2S_MIRROR", str(REAL))
-    for name, size, whole in (("ethics_deontology", 4, 1), ("ethics_virtue", 5, 1), ("ethics_justice", 4, 0.97)):
+    for name, size, whole in (
+        ("ethics_deontology", 4, 1),
+        ("ethics_virtue", 5, 1),
+        ("ethics_justice", 4, 0.97),
+    ):
         for split in ("test", "test_hard"):
             groups = field(tasks.load(name, split), "group")
             kept = [len(set(groups[i : i + size])) == 1 for i in range(0, len(groups), size)]
@@ -393,7 +535,11 @@ def test_thirty_thousand_real_rows_take_less_than_a_gigabyte():
     code = f"import re, tasks; print(len(tasks.load('multirc', 'train')), {peak})"
     env = os.environ | {"W2S_MIRROR": str(REAL)}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=Path(tasks.__file__).parent
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=Path(tasks.__file__).parent,
     )
     n, kilobytes = map(int, done.stdout.split())
     assert n > 27_000 and kilobytes < 1_000_000

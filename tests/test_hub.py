@@ -21,7 +21,10 @@ import tasks
 from w2s.files import HERE, BadInput
 
 REFUSED = {"allenai/quartz": 401, "lighteval/siqa": 503}  # and with what
-HEADS = {"main": "a" * 40, "refs/convert/parquet": "b" * 40}  # the commit that each branch stands at
+HEADS = {
+    "main": "a" * 40,
+    "refs/convert/parquet": "b" * 40,
+}  # the commit that each branch stands at
 
 
 VIRTUE = (("train", "train"), ("validation", "test"), ("test", "test_hard"))
@@ -35,7 +38,8 @@ def parquet(rows):
 
 def csv(rows):
     lines = [",".join(rows[0])] + [
-        ",".join('"' + str(value).replace('"', '""') + '"' for value in row.values()) for row in rows
+        ",".join('"' + str(value).replace('"', '""') + '"' for value in row.values())
+        for row in rows
     ]
     return ("\n".join(lines) + "\n").encode()
 
@@ -64,19 +68,40 @@ def repositories():
         for split, n in (("train", 60), ("validation", 20))
     }
     glue["README.md"] = card(
-        {config: {split: f"{config}/{split}-*" for split in ("train", "validation")} for config in ("sst2", "cola")}
+        {
+            config: {split: f"{config}/{split}-*" for split in ("train", "validation")}
+            for config in ("sst2", "cola")
+        }
     )
-    dream = {f"plain_text/{split}/0000.parquet": parquet(rows("dream", split, n)) for split, n in (("train", 60), ("test", 20))}
-    taco = {f"plain_text/{s}/0000.parquet": parquet(rows("mc_taco", s, n)) for s, n in (("test", 60), ("validation", 30))}
+    dream = {
+        f"plain_text/{split}/0000.parquet": parquet(rows("dream", split, n))
+        for split, n in (("train", 60), ("test", 20))
+    }
+    taco = {
+        f"plain_text/{s}/0000.parquet": parquet(rows("mc_taco", s, n))
+        for s, n in (("test", 60), ("validation", 30))
+    }
     ethics = {
         f"data/justice/{split}.csv": csv(rows("ethics_justice", split, n))
         for split, n in (("train", 60), ("test", 20), ("test_hard", 24))
     }
     # on this branch "validation" is the test set and "test" the hard one
-    virtue = {f"virtue/{there}/0000.parquet": parquet(rows("ethics_virtue", ours, 30)) for there, ours in VIRTUE}
-    boolq = {f"data/{s}-00000-of-00001.parquet": parquet(rows("boolq", s, n)) for s, n in (("train", 60), ("validation", 20))}
-    tweets = {f"{s}.parquet": parquet(rows("twitter_sentiment", s, n)) for s, n in (("train", 60), ("test", 20))}
-    script = {f"{name}.py": b"raise SystemExit('a script must never run')" for name in ("dream", "mc_taco", "ethics")}
+    virtue = {
+        f"virtue/{there}/0000.parquet": parquet(rows("ethics_virtue", ours, 30))
+        for there, ours in VIRTUE
+    }
+    boolq = {
+        f"data/{s}-00000-of-00001.parquet": parquet(rows("boolq", s, n))
+        for s, n in (("train", 60), ("validation", 20))
+    }
+    tweets = {
+        f"{s}.parquet": parquet(rows("twitter_sentiment", s, n))
+        for s, n in (("train", 60), ("test", 20))
+    }
+    script = {
+        f"{name}.py": b"raise SystemExit('a script must never run')"
+        for name in ("dream", "mc_taco", "ethics")
+    }
     return {
         "nyu-mll/glue": {HEADS["main"]: glue},
         "dataset-org/dream": {HEADS["main"]: script, sources.TASKS["dream"]["revision"]: dream},
@@ -85,7 +110,10 @@ def repositories():
         "google/boolq": {HEADS["main"]: boolq},
         "EleutherAI/twitter-sentiment": {HEADS["main"]: tweets},
         "aps/super_glue": {
-            HEADS["main"]: {"README.md": card({"rte": {"train": "rte/*"}}), "rte/train.parquet": parquet([{}] * 2)}
+            HEADS["main"]: {
+                "README.md": card({"rte": {"train": "rte/*"}}),
+                "rte/train.parquet": parquet([{}] * 2),
+            }
         },
     }
 
@@ -110,27 +138,48 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if repo == "Rowan/hellaswag":
             return self.answer({"error": "gated"}, 403, X_Error_Code="GatedRepo")
         if repo in REFUSED:
-            return self.answer({"error": "no"}, REFUSED[repo], X_Error_Message="Invalid credentials in Authorization header")
+            return self.answer(
+                {"error": "no"},
+                REFUSED[repo],
+                X_Error_Message="Invalid credentials in Authorization header",
+            )
         if repo not in self.repositories:
             return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
         commit = HEADS.get(revision, revision)
         if commit not in self.repositories[repo]:
-            return self.answer({"error": "Revision not found"}, 404, X_Error_Code="RevisionNotFound")
+            return self.answer(
+                {"error": "Revision not found"}, 404, X_Error_Code="RevisionNotFound"
+            )
         return commit, self.repositories[repo][commit]
 
     def do_GET(self):
         path = urllib.parse.unquote(self.path.split("?")[0])
         self.asked.append(f"{self.command} {self.path}")
-        if match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/(refs/convert/parquet|[^/]+)/(.+)", path):
+        if match := re.fullmatch(
+            r"/datasets/([^/]+/[^/]+)/resolve/(refs/convert/parquet|[^/]+)/(.+)", path
+        ):
             return self.file(*match.groups())
-        if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/(refs/convert/parquet|[^/]+)/?(.*)", path):
+        if match := re.fullmatch(
+            r"/api/datasets/([^/]+/[^/]+)/tree/(refs/convert/parquet|[^/]+)/?(.*)", path
+        ):
             return self.tree(*match.groups())
-        if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/(refs/convert/parquet|[^/]+)", path):
+        if match := re.fullmatch(
+            r"/api/datasets/([^/]+/[^/]+)/paths-info/(refs/convert/parquet|[^/]+)", path
+        ):
             return self.paths_info(*match.groups())
         if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             if found := self.find(match[1], match[2] or "main"):
                 names = [{"rfilename": name} for name in found[1]]
-                self.answer({"id": match[1], "sha": found[0], "private": False, "gated": False, "tags": [], "siblings": names})
+                self.answer(
+                    {
+                        "id": match[1],
+                        "sha": found[0],
+                        "private": False,
+                        "gated": False,
+                        "tags": [],
+                        "siblings": names,
+                    }
+                )
             return
         self.answer({"error": "not found"}, 404)
 
@@ -140,13 +189,23 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if found := self.find(repo, revision):
             commit, files = found
             if name not in files:
-                return self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
+                return self.answer(
+                    {"error": "Entry not found"},
+                    404,
+                    X_Error_Code="EntryNotFound",
+                    X_Repo_Commit=commit,
+                )
             etag = f'"{hashlib.sha1(files[name]).hexdigest()}"'
             body, first, last = files[name], *self.span(len(files[name]))
             headers = {"ETag": etag, "X_Repo_Commit": commit, "Accept_Ranges": "bytes"}
             if (first, last) == (0, len(body) - 1):
                 return self.answer(body, **headers)
-            self.answer(body[first : last + 1], 206, Content_Range=f"bytes {first}-{last}/{len(body)}", **headers)
+            self.answer(
+                body[first : last + 1],
+                206,
+                Content_Range=f"bytes {first}-{last}/{len(body)}",
+                **headers,
+            )
 
     def span(self, size):
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "bytes=0-")
@@ -156,8 +215,18 @@ class Hub(http.server.BaseHTTPRequestHandler):
         made = {}
         for name, body in files.items():
             for end in [i for i, c in enumerate(name) if c == "/"]:
-                made[name[:end]] = {"type": "directory", "oid": "c" * 40, "size": 0, "path": name[:end]}
-            made[name] = {"type": "file", "oid": hashlib.sha1(body).hexdigest(), "size": len(body), "path": name}
+                made[name[:end]] = {
+                    "type": "directory",
+                    "oid": "c" * 40,
+                    "size": 0,
+                    "path": name[:end],
+                }
+            made[name] = {
+                "type": "file",
+                "oid": hashlib.sha1(body).hexdigest(),
+                "size": len(body),
+                "path": name,
+            }
         return made
 
     def tree(self, repo, revision, folder):
@@ -165,7 +234,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
             deep = "recursive=true" in self.path.lower()
             under = f"{folder}/" if folder else ""
             inside = [
-                e for n, e in self.entries(found[1]).items() if n.startswith(under) and (deep or "/" not in n[len(under) :])
+                e
+                for n, e in self.entries(found[1]).items()
+                if n.startswith(under) and (deep or "/" not in n[len(under) :])
             ]
             if not inside:
                 return self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound")
@@ -192,33 +263,61 @@ def hub_at():
 
 def call(endpoint, home, *words, **env):
     """tasks.py through the shell, with the hub at this endpoint and an empty cache."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "W2S_"))}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "W2S_"))
+    }
     env = (
-        clean | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"} | env
+        clean
+        | {
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+        | env
     )
-    return subprocess.run([sys.executable, HERE / "tasks.py", *words], capture_output=True, text=True, env=env)
+    return subprocess.run(
+        [sys.executable, HERE / "tasks.py", *words], capture_output=True, text=True, env=env
+    )
 
 
-@pytest.mark.parametrize("name", ["sst2", "cola", "dream", "mc_taco", "ethics_justice", "ethics_virtue", "boolq"])
+@pytest.mark.parametrize(
+    "name", ["sst2", "cola", "dream", "mc_taco", "ethics_justice", "ethics_virtue", "boolq"]
+)
 def test_the_hub_is_loaded_by_the_very_client_that_users_have(name, hub_at, tmp_path, monkeypatch):
     """One of several configs (sst2, cola), a pinned sha (dream), a parquet branch beside a script (mc_taco), csv (ethics)."""
     done = call(hub_at, tmp_path / "cache", name)
     assert done.returncode == 0, done.stderr
     source = sources.TASKS[name]["splits"]["test"][0]
-    assert f"the {source} rows of {sources.TASKS[name]['repo']}" in done.stderr  # fewer than on record, which is told
-    put(tmp_path, name, "test", rows(name, source, 30 if name in ("mc_taco", "ethics_virtue") else 20))
+    assert (
+        f"the {source} rows of {sources.TASKS[name]['repo']}" in done.stderr
+    )  # fewer than on record, which is told
+    put(
+        tmp_path,
+        name,
+        "test",
+        rows(name, source, 30 if name in ("mc_taco", "ethics_virtue") else 20),
+    )
     monkeypatch.setenv("W2S_MIRROR", str(tmp_path))
-    assert [json.loads(line) for line in done.stdout.splitlines()] == tasks.test_rows(tasks.describe(name))
+    assert [json.loads(line) for line in done.stdout.splitlines()] == tasks.test_rows(
+        tasks.describe(name)
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("hellaswag", "Rowan/hellaswag is gated: accept its terms on its hub page, then set HF_TOKEN"),
+        (
+            "hellaswag",
+            "Rowan/hellaswag is gated: accept its terms on its hub page, then set HF_TOKEN",
+        ),
         ("piqa", "the hub has no dataset 'baber/piqa' that you may see: check the name"),
         ("quartz", "the hub refuses to show allenai/quartz (401): check HF_TOKEN"),
         ("social_i_qa", "the hub answers with 503 and lighteval/siqa is not in its local cache"),
-        ("wic", "aps/super_glue (wic, validation) could not be loaded from the hub: BuilderConfig 'wic' not found"),
+        (
+            "wic",
+            "aps/super_glue (wic, validation) could not be loaded from the hub: BuilderConfig 'wic' not found",
+        ),
     ],
 )
 def test_what_the_hub_will_not_give_is_one_line(name, told, hub_at, tmp_path):
@@ -229,7 +328,11 @@ def test_what_the_hub_will_not_give_is_one_line(name, told, hub_at, tmp_path):
 
 def test_a_hub_out_of_reach_is_told_with_the_way_to_a_mirror(tmp_path):
     done = call("http://127.0.0.1:9", tmp_path, "boolq", "--n=3")
-    assert done.returncode == 2 and "the hub is out of reach" in done.stderr and "python tasks.py --mirror=DIR" in done.stderr
+    assert (
+        done.returncode == 2
+        and "the hub is out of reach" in done.stderr
+        and "python tasks.py --mirror=DIR" in done.stderr
+    )
 
 
 def test_a_mirror_is_written_resumed_and_verified(hub_at, tmp_path):
@@ -244,9 +347,19 @@ def test_a_mirror_is_written_resumed_and_verified(hub_at, tmp_path):
     (twitter / "test.parquet").unlink()
     before = (twitter / "train.parquet").stat().st_mtime_ns
     done = call(hub_at, home, f"--mirror={folder}", "twitter_sentiment")
-    assert done.returncode == 0 and "train.parquet: 60 rows, already there" in done.stdout, done.stderr
-    assert (twitter / "train.parquet").stat().st_mtime_ns == before and "next, on the other machine" in done.stdout
-    read = call("http://127.0.0.1:9", tmp_path / "empty", "twitter_sentiment", "--split=weak", W2S_MIRROR=str(folder))
+    assert done.returncode == 0 and "train.parquet: 60 rows, already there" in done.stdout, (
+        done.stderr
+    )
+    assert (
+        twitter / "train.parquet"
+    ).stat().st_mtime_ns == before and "next, on the other machine" in done.stdout
+    read = call(
+        "http://127.0.0.1:9",
+        tmp_path / "empty",
+        "twitter_sentiment",
+        "--split=weak",
+        W2S_MIRROR=str(folder),
+    )
     assert read.stdout == wanted and wanted.count("\n") > 10
     cut = folder / "google/boolq/default/train.parquet"
     cut.parent.mkdir(parents=True)
@@ -254,7 +367,11 @@ def test_a_mirror_is_written_resumed_and_verified(hub_at, tmp_path):
     done = call(hub_at, home, f"--mirror={folder}", "boolq")
     assert f"{cut} holds 9 rows, on record are 9427; delete it" in done.stderr
     done = call(hub_at, home, f"--mirror={cut}", "twitter_sentiment")
-    assert done.returncode == 2 and "cannot be written" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and "cannot be written" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_names_for_a_mirror_are_checked_before_anything_is_fetched(tmp_path):

@@ -18,12 +18,16 @@ def test_xent_is_the_cross_entropy_on_soft_labels():
         (0.0, -math.log(1 / 4)),
         (0.4, -0.6 * math.log(1 / 4) - 0.4 * math.log(3 / 4)),
     ):
-        assert xent(logits, torch.tensor([weak], dtype=torch.float64)).item() == pytest.approx(wanted, abs=1e-15)
+        assert xent(logits, torch.tensor([weak], dtype=torch.float64)).item() == pytest.approx(
+            wanted, abs=1e-15
+        )
 
 
 def test_xent_equals_torchs_own_cross_entropy_in_float64():
     logits, weak = torch.randn(50, 2, dtype=torch.float64), torch.rand(50, dtype=torch.float64)
-    reference = torch.nn.functional.cross_entropy(logits, torch.stack([1 - weak, weak], 1), reduction="none")
+    reference = torch.nn.functional.cross_entropy(
+        logits, torch.stack([1 - weak, weak], 1), reduction="none"
+    )
     torch.testing.assert_close(xent(logits, weak), reference, rtol=0, atol=1e-14)
 
 
@@ -44,13 +48,20 @@ def test_conf_is_equation_1_by_hand():
     weak_t = torch.tensor(weak, dtype=torch.float64)
     for progress, a in ((0.0, 0.0), (0.1, 0.25), (0.2, 0.5), (1.0, 0.5)):
         wanted = conf_by_hand(p, weak, a, ones=2)  # half of four, though every p is above 1/2
-        torch.testing.assert_close(conf(logits, weak_t, progress).tolist(), wanted, rtol=0, atol=1e-14)
+        torch.testing.assert_close(
+            conf(logits, weak_t, progress).tolist(), wanted, rtol=0, atol=1e-14
+        )
 
 
 def test_the_confidence_weight_rises_linearly_over_the_first_fifth():
     """openai/weak-to-strong's bug A: it creeps to a tenth of alpha and then jumps."""
-    logits, weak = torch.tensor([[0.0, 2.0], [0.0, -1.0]]).double(), torch.tensor([0.1, 0.8]).double()
-    at = {p: conf(logits, weak, p, alpha=0.75).sum().item() for p in (0, 0.05, 0.1, 0.15, 0.2, 0.6, 1)}
+    logits, weak = (
+        torch.tensor([[0.0, 2.0], [0.0, -1.0]]).double(),
+        torch.tensor([0.1, 0.8]).double(),
+    )
+    at = {
+        p: conf(logits, weak, p, alpha=0.75).sum().item() for p in (0, 0.05, 0.1, 0.15, 0.2, 0.6, 1)
+    }
     steps = [at[0.05] - at[0], at[0.1] - at[0.05], at[0.15] - at[0.1], at[0.2] - at[0.15]]
     assert abs(steps[0]) > 0.05 and steps == pytest.approx([steps[0]] * 4)
     assert at[0.2] == at[0.6] == at[1]
@@ -69,7 +80,10 @@ def test_rows_far_beyond_float32s_probabilities_are_still_ranked():
 
 
 def test_prior_weak_hardens_as_many_as_the_mean_weak_label_says():
-    logits, weak = torch.randn(10, 2).requires_grad_(), torch.tensor([0.9] * 3 + [0.0] * 7)  # mean 0.27: three of ten
+    logits, weak = (
+        torch.randn(10, 2).requires_grad_(),
+        torch.tensor([0.9] * 3 + [0.0] * 7),
+    )  # mean 0.27: three of ten
     conf(logits, weak, 1.0, alpha=1.0, prior="weak").sum().backward()
     assert (logits.grad[:, 1] < 0).sum() == 3
 
@@ -81,7 +95,9 @@ def test_no_gradient_flows_through_the_hardened_labels():
     hard = torch.zeros(8, dtype=torch.float64)
     hard[(logits[:, 1] - logits[:, 0]).argsort(descending=True)[:4]] = 1
     p1 = logits.detach().softmax(1)[:, 1]
-    torch.testing.assert_close(logits.grad[:, 1], p1 - (0.5 * weak + 0.5 * hard), rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        logits.grad[:, 1], p1 - (0.5 * weak + 0.5 * hard), rtol=0, atol=1e-14
+    )
 
 
 # ---- the other rules: four students and their supervisors, worked out with plain floats
@@ -104,7 +120,9 @@ def run(loss, progress=1.0, weak=WEAK, **options):
 
 def gradient(loss, progress=1.0, **options):
     """d loss / d log-odds of each row [4]."""
-    logits = torch.tensor([[0.0, math.log(p / (1 - p))] for p in P], dtype=torch.float64, requires_grad=True)
+    logits = torch.tensor(
+        [[0.0, math.log(p / (1 - p))] for p in P], dtype=torch.float64, requires_grad=True
+    )
     loss(logits, torch.tensor(WEAK, dtype=torch.float64), progress, **options).sum().backward()
     return logits.grad[:, 1].tolist()
 
@@ -117,9 +135,15 @@ def test_logconf_hardens_at_the_quantile_of_the_mean_weak_label_and_warms_up_ove
     # mean weak label 0.625: P(0) is .1 .4 .7 .2, sorted .1 .2 .4 .7, quantile at 1.875 of 3: .2 + .875 * .2 = .375
     hard = [1, 0, 0, 1]
     for progress, a in ((0, 0), (0.05, 0.25), (0.1, 0.5), (0.7, 0.5)):
-        same(run(losses.logconf, progress), [(1 - a) * ce(w, p) + a * ce(h, p) for p, w, h in zip(P, WEAK, hard)])
+        same(
+            run(losses.logconf, progress),
+            [(1 - a) * ce(w, p) + a * ce(h, p) for p, w, h in zip(P, WEAK, hard)],
+        )
     few = [0.1, 0.2, 0.3, 0.2]  # mean 0.2: quantile at 0.6 of 3, .1 + .6 * .1 = .16
-    same(run(losses.logconf, weak=few), [0.5 * ce(w, p) + 0.5 * ce(h, p) for p, w, h in zip(P, few, [1, 0, 0, 0])])
+    same(
+        run(losses.logconf, weak=few),
+        [0.5 * ce(w, p) + 0.5 * ce(h, p) for p, w, h in zip(P, few, [1, 0, 0, 0])],
+    )
 
 
 def test_logconf_as_released_creeps_to_a_twentieth_and_jumps():
@@ -145,7 +169,10 @@ def test_window_learns_where_the_student_is_unsure():
 
 def test_entropy_is_lowered_not_merely_told():
     for progress, a in ((0, 0), (0.1, 0.25), (1, 0.5)):
-        same(run(losses.entropy, progress), [(1 - a) * ce(w, p) + a * ce(p, p) for p, w in zip(P, WEAK)])
+        same(
+            run(losses.entropy, progress),
+            [(1 - a) * ce(w, p) + a * ce(p, p) for p, w in zip(P, WEAK)],
+        )
     # dH/dz = -z p (1 - p)
     wanted = [0.5 * (p - w) - 0.5 * math.log(p / (1 - p)) * p * (1 - p) for p, w in zip(P, WEAK)]
     same(gradient(losses.entropy), wanted)
@@ -156,18 +183,28 @@ def test_reverse_losses_swap_the_roles_and_survive_hard_labels():
     same(run(losses.reverse_xent), reverse)
     same(run(losses.reverse_kl), [p * math.log(p / smooth(w)) + (1 - p) * math.log((1 - p) / (1 - smooth(w)))
                                   for p, w in zip(P, WEAK)])  # fmt: skip
-    same(gradient(losses.reverse_xent), [-math.log(smooth(w) / (1 - smooth(w))) * p * (1 - p) for p, w in zip(P, WEAK)])
+    same(
+        gradient(losses.reverse_xent),
+        [-math.log(smooth(w) / (1 - smooth(w))) * p * (1 - p) for p, w in zip(P, WEAK)],
+    )
     assert all(map(math.isfinite, gradient(losses.reverse_kl)))
 
 
 def test_reverse_kl_is_zero_where_student_and_smoothed_supervisor_agree():
     logits = torch.tensor([[0.0, math.log(smooth(0.7) / (1 - smooth(0.7)))]], dtype=torch.float64)
-    assert losses.reverse_kl(logits, torch.tensor([0.7], dtype=torch.float64)).item() == pytest.approx(0, abs=1e-15)
+    assert losses.reverse_kl(
+        logits, torch.tensor([0.7], dtype=torch.float64)
+    ).item() == pytest.approx(0, abs=1e-15)
 
 
 def test_mix_is_forward_where_the_supervisor_is_confident_and_reverse_elsewhere():
-    forward, reverse = [ce(w, p) for p, w in zip(P, WEAK)], [ce(p, smooth(w)) for p, w in zip(P, WEAK)]
-    same(run(losses.mix), [forward[0], forward[1], reverse[2], forward[3]])  # confidences .3 .4 .1 .5, median .3
+    forward, reverse = (
+        [ce(w, p) for p, w in zip(P, WEAK)],
+        [ce(p, smooth(w)) for p, w in zip(P, WEAK)],
+    )
+    same(
+        run(losses.mix), [forward[0], forward[1], reverse[2], forward[3]]
+    )  # confidences .3 .4 .1 .5, median .3
     same(run(losses.mix, radius=0.35), [reverse[0], forward[1], reverse[2], forward[3]])
 
 
@@ -179,22 +216,32 @@ def test_adaptive_weighs_each_row_by_what_contradicting_the_supervisor_would_cos
     assert weights[1:] == [0.5] * 3 and weights[0] == pytest.approx((1 / 0.9) / (1 / 0.9 + 1 / 0.1))
     for progress, share in ((0, 0), (0.125, 0.5), (0.25, 1), (1, 1)):
         b = [share * weight for weight in weights]
-        same(run(losses.adaptive, progress), [(1 - k) * ce(w, p) + k * ce(p > 0.5, p) for p, w, k in zip(P, WEAK, b)])
-    same(gradient(losses.adaptive), [p - (1 - k) * w - k * (p > 0.5) for p, w, k in zip(P, WEAK, weights)])
+        same(
+            run(losses.adaptive, progress),
+            [(1 - k) * ce(w, p) + k * ce(p > 0.5, p) for p, w, k in zip(P, WEAK, b)],
+        )
+    same(
+        gradient(losses.adaptive),
+        [p - (1 - k) * w - k * (p > 0.5) for p, w, k in zip(P, WEAK, weights)],
+    )
 
 
 def test_every_rule_takes_labels_of_0_and_1_far_from_the_student():
     logits = torch.tensor([[0.0, 60.0], [0.0, -60.0], [0.0, 0.0], [0.0, 1.0]], requires_grad=True)
     for name in LOSSES:
         out = LOSSES[name]["loss"](logits, torch.tensor([0.0, 1.0, 1.0, 0.5]), 1.0).sum()
-        assert torch.isfinite(out) and torch.isfinite(torch.autograd.grad(out, logits)[0]).all(), name
+        assert torch.isfinite(out) and torch.isfinite(torch.autograd.grad(out, logits)[0]).all(), (
+            name
+        )
 
 
 def test_a_rule_comes_with_its_options_and_refuses_others():
     assert losses.rule("xent") == LOSSES["xent"]
     assert losses.rule("window", radius=0.1, alpha=None)["loss"].keywords == {"radius": 0.1}
     same(run(losses.rule("conf", alpha=0.0)["loss"]), [ce(w, p) for p, w in zip(P, WEAK)])
-    with pytest.raises(BadInput, match="alpha is no option of the rule xent, only of conf, logconf, entropy"):
+    with pytest.raises(
+        BadInput, match="alpha is no option of the rule xent, only of conf, logconf, entropy"
+    ):
         losses.rule("xent", alpha=0.5)
     with pytest.raises(BadInput, match="unknown loss --loss=cnof .did you mean conf"):
         losses.rule("cnof")

@@ -17,20 +17,37 @@ from w2s.losses import LOSSES
 HERE = Path(__file__).parent
 # GPT-2 in float64: the gradient of its key biases is rounding alone, and AdamW makes whole steps of whatever it gets
 ARCHITECTURES = {"llama": torch.float32, "bert": torch.float32, "gpt2": torch.float64}
-SETTINGS = [(a, loss, size) for a in ARCHITECTURES for loss in ("xent", "conf") for size in (None, 3)]
+SETTINGS = [
+    (a, loss, size) for a in ARCHITECTURES for loss in ("xent", "conf") for size in (None, 3)
+]
 
 
 def train(folder, architecture, loss, micro_batch):
     """10 steps, 17 rows in a batch, so that two processes cannot share them evenly; (net, history)."""
     net = fresh(lambda _: folder, architecture, ARCHITECTURES[architecture])
-    options = {"epochs": 2, "batch_size": 17, "lr": 5e-5, "micro_batch": micro_batch, "held_out": make_rows(9, seed=1)}
+    options = {
+        "epochs": 2,
+        "batch_size": 17,
+        "lr": 5e-5,
+        "micro_batch": micro_batch,
+        "held_out": make_rows(9, seed=1),
+    }
     return net, loop.fit(net, make_rows(84), "weak", **LOSSES[loss], **options)
 
 
 def torchrun(*words, folder):
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *map(str, words)]
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        *map(str, words),
+    ]
     path = {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, cwd=folder, env=os.environ | path, timeout=120)
+    done = subprocess.run(
+        words, capture_output=True, text=True, cwd=folder, env=os.environ | path, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -68,20 +85,35 @@ ROW = {
 
 
 @pytest.mark.parametrize("script", ROW)
-def test_a_script_under_torchrun_leaves_the_folder_that_one_process_leaves(tiny, tmp_path, command, monkeypatch, script):
+def test_a_script_under_torchrun_leaves_the_folder_that_one_process_leaves(
+    tiny, tmp_path, command, monkeypatch, script
+):
     rows = [{"id": str(i)} | ROW[script](i) for i in range(60)]
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ["labels.jsonl", f"--model={tiny('llama')}", "--loss=conf", "--batch_size=10", "--lr=1e-4"]
+    words = [
+        "labels.jsonl",
+        f"--model={tiny('llama')}",
+        "--loss=conf",
+        "--batch_size=10",
+        "--lr=1e-4",
+    ]
     told = torchrun(HERE.parent / script, *words, "--out=two", folder=tmp_path)
     assert told.count("two: kept the weights") == 1
     monkeypatch.chdir(tmp_path)
     command(script, *words, "--out=one")
-    one, two = (sorted(str(p.relative_to(tmp_path / run)) for p in (tmp_path / run).rglob("*")) for run in ("one", "two"))
+    one, two = (
+        sorted(str(p.relative_to(tmp_path / run)) for p in (tmp_path / run).rglob("*"))
+        for run in ("one", "two")
+    )
     assert one == two
     one, two = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("one", "two"))
     assert one.keys() == two.keys() and max((one[key] - two[key]).abs().max() for key in one) < 1e-5
     one, two = (json.loads((tmp_path / run / "card.json").read_text()) for run in ("one", "two"))
-    assert one["kept"] == pytest.approx(two["kept"], abs=1e-5) and one["inputs"] == two["inputs"] and two["finished"]
+    assert (
+        one["kept"] == pytest.approx(two["kept"], abs=1e-5)
+        and one["inputs"] == two["inputs"]
+        and two["finished"]
+    )
 
 
 if __name__ == "__main__":  # one of the two processes
@@ -94,7 +126,10 @@ if __name__ == "__main__":  # one of the two processes
     for architecture, loss, micro_batch in SETTINGS:
         net, history = train(folders[architecture], architecture, loss, micro_batch)
         assert any(isinstance(p, parallel.DTensor) for p in net.parameters())
-        whole = {key: p.full_tensor().detach() if isinstance(p, parallel.DTensor) else p for key, p in net.state_dict().items()}
+        whole = {
+            key: p.full_tensor().detach() if isinstance(p, parallel.DTensor) else p
+            for key, p in net.state_dict().items()
+        }
         if parallel.rank() == 0:
             name = f"{out}/{architecture}-{loss}-{micro_batch}"
             save_file({key: p.contiguous() for key, p in whole.items()}, f"{name}.safetensors")

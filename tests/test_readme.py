@@ -14,13 +14,20 @@ from w2s.files import HERE
 
 README = (HERE / "README.md").read_text()
 COMMANDS = sorted(
-    {line.split("#")[0].split("->")[0].strip() for line in re.findall(r"^ *python ([\w/]+\.py.*)$", README, re.M)}
+    {
+        line.split("#")[0].split("->")[0].strip()
+        for line in re.findall(r"^ *python ([\w/]+\.py.*)$", README, re.M)
+    }
 )
 
 
 def sources():
-    listed = subprocess.run(["git", "-C", HERE, "ls-files", "*.py"], capture_output=True, text=True).stdout.split()
-    return [HERE / name for name in listed if not name.startswith("tests/") and (HERE / name).exists()]
+    listed = subprocess.run(
+        ["git", "-C", HERE, "ls-files", "*.py"], capture_output=True, text=True
+    ).stdout.split()
+    return [
+        HERE / name for name in listed if not name.startswith("tests/") and (HERE / name).exists()
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -36,7 +43,9 @@ def test_there_are_commands_to_check():
 def test_the_file_tree_of_the_readme_is_the_repositorys():
     tree = re.search(r"## The code\n\n```\n(.*?)```", README, re.S)[1]
     told = {line.split()[0] for line in tree.splitlines()}
-    assert {str(path.relative_to(HERE)) for path in sources() if path.parent == HERE} == {t for t in told if t.endswith(".py")}
+    assert {str(path.relative_to(HERE)) for path in sources() if path.parent == HERE} == {
+        t for t in told if t.endswith(".py")
+    }
     assert all((HERE / name).exists() for name in told)
 
 

@@ -11,7 +11,11 @@ GOOD = {"id": "a", "group": "a", "text": "words", "label": 1, "weak": 0.5}
 
 
 def write(path, *lines):
-    path.write_bytes(b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines))
+    path.write_bytes(
+        b"".join(
+            line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines
+        )
+    )
     return path
 
 
@@ -19,7 +23,10 @@ def write(path, *lines):
     ("lines", "told"),
     [
         ([], "is empty"),
-        ([GOOD, b'{"id": "b", "text": "wor'], ":2 is not JSON (the last line: was the file cut short?)"),
+        (
+            [GOOD, b'{"id": "b", "text": "wor'],
+            ":2 is not JSON (the last line: was the file cut short?)",
+        ),
         ([b"label: 1\n", GOOD], ":1 is not JSON: 'label: 1'"),
         ([GOOD, b"\n", GOOD], ":2 is not JSON"),
         ([[1, 2]], ":1 is not an object"),
@@ -41,7 +48,9 @@ def test_a_bad_line_is_told_with_file_and_line(tmp_path, lines, told):
     file = write(tmp_path / "labels.jsonl", *lines)
     with pytest.raises(BadInput) as error:
         files.read_jsonl(file, ["id", "text", "label", "weak"])
-    assert told in str(error.value) and str(file) in str(error.value) and "\n" not in str(error.value)
+    assert (
+        told in str(error.value) and str(file) in str(error.value) and "\n" not in str(error.value)
+    )
 
 
 def test_a_missing_file_or_a_folder_is_told(tmp_path):
@@ -53,7 +62,11 @@ def test_a_missing_file_or_a_folder_is_told(tmp_path):
 
 def test_lines_are_newlines_not_unicode_line_separators(tmp_path):
     odd = "one\u2028two\u0085three\x0bfour\rfive"
-    file = write(tmp_path / "rows.jsonl", json.dumps(GOOD | {"text": odd}, ensure_ascii=False).encode() + b"\n", b"bad\n")
+    file = write(
+        tmp_path / "rows.jsonl",
+        json.dumps(GOOD | {"text": odd}, ensure_ascii=False).encode() + b"\n",
+        b"bad\n",
+    )
     with pytest.raises(BadInput, match=":2 is not JSON"):
         files.read_jsonl(file, ["id"])
     files.write_jsonl(file, [GOOD | {"text": odd}], {})
@@ -61,8 +74,13 @@ def test_lines_are_newlines_not_unicode_line_separators(tmp_path):
 
 
 def test_integer_ids_become_strings(tmp_path):
-    file = write(tmp_path / "rows.jsonl", GOOD | {"id": 17, "group": 3}, GOOD | {"id": 18, "group": 3})
-    assert [(row["id"], row["group"]) for row in files.read_jsonl(file, ["id"])] == [("17", "3"), ("18", "3")]
+    file = write(
+        tmp_path / "rows.jsonl", GOOD | {"id": 17, "group": 3}, GOOD | {"id": 18, "group": 3}
+    )
+    assert [(row["id"], row["group"]) for row in files.read_jsonl(file, ["id"])] == [
+        ("17", "3"),
+        ("18", "3"),
+    ]
 
 
 def test_a_file_of_ours_cut_between_two_lines_differs_from_its_card(tmp_path):
@@ -98,8 +116,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch
 def test_join_is_by_id_and_refuses_a_mismatch():
     left, right = [{"id": "a"}, {"id": "b"}], [{"id": "b", "prob": 1}, {"id": "a", "prob": 0}]
     assert [pair[1]["prob"] for pair in files.join(left, right, "L", "R")] == [0, 1]
-    for other in ([{"id": "a"}], [{"id": "a"}, {"id": "c"}], [{"id": "a"}, {"id": "b"}, {"id": "c"}]):
-        with pytest.raises(BadInput, match=r"L \(2 rows\) and R .* hold different ids, e.g. '[bc]'"):
+    for other in (
+        [{"id": "a"}],
+        [{"id": "a"}, {"id": "c"}],
+        [{"id": "a"}, {"id": "b"}, {"id": "c"}],
+    ):
+        with pytest.raises(
+            BadInput, match=r"L \(2 rows\) and R .* hold different ids, e.g. '[bc]'"
+        ):
             files.join(left, other, "L", "R")
 
 
@@ -115,7 +139,9 @@ def test_a_finished_run_is_kept_refused_or_replaced(tmp_path, capsys):
     assert "already done" in capsys.readouterr().out
     with pytest.raises(BadInput, match=r"other arguments or inputs \(seed was 0, now 1\)"):
         files.is_done(run, {"seed": 1}, {"in": "x"}, False)
-    with pytest.raises(BadInput, match=r"other arguments or inputs \(in is not the same, or has changed\)"):
+    with pytest.raises(
+        BadInput, match=r"other arguments or inputs \(in is not the same, or has changed\)"
+    ):
         files.is_done(run, {"seed": 0}, {"in": "y"}, False)
     assert files.is_done(run, {"seed": 1}, {"in": "y"}, True) is False
     finished(run, commit="elsewhere")

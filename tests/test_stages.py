@@ -57,26 +57,49 @@ def test_the_files_are_those_of_the_contract(here):
     predictions = read("runs/s0/student/eval/facts-test.jsonl")
     assert list(predictions[0]) == ["id", "label", "prob"] and len(predictions) == 200
     history = read("runs/s0/student/history.jsonl")
-    assert list(history[0]) == ["step", "epoch", "loss", "weak_acc", "true_acc"] and len(history) == 2 * 4  # 4 steps an epoch
+    assert (
+        list(history[0]) == ["step", "epoch", "loss", "weak_acc", "true_acc"]
+        and len(history) == 2 * 4
+    )  # 4 steps an epoch
     card = json.loads((here / "runs/s0/student/card.json").read_text())
     assert card["finished"] and card["args"]["loss"] == "conf" and card["seconds"] > 0
-    assert {"stage", "args", "derived", "inputs", "commit", "versions", "model_sha256"} <= card.keys()
+    assert {
+        "stage",
+        "args",
+        "derived",
+        "inputs",
+        "commit",
+        "versions",
+        "model_sha256",
+    } <= card.keys()
     for jsonl in ("runs/s0/labels", "runs/s0/student/eval/facts-test"):
-        assert json.loads((here / f"{jsonl}.card.json").read_text())["sha256"] == files.sha256(f"{jsonl}.jsonl")
+        assert json.loads((here / f"{jsonl}.card.json").read_text())["sha256"] == files.sha256(
+            f"{jsonl}.jsonl"
+        )
     assert not list(here.rglob("*.tmp"))
 
 
 def test_pgr_prints_a_table_and_writes_json_and_a_picture(here, capsys):
-    pgr.main("runs/s*/weak", "runs/s*/student", "runs/s*/ceiling", out="out/pgr.json", plot="out/pgr.png")
+    pgr.main(
+        "runs/s*/weak", "runs/s*/student", "runs/s*/ceiling", out="out/pgr.json", plot="out/pgr.png"
+    )
     shown = capsys.readouterr().out
     result = json.loads((here / "out/pgr.json").read_text())
     assert (result["n"], result["groups"], result["seeds"]) == (200, 50, 2)
-    assert {"value", "low", "high", "reason"} == result["pgr"].keys() and {"acc", "low", "high"} == result["weak"].keys()
+    assert {"value", "low", "high", "reason"} == result["pgr"].keys() and {
+        "acc",
+        "low",
+        "high",
+    } == result["weak"].keys()
     for told in ("supervisor", "PGR", "where it is wrong", "out/pgr.json", "out/pgr.png", "95 %"):
         assert told in shown
     assert (here / "out/pgr.png").read_bytes().startswith(b"\x89PNG")
     by_hand = [
-        sum((row["prob"] > 0.5) == row["label"] for row in read(f"runs/s{seed}/weak/eval/facts-test.jsonl")) / 200
+        sum(
+            (row["prob"] > 0.5) == row["label"]
+            for row in read(f"runs/s{seed}/weak/eval/facts-test.jsonl")
+        )
+        / 200
         for seed in (0, 1)
     ]
     assert result["weak"]["acc"] == pytest.approx(sum(by_hand) / 2)
@@ -94,7 +117,9 @@ def test_student_and_ceiling_train_on_the_same_rows_and_the_supervisor_on_others
     assert cards[0]["data"] == cards[1]["data"] == files.read_card("runs/s0/weak")["data"] == data
 
 
-def test_the_student_sees_weak_labels_and_the_rule_the_ceiling_truth_and_cross_entropy(here, monkeypatch):
+def test_the_student_sees_weak_labels_and_the_rule_the_ceiling_truth_and_cross_entropy(
+    here, monkeypatch
+):
     seen = []
 
     def spy(model, rows, given, loss, **options):
@@ -103,7 +128,11 @@ def test_the_student_sees_weak_labels_and_the_rule_the_ceiling_truth_and_cross_e
 
     monkeypatch.setattr(loop, "fit", spy)
     labels = "runs/s0/labels.jsonl"
-    for options in ({"loss": "conf", "alpha": 0.75, "conf_prior": "weak"}, {}, {"loss": "conf", "target": "truth"}):
+    for options in (
+        {"loss": "conf", "alpha": 0.75, "conf_prior": "weak"},
+        {},
+        {"loss": "conf", "target": "truth"},
+    ):
         with pytest.raises(KeyboardInterrupt):
             train_strong.main(labels, out=f"runs/new{len(seen)}", **options)
     with pytest.raises(KeyboardInterrupt):
@@ -138,7 +167,10 @@ def test_running_everything_again_changes_nothing(here, capsys):
 
 
 def test_forced_again_gives_the_same_bits(here):
-    model, predictions = "runs/s0/student/model/model.safetensors", "runs/s0/student/eval/facts-test.jsonl"
+    model, predictions = (
+        "runs/s0/student/model/model.safetensors",
+        "runs/s0/student/eval/facts-test.jsonl",
+    )
     before = files.sha256(model), files.sha256(predictions)
     labels = files.read_card("runs/s0/student")["args"]["labels"]
     train_strong.main(labels, out="runs/s0/student", loss="conf", seed=0, force=True)
@@ -189,7 +221,9 @@ def test_an_interrupted_run_is_told_trained_again_and_never_scored(here, monkeyp
         with pytest.raises(KeyboardInterrupt):
             train_weak.main(out="runs/s0/weak", force=True, **SMALL)
     for stage in (label.main, eval.main):
-        with pytest.raises(BadInput, match="runs/s0/weak is not finished: call train_weak.py again with the same"):
+        with pytest.raises(
+            BadInput, match="runs/s0/weak is not finished: call train_weak.py again with the same"
+        ):
             stage("runs/s0/weak")
     with pytest.raises(BadInput, match="is not finished"):
         pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling")
@@ -206,7 +240,10 @@ def test_predictions_of_an_earlier_model_are_not_compared(here):
 
 
 def test_pgr_writes_json_and_png_and_nothing_else(here):
-    for options, told in (({"out": "pgr.csv"}, "--out=pgr.csv must end in .json"), ({"plot": "a.pdf"}, "must end in .png")):
+    for options, told in (
+        ({"out": "pgr.csv"}, "--out=pgr.csv must end in .json"),
+        ({"plot": "a.pdf"}, "must end in .png"),
+    ):
         with pytest.raises(BadInput, match=told):
             pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling", **options)
 
@@ -227,7 +264,11 @@ def test_an_ensemble_votes_softly_or_hard(here):
     soft, hard = read("runs/soft.jsonl"), read("runs/hard.jsonl")
     single = read("runs/s0/labels.jsonl")
     for s, h, one in zip(soft, hard, single):
-        assert s["weak_all"] == h["weak_all"] and s["weak_all"][0] == one["weak"] and len(s["weak_all"]) == 2
+        assert (
+            s["weak_all"] == h["weak_all"]
+            and s["weak_all"][0] == one["weak"]
+            and len(s["weak_all"]) == 2
+        )
         assert s["weak"] == pytest.approx(sum(s["weak_all"]) / 2)
         assert h["weak"] == sum(p > 0.5 for p in h["weak_all"]) / 2
     train_weak.main(out="runs/other_half", data_seed=1, **SMALL)
@@ -238,7 +279,9 @@ def test_an_ensemble_votes_softly_or_hard(here):
 
 
 def test_labels_from_elsewhere_need_no_card_but_eval_needs_ds(here, capsys):
-    rows = [{k: row[k] for k in ("id", "text", "label", "weak")} for row in read("runs/s0/labels.jsonl")]
+    rows = [
+        {k: row[k] for k in ("id", "text", "label", "weak")} for row in read("runs/s0/labels.jsonl")
+    ]
     (here / "theirs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train_strong.main("theirs.jsonl", model="facts/m", out="runs/theirs")
     assert "theirs.jsonl has no card of ours" in capsys.readouterr().out
@@ -250,9 +293,13 @@ def test_labels_from_elsewhere_need_no_card_but_eval_needs_ds(here, capsys):
 
 def test_a_model_is_scored_without_training(here, capsys):
     eval.main(model="facts/xs", out="runs/zero", n_test=200)
-    assert "runs/zero is at chance" in capsys.readouterr().out  # its head is zero: the tokenizer has no "0" and "1"
+    assert (
+        "runs/zero is at chance" in capsys.readouterr().out
+    )  # its head is zero: the tokenizer has no "0" and "1"
     pgr.main("runs/zero", "runs/s0/student", "runs/s0/ceiling")
-    with pytest.raises(BadInput, match="was made by eval.py: give the --out of train_weak.py or train_strong.py"):
+    with pytest.raises(
+        BadInput, match="was made by eval.py: give the --out of train_weak.py or train_strong.py"
+    ):
         label.main("runs/zero", out="runs/no.jsonl")
     with pytest.raises(BadInput, match="--model and --out go together"):
         eval.main(model="facts/xs")
@@ -263,7 +310,10 @@ def test_a_student_that_saw_its_supervisors_rows_is_told(here, capsys):
     eval.main("runs/s0/other")
     capsys.readouterr()
     pgr.main("runs/s0/other", "runs/s0/student", "runs/s0/ceiling")
-    assert "note: runs/s0/other and runs/s0/student were trained on some of the same rows" in capsys.readouterr().out
+    assert (
+        "note: runs/s0/other and runs/s0/student were trained on some of the same rows"
+        in capsys.readouterr().out
+    )
     pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling")
     assert "same rows" not in capsys.readouterr().out
 
@@ -285,18 +335,27 @@ def test_what_is_no_student_or_no_ceiling_is_told(here, capsys):
 
 
 def test_labels_from_elsewhere_scored_on_rows_they_hold_are_told(here, capsys):
-    rows = [{k: row[k] for k in ("id", "text", "label", "weak")} for row in read("runs/s0/labels.jsonl")]
+    rows = [
+        {k: row[k] for k in ("id", "text", "label", "weak")} for row in read("runs/s0/labels.jsonl")
+    ]
     (here / "theirs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train_strong.main("theirs.jsonl", model="facts/m", out="runs/theirs", epochs=1)
     (here / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:40]))
     capsys.readouterr()
-    eval.main("runs/theirs", ds="test.jsonl")  # a file that it was not trained for is a test set, all of it
+    eval.main(
+        "runs/theirs", ds="test.jsonl"
+    )  # a file that it was not trained for is a test set, all of it
     n = len(read("runs/theirs/eval/test-test.jsonl"))
     assert 30 <= n <= 40
-    assert f"warning: runs/theirs was trained on {n} of these {n} test texts" in capsys.readouterr().out
+    assert (
+        f"warning: runs/theirs was trained on {n} of these {n} test texts"
+        in capsys.readouterr().out
+    )
     eval.main("runs/s0/student", ds="runs/s0/labels.jsonl")
     assert "warning: runs/s0/student was trained on" in capsys.readouterr().out
-    (here / "theirs.jsonl").write_text(json.dumps(rows[0]) + "\n")  # no longer what it was trained on
+    (here / "theirs.jsonl").write_text(
+        json.dumps(rows[0]) + "\n"
+    )  # no longer what it was trained on
     eval.main("runs/theirs", ds="test.jsonl", force=True)
     assert "was trained on" not in capsys.readouterr().out
 
@@ -314,13 +373,17 @@ def test_rows_of_one_class_are_told(tmp_path):
     rows = [{"text": f"words {i}", "label": 1} for i in range(200)]
     (tmp_path / "ones.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(BadInput, match="no training rows are left, they are of one class"):
-        train_weak.main(ds=str(tmp_path / "ones.jsonl"), model="facts/xs", out=str(tmp_path / "run"))
+        train_weak.main(
+            ds=str(tmp_path / "ones.jsonl"), model="facts/xs", out=str(tmp_path / "run")
+        )
 
 
 def test_an_own_file_goes_all_the_way_to_a_pgr(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rng = random.Random(0)
-    rows = [{"text": f"people say this is {rng.choice(['good', 'bad'])} number {i}"} for i in range(200)]
+    rows = [
+        {"text": f"people say this is {rng.choice(['good', 'bad'])} number {i}"} for i in range(200)
+    ]
     rows = [row | {"label": int("good" in row["text"])} for row in rows]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train_weak.main(ds="mine.jsonl", model="facts/xs")
@@ -344,17 +407,38 @@ def test_an_own_file_goes_all_the_way_to_a_pgr(tmp_path, monkeypatch, capsys):
             ["train_strong.py", "runs/s0/labels.jsonl", "--loss=cnof", "--out=new"],
             "unknown loss --loss=cnof (did you mean conf?)",
         ),
-        (["train_weak.py", "--n_train=10", "--out=new"], "10 rows to train on (0 of 10 are held out"),
-        (["train_weak.py", "--model=facts/xxs", "--out=new"], "the hub is out of reach and facts/xxs is not"),
-        (["train_weak.py", "--model=runs/s0/weak", "--out=new"], "is a run directory: its model is runs/s0/weak/model"),
+        (
+            ["train_weak.py", "--n_train=10", "--out=new"],
+            "10 rows to train on (0 of 10 are held out",
+        ),
+        (
+            ["train_weak.py", "--model=facts/xxs", "--out=new"],
+            "the hub is out of reach and facts/xxs is not",
+        ),
+        (
+            ["train_weak.py", "--model=runs/s0/weak", "--out=new"],
+            "is a run directory: its model is runs/s0/weak/model",
+        ),
         (["train_weak.py", "--device=cuda:7", "--out=new"], "--device=cuda:7 cannot be used here"),
-        (["train_weak.py", "--model=runs/s0/labels.jsonl", "--out=new"], "is a file: give the folder"),
-        (["eval.py", "--model=facts/m", "--out=runs/s0/weak", "--force"], "--out=runs/s0/weak is a run of train_weak.py"),
+        (
+            ["train_weak.py", "--model=runs/s0/labels.jsonl", "--out=new"],
+            "is a file: give the folder",
+        ),
+        (
+            ["eval.py", "--model=facts/m", "--out=runs/s0/weak", "--force"],
+            "--out=runs/s0/weak is a run of train_weak.py",
+        ),
         (["label.py", "runs", "--out=new.jsonl"], "runs is not a run directory"),
         (["label.py", "runs/s0/weak", "--out=new.csv"], "rows and labels end in .jsonl"),
         (["eval.py", "runs/none"], "runs/none does not exist"),
-        (["pgr.py", "runs/s0/weak", "runs/s1/weak", "runs/s0/student", "runs/s1/student"], "globs in quotes"),
-        (["pgr.py", "runs/s*/weak", "runs/s*/student", "runs/s0/ceiling"], "give all three with a *, or none"),
+        (
+            ["pgr.py", "runs/s0/weak", "runs/s1/weak", "runs/s0/student", "runs/s1/student"],
+            "globs in quotes",
+        ),
+        (
+            ["pgr.py", "runs/s*/weak", "runs/s*/student", "runs/s0/ceiling"],
+            "give all three with a *, or none",
+        ),
     ],
 )
 def test_bad_input_is_one_line_exit_2_and_nothing_written(here, command, capsys, words, told):
@@ -364,25 +448,42 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(here, command, capsys,
     with pytest.raises(SystemExit) as done:
         command(*words)
     said = capsys.readouterr().err
-    assert done.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1 and told in said
+    assert (
+        done.value.code == 2
+        and said.startswith("error: ")
+        and said.count("\n") == 1
+        and told in said
+    )
     assert contents(here) == before
 
 
 def test_nothing_that_torch_and_transformers_say_at_import_drowns_the_one_line(here):
     words = [sys.executable, HERE / "train_weak.py", "--device=cuda:7", "--out=new"]
     done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: --device=cuda:7") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("error: --device=cuda:7")
+        and done.stderr.count("\n") == 1
+    )
 
 
 def test_the_bare_commands_work_one_after_another_from_any_folder(tmp_path, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = subprocess.run([sys.executable, HERE / "train_weak.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for words in ("label.py", "train_strong.py", "train_strong.py --target=truth", "eval.py", "pgr.py"):
+    for words in (
+        "label.py",
+        "train_strong.py",
+        "train_strong.py --target=truth",
+        "eval.py",
+        "pgr.py",
+    ):
         command(*words.split())
     result = json.loads((tmp_path / "runs/pgr.json").read_text())
     assert result["weak"]["high"] < result["ceiling"]["low"]
-    assert 0 < result["pgr"]["value"] and result["n"] == len(tasks.test_rows(tasks.describe("facts")))
+    assert 0 < result["pgr"]["value"] and result["n"] == len(
+        tasks.test_rows(tasks.describe("facts"))
+    )
 
 
 def test_metrics_stand_beside_the_predictions(here):
@@ -390,8 +491,18 @@ def test_metrics_stand_beside_the_predictions(here):
     rows = read("runs/s0/weak/eval/facts-test.jsonl")
     groups = [row["group"] for row in tasks.test_rows(tasks.describe("facts", n_test=200))]
     wanted = stats.accuracy([row["prob"] for row in rows], [row["label"] for row in rows], groups)
-    assert wanted | {"n": 200, "groups": 50} == {name: value for name, value in metrics.items() if type(value) is not dict}
-    assert metrics.keys() - wanted.keys() > {"precision", "recall", "f1", "balanced_acc", "auroc", "nll", "ece"}
+    assert wanted | {"n": 200, "groups": 50} == {
+        name: value for name, value in metrics.items() if type(value) is not dict
+    }
+    assert metrics.keys() - wanted.keys() > {
+        "precision",
+        "recall",
+        "f1",
+        "balanced_acc",
+        "auroc",
+        "nll",
+        "ece",
+    }
     assert metrics["nll"]["low"] < metrics["nll"]["value"] < metrics["nll"]["high"]
 
 
@@ -399,7 +510,10 @@ def test_seeds_are_paired_by_what_the_star_matched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("s0/weak", "s1/weak", "s0/student", "s1/student", "s2/student"):
         (tmp_path / name).mkdir(parents=True)
-    assert pgr.pair_seeds(["s*/weak", "s*/weak"]) == [["s0/weak", "s0/weak"], ["s1/weak", "s1/weak"]]
+    assert pgr.pair_seeds(["s*/weak", "s*/weak"]) == [
+        ["s0/weak", "s0/weak"],
+        ["s1/weak", "s1/weak"],
+    ]
     assert pgr.pair_seeds(["s0/weak", "s1/student"]) == [["s0/weak", "s1/student"]]
     for patterns, told in (
         (["s*/weak", "s*/student"], "has no run for"),

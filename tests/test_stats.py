@@ -30,15 +30,21 @@ def test_rows_of_a_group_count_as_one_draw():
     prob = np.repeat(np.arange(100) < 80, 10)  # ten rows of a group are all right or all wrong
     wide = stats.accuracy(prob, label, np.repeat(np.arange(100), 10))
     narrow = stats.accuracy(prob, label, range(1000))
-    assert (wide["high"] - wide["low"]) / (narrow["high"] - narrow["low"]) == pytest.approx(np.sqrt(10), rel=0.1)
+    assert (wide["high"] - wide["low"]) / (narrow["high"] - narrow["low"]) == pytest.approx(
+        np.sqrt(10), rel=0.1
+    )
 
 
 def test_pgr_by_hand():
     label = np.ones(100)
-    weak, student, ceiling = (np.where(np.arange(100) < right, 0.9, 0.1)[None] for right in (60, 75, 90))
+    weak, student, ceiling = (
+        np.where(np.arange(100) < right, 0.9, 0.1)[None] for right in (60, 75, 90)
+    )
     result = stats.compare(weak, student, ceiling, label, range(100))
     assert result["pgr"]["value"] == pytest.approx(0.5) and result["pgr"]["reason"] is None
-    assert [result[who]["acc"] for who in ("weak", "student", "ceiling")] == pytest.approx([0.6, 0.75, 0.9])
+    assert [result[who]["acc"] for who in ("weak", "student", "ceiling")] == pytest.approx(
+        [0.6, 0.75, 0.9]
+    )
     assert (result["n"], result["groups"], result["seeds"]) == (100, 100, 1)
     # agreement: the student says the same on 60 of the weak model's 60 right answers, and on 25 of its 40 wrong ones
     values = {where: one["value"] for where, one in result["agreement"].items()}
@@ -48,9 +54,12 @@ def test_pgr_by_hand():
 def test_pgr_is_the_ratio_of_seed_means_not_the_mean_of_ratios():
     label = np.ones(10)
     weak, student, ceiling = (
-        np.stack([np.arange(10) < right for right in rights]).astype(float) for rights in ((2, 4), (4, 8), (10, 9))
+        np.stack([np.arange(10) < right for right in rights]).astype(float)
+        for rights in ((2, 4), (4, 8), (10, 9))
     )
-    assert stats.compare(weak, student, ceiling, label, range(10))["pgr"]["value"] == pytest.approx(3 / 6.5)
+    assert stats.compare(weak, student, ceiling, label, range(10))["pgr"]["value"] == pytest.approx(
+        3 / 6.5
+    )
 
 
 def test_the_bootstrap_equals_a_plain_loop_over_rows_and_seeds():
@@ -68,15 +77,21 @@ def test_the_bootstrap_equals_a_plain_loop_over_rows_and_seeds():
         seeds = rng.integers(3, size=3)
         weak, student, ceiling = (np.mean([c[s, chosen].mean() for s in seeds]) for c in correct)
         plain.append((student - weak) / (ceiling - weak))
-    assert (ours["low"], ours["high"]) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.04)
+    assert (ours["low"], ours["high"]) == pytest.approx(
+        tuple(np.quantile(plain, [0.025, 0.975])), abs=0.04
+    )
 
 
 def test_the_interval_holds_the_true_pgr_about_95_times_in_100():
     rng, hits, tries = np.random.default_rng(0), 0, 200
     label = np.ones(600)
     for _ in range(tries):
-        hard = rng.random(600)  # the same questions are hard for all three: that is why pairing pays
-        weak, student, ceiling = ((hard < accuracy).astype(float)[None] for accuracy in (0.6, 0.7, 0.8))
+        hard = rng.random(
+            600
+        )  # the same questions are hard for all three: that is why pairing pays
+        weak, student, ceiling = (
+            (hard < accuracy).astype(float)[None] for accuracy in (0.6, 0.7, 0.8)
+        )
         pgr = stats.compare(weak, student, ceiling, label, range(600), n_boot=500)["pgr"]
         hits += pgr["low"] <= 0.5 <= pgr["high"]
     assert 0.89 <= hits / tries <= 0.99
@@ -85,7 +100,9 @@ def test_the_interval_holds_the_true_pgr_about_95_times_in_100():
 def test_pairing_makes_the_interval_narrower_than_its_parts():
     rng = np.random.default_rng(0)
     label, hard = np.ones(800), rng.random(800)
-    weak, student, ceiling = ((hard < accuracy).astype(float)[None] for accuracy in (0.6, 0.75, 0.9))
+    weak, student, ceiling = (
+        (hard < accuracy).astype(float)[None] for accuracy in (0.6, 0.75, 0.9)
+    )
     pgr = stats.compare(weak, student, ceiling, label, range(800))["pgr"]
     unpaired = np.sqrt(sum(a * (1 - a) / 800 for a in (0.6, 0.75))) / 0.3
     assert (pgr["high"] - pgr["low"]) / 3.92 < 0.8 * unpaired
@@ -95,19 +112,33 @@ def test_seeds_that_disagree_widen_the_interval():
     label = np.ones(2000)
     same = np.repeat((np.arange(2000) < 1400).astype(float)[None], 3, 0)
     apart = np.stack([np.arange(2000) < right for right in (1100, 1400, 1700)]).astype(float)
-    weak, ceiling = (np.repeat((np.arange(2000) < right).astype(float)[None], 3, 0) for right in (1000, 1800))
-    narrow, wide = (stats.compare(weak, s, ceiling, label, range(2000))["pgr"] for s in (same, apart))
-    assert wide["value"] == pytest.approx(narrow["value"]) and wide["high"] - wide["low"] > 3 * (narrow["high"] - narrow["low"])
+    weak, ceiling = (
+        np.repeat((np.arange(2000) < right).astype(float)[None], 3, 0) for right in (1000, 1800)
+    )
+    narrow, wide = (
+        stats.compare(weak, s, ceiling, label, range(2000))["pgr"] for s in (same, apart)
+    )
+    assert wide["value"] == pytest.approx(narrow["value"]) and wide["high"] - wide["low"] > 3 * (
+        narrow["high"] - narrow["low"]
+    )
 
 
-@pytest.mark.parametrize(("weak", "ceiling", "reason"), [(50, 51, "holds 0"), (60, 60, "holds 0"), (80, 40, "below")])
+@pytest.mark.parametrize(
+    ("weak", "ceiling", "reason"), [(50, 51, "holds 0"), (60, 60, "holds 0"), (80, 40, "below")]
+)
 def test_without_a_gap_the_pgr_is_undefined_and_says_why(weak, ceiling, reason):
     """Others print a PGR of 1.0 from a 3-point gap on one seed."""
     label = np.ones(100)
     rng = np.random.default_rng(0)
-    weak, student, ceiling = (rng.permutation(np.arange(100) < n)[None].astype(float) for n in (weak, 55, ceiling))
+    weak, student, ceiling = (
+        rng.permutation(np.arange(100) < n)[None].astype(float) for n in (weak, 55, ceiling)
+    )
     result = stats.compare(weak, student, ceiling, label, range(100))
-    assert result["pgr"]["value"] is None and result["pgr"]["low"] is None and reason in result["pgr"]["reason"]
+    assert (
+        result["pgr"]["value"] is None
+        and result["pgr"]["low"] is None
+        and reason in result["pgr"]["reason"]
+    )
 
 
 def test_agreement_where_the_supervisor_is_wrong_is_none_if_it_never_is():
@@ -147,7 +178,9 @@ def test_metrics_by_hand():
     )  # fmt: skip
     assert (got["n"], got["groups"], got["acc"]) == (6, 6, 0.5)
     assert all(
-        one["low"] <= one["value"] <= one["high"] for name, one in got.items() if isinstance(one, dict) and name != "ece"
+        one["low"] <= one["value"] <= one["high"]
+        for name, one in got.items()
+        if isinstance(one, dict) and name != "ece"
     )
 
 
@@ -157,7 +190,9 @@ def test_metrics_equal_the_definitions_written_out_in_loops():
     prob = np.round(np.clip(0.3 * label + rng.random(300) * 0.7, 0, 1), 2)  # rounded: ties
     got = named(stats.metrics(prob, label, range(300), n_boot=50))
     ones, zeros = prob[label == 1], prob[label == 0]
-    assert got["auroc"] == pytest.approx(np.mean([(a > b) + (a == b) / 2 for a in ones for b in zeros]))
+    assert got["auroc"] == pytest.approx(
+        np.mean([(a > b) + (a == b) / 2 for a in ones for b in zeros])
+    )
     assert got["balanced_acc"] == pytest.approx((np.mean(ones > 0.5) + np.mean(zeros <= 0.5)) / 2)
     confidence, right = np.maximum(prob, 1 - prob), (prob > 0.5) == (label == 1)
     ece = 0
@@ -165,7 +200,9 @@ def test_metrics_equal_the_definitions_written_out_in_loops():
         inside = (confidence >= 0.5 + k / 20) & ((confidence < 0.55 + k / 20) | (k == 9))
         if inside.any():
             ece += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
-    assert got["ece"] == pytest.approx(ece, abs=0.01)  # 0.65 lies on an edge, and floats on either side of it
+    assert got["ece"] == pytest.approx(
+        ece, abs=0.01
+    )  # 0.65 lies on an edge, and floats on either side of it
 
 
 def test_intervals_of_metrics_resample_groups():
@@ -178,10 +215,14 @@ def test_intervals_of_metrics_resample_groups():
     for _ in range(2000):
         rows = (rng.integers(40, size=40)[:, None] * 5 + np.arange(5)).ravel()
         p, y = prob[rows], label[rows]
-        wins = (p[y == 1][:, None] > p[y == 0]).mean() + (p[y == 1][:, None] == p[y == 0]).mean() / 2
+        wins = (p[y == 1][:, None] > p[y == 0]).mean() + (
+            p[y == 1][:, None] == p[y == 0]
+        ).mean() / 2
         plain.append((wins, 2 * (y * (p > 0.5)).sum() / (y.sum() + (p > 0.5).sum())))
     for name, column in zip(("auroc", "f1"), np.array(plain).T):
-        assert (ours[name]["low"], ours[name]["high"]) == pytest.approx(tuple(np.quantile(column, [0.025, 0.975])), abs=0.02)
+        assert (ours[name]["low"], ours[name]["high"]) == pytest.approx(
+            tuple(np.quantile(column, [0.025, 0.975])), abs=0.02
+        )
 
 
 def test_what_cannot_be_computed_is_none_and_certainty_costs_no_infinity():
@@ -193,15 +234,26 @@ def test_what_cannot_be_computed_is_none_and_certainty_costs_no_infinity():
 def test_diagnostics_by_hand():
     weak, student, ceiling = [0.9, 0.2, 0.7, 0.4], [0.8, 0.3, 0.95, 0.6], [1.0, 0.0, 0.0, 0.7]
     label, groups = [1, 1, 0, 1], ["a", "b", "c", "d"]
-    got = {name: one["value"] for name, one in stats.diagnose([weak], [student], [ceiling], label, groups, 100).items()}
+    got = {
+        name: one["value"]
+        for name, one in stats.diagnose([weak], [student], [ceiling], label, groups, 100).items()
+    }
     # the supervisor errs on rows 1, 2, 3, the student on 1 and 2
     assert got["inherited"] == 1
-    agree = [0.9 * 0.8 + 0.1 * 0.2, 0.2 * 0.3 + 0.8 * 0.7, 0.7 * 0.95 + 0.3 * 0.05, 0.4 * 0.6 + 0.6 * 0.4]
+    agree = [
+        0.9 * 0.8 + 0.1 * 0.2,
+        0.2 * 0.3 + 0.8 * 0.7,
+        0.7 * 0.95 + 0.3 * 0.05,
+        0.4 * 0.6 + 0.6 * 0.4,
+    ]
     a, b = (0.9 + 0.2 + 0.3 + 0.4) / 4, (0.8 + 0.3 + 0.05 + 0.6) / 4
     chance = a * b + (1 - a) * (1 - b)
     assert got["similarity"] == pytest.approx((sum(agree) / 4 - chance) / (1 - chance))
     assert got["misfit"] == pytest.approx((0.1**2 + 0.1**2 + 0.25**2 + 0.2**2) / 4)
-    weak_error, student_error = 0.1**2 + 0.8**2 + 0.7**2 + 0.6**2, 0.2**2 + 0.7**2 + 0.95**2 + 0.4**2
+    weak_error, student_error = (
+        0.1**2 + 0.8**2 + 0.7**2 + 0.6**2,
+        0.2**2 + 0.7**2 + 0.95**2 + 0.4**2,
+    )
     assert got["gain"] == pytest.approx((weak_error - student_error) / 4)
     # every answer in a bin of its own, but the ceiling's two zeros: |(0 - 1) + (0 - 0)|
     assert got["calibration of weak"] == pytest.approx((0.1 + 0.8 + 0.7 + 0.6) / 4)
@@ -212,7 +264,9 @@ def test_diagnostics_by_hand():
 def test_similarity_is_zero_by_chance_and_one_for_the_same_certain_answers():
     rng = np.random.default_rng(0)
     label, groups = rng.integers(0, 2, 20_000), range(20_000)
-    one, two = ((rng.random(20_000) < 0.8) == label for _ in range(2))  # right on 80 %, independently
+    one, two = (
+        (rng.random(20_000) < 0.8) == label for _ in range(2)
+    )  # right on 80 %, independently
 
     def similarity(a, b):
         return stats.diagnose([a * 1.0], [b * 1.0], [b * 1.0], label, groups, 50)["similarity"]
@@ -230,4 +284,6 @@ def test_calibration_is_pooled_over_seeds_and_its_interval_draws_them():
     assert got["calibration of student"]["value"] < 0.03
     # the two others answer at random: off by |p - 1/2|, 0.225 on average, two thirds of it after pooling
     assert got["calibration of ceiling"]["value"] == pytest.approx(0.15, abs=0.02)
-    assert got["calibration of ceiling"]["low"] < 0.03 and got["calibration of ceiling"]["high"] > 0.2  # seeds are drawn too
+    assert (
+        got["calibration of ceiling"]["low"] < 0.03 and got["calibration of ceiling"]["high"] > 0.2
+    )  # seeds are drawn too

@@ -23,7 +23,12 @@ def own(tmp_path, n=400, per_group=4, seed=0, positive=0.5, name="own"):
     return write(
         tmp_path / f"{name}.jsonl",
         [
-            {"id": f"r{i}", "group": f"g{i // per_group}", "text": f"text {i}", "label": int(rng.random() < positive)}
+            {
+                "id": f"r{i}",
+                "group": f"g{i // per_group}",
+                "text": f"text {i}",
+                "label": int(rng.random() < positive),
+            }
             for i in range(n)
         ],
     )
@@ -42,7 +47,11 @@ def test_facts_are_the_same_everywhere():
     """A pinned digest of the world: ids, texts and labels must never change, or published numbers could not be compared."""
     rows = [tasks.load("facts", split) for split in ("train", "test")]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    assert (len(rows[0]), len(rows[1]), digest[:16]) == (world.N_TRAIN * 4, world.N_TEST * 4, DIGEST)
+    assert (len(rows[0]), len(rows[1]), digest[:16]) == (
+        world.N_TRAIN * 4,
+        world.N_TEST * 4,
+        DIGEST,
+    )
 
 
 DIGEST = "e67a6221e0788982"
@@ -53,7 +62,9 @@ def test_the_answer_is_yes_just_when_the_label_says_so():
     for row in tasks.load("facts", "test"):
         _, relation, _, *name, _, value, _ = row["text"].split()
         assert row["label"] == (truth[" ".join(name)][relation] == value)
-    assert set(" ".join(names(tasks.load("facts", "test"), "text")).split()) <= set(world.VOCABULARY)
+    assert set(" ".join(names(tasks.load("facts", "test"), "text")).split()) <= set(
+        world.VOCABULARY
+    )
 
 
 def test_school_train_and_test_people_are_different_people():
@@ -81,7 +92,9 @@ def test_own_rows_are_cut_40_40_20(tmp_path):
 
 def test_the_data_seed_moves_the_halves_and_nothing_moves_the_test_set(tmp_path):
     for ds in ("facts", own(tmp_path)):
-        first, second = (every_half_and_test(ds, data_seed=seed, n_train=n) for seed, n in ((0, None), (1, 50)))
+        first, second = (
+            every_half_and_test(ds, data_seed=seed, n_train=n) for seed, n in ((0, None), (1, 50))
+        )
         assert names(first[2]) == names(second[2])
         assert set(names(first[0])) != set(names(second[0]))
         again = every_half_and_test(ds, data_seed=0)
@@ -116,24 +129,37 @@ def test_a_class_over_55_percent_is_cut_to_balance_and_one_below_is_left():
     assert collections.Counter(names(protocol.balanced(rows(56, 44)), "label")) == {1: 44, 0: 44}
     assert collections.Counter(names(protocol.balanced(rows(30, 70)), "label")) == {1: 30, 0: 30}
     assert protocol.balanced(rows(55, 45)) == rows(55, 45)
-    assert names(protocol.balanced(rows(60, 40))) != names(rows(40, 40))  # drawn, not the first ones
+    assert names(protocol.balanced(rows(60, 40))) != names(
+        rows(40, 40)
+    )  # drawn, not the first ones
 
 
 def test_training_rows_that_share_a_group_or_a_text_with_test_are_left_out(tmp_path):
-    train = [{"id": f"r{i}", "group": f"g{i}", "text": f"text {i}", "label": i % 2} for i in range(100)]
-    test = [{"id": f"t{i}", "group": f"g{i}", "text": f"other {i}", "label": i % 2} for i in range(10)]
+    train = [
+        {"id": f"r{i}", "group": f"g{i}", "text": f"text {i}", "label": i % 2} for i in range(100)
+    ]
+    test = [
+        {"id": f"t{i}", "group": f"g{i}", "text": f"other {i}", "label": i % 2} for i in range(10)
+    ]
     test += [{"id": f"u{i}", "text": f"text {i}", "label": i % 2} for i in range(10, 20)]
     ds, held = write(tmp_path / "train.jsonl", train), write(tmp_path / "test.jsonl", test)
     weak, strong, rows = every_half_and_test(ds, test=held)
-    assert len(rows) == 20 and {row["id"] for row in weak + strong} == {f"r{i}" for i in range(20, 100)}
+    assert len(rows) == 20 and {row["id"] for row in weak + strong} == {
+        f"r{i}" for i in range(20, 100)
+    }
 
 
 def test_equal_ids_in_a_training_file_and_a_test_file_mean_nothing(tmp_path, capsys):
     train = [{"id": i, "text": f"text {i}", "label": i % 2} for i in range(100)]
     test = [{"id": i, "text": f"other {i}", "label": i % 2} for i in range(20)] + [train[50]]
     (tmp_path / "held").mkdir()  # nor do equal names of the files
-    parts = every_half_and_test(write(tmp_path / "a.jsonl", train), test=write(tmp_path / "held/a.jsonl", test[1:]))
-    assert len(parts[0] + parts[1]) == 99 and "1 training rows share a group or a text" in capsys.readouterr().err
+    parts = every_half_and_test(
+        write(tmp_path / "a.jsonl", train), test=write(tmp_path / "held/a.jsonl", test[1:])
+    )
+    assert (
+        len(parts[0] + parts[1]) == 99
+        and "1 training rows share a group or a text" in capsys.readouterr().err
+    )
 
 
 def test_own_rows_without_ids_get_their_line_numbers(tmp_path):
@@ -144,12 +170,17 @@ def test_own_rows_without_ids_get_their_line_numbers(tmp_path):
 
 def test_own_rows_of_the_same_text_stay_together(tmp_path):
     rows = [{"text": f"text {i % 50}", "label": i % 2} for i in range(200)]
-    weak, strong, test = (set(names(part, "text")) for part in every_half_and_test(write(tmp_path / "mine.jsonl", rows)))
+    weak, strong, test = (
+        set(names(part, "text"))
+        for part in every_half_and_test(write(tmp_path / "mine.jsonl", rows))
+    )
     assert weak and strong and test and not weak & strong and not (weak | strong) & test
 
 
 def test_a_group_larger_than_the_test_set_is_passed_over():
-    rows = [{"id": str(i), "group": "large" if i < 450 else str(i), "label": i % 2} for i in range(1000)]
+    rows = [
+        {"id": str(i), "group": "large" if i < 450 else str(i), "label": i % 2} for i in range(1000)
+    ]
     rest, test = protocol.cut_test(rows)
     assert len(test) == 200 and len(rest) == 800 and "large" not in names(test, "group")
 
@@ -161,12 +192,18 @@ def test_sst2_comes_from_the_mirror_formatted_and_balanced(tmp_path, monkeypatch
     folder = tmp_path / "nyu-mll/glue/sst2"
     folder.mkdir(parents=True)
     for split, n in (("train", 200), ("validation", 60)):
-        rows = [{"sentence": f"{split} words {i} ", "label": int(i % 5 > 1), "idx": i} for i in range(n)]
+        rows = [
+            {"sentence": f"{split} words {i} ", "label": int(i % 5 > 1), "idx": i} for i in range(n)
+        ]
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / f"{split}.parquet")
     monkeypatch.setenv("W2S_MIRROR", str(tmp_path))
     weak, strong, test = every_half_and_test("sst2")
-    assert test[0]["text"].endswith("\nIs this review positive?") and test[0]["group"] == test[0]["id"]
-    assert len(weak) == len(strong) == 80 and collections.Counter(names(weak + strong, "label")) == {0: 80, 1: 80}
+    assert (
+        test[0]["text"].endswith("\nIs this review positive?") and test[0]["group"] == test[0]["id"]
+    )
+    assert len(weak) == len(strong) == 80 and collections.Counter(
+        names(weak + strong, "label")
+    ) == {0: 80, 1: 80}
     assert len(test) == 48 and test[0]["id"].startswith("sst2/validation/")
     (folder / "train.parquet").unlink()
     assert tasks.test_rows(tasks.describe("sst2")) == test  # the test split alone is read
@@ -177,7 +214,10 @@ def test_sst2_comes_from_the_mirror_formatted_and_balanced(tmp_path, monkeypatch
 def test_a_hub_out_of_reach_is_told_at_once_naming_the_mirror(monkeypatch):
     monkeypatch.delenv("W2S_MIRROR", raising=False)
     monkeypatch.setattr(hub, "cached", lambda *_: False)
-    for ask in (lambda: tasks.half(tasks.describe("sst2"), "weak"), lambda: hub.find_model("openai-community/gpt2")):
+    for ask in (
+        lambda: tasks.half(tasks.describe("sst2"), "weak"),
+        lambda: hub.find_model("openai-community/gpt2"),
+    ):
         with pytest.raises(BadInput, match="the hub is out of reach .*W2S_MIRROR=DIR") as error:
             ask()
         assert "\n" not in str(error.value)
@@ -194,7 +234,10 @@ def test_a_gated_or_missing_model_is_told(monkeypatch):
     import huggingface_hub
     from huggingface_hub import errors
 
-    for raised, told in ((errors.GatedRepoError, "is gated: .*HF_TOKEN"), (errors.RepositoryNotFoundError, "has no model")):
+    for raised, told in (
+        (errors.GatedRepoError, "is gated: .*HF_TOKEN"),
+        (errors.RepositoryNotFoundError, "has no model"),
+    ):
 
         def refuse(*_, raised=raised, **__):
             raise raised.__new__(raised)  # their __init__ wants a whole HTTP response
@@ -234,13 +277,22 @@ def test_held_out_rows_are_a_tenth_of_the_groups_and_at_least_100_rows(tmp_path)
         assert not set(names(train, "group")) & set(names(held_out, "group"))
         return len(held_out)
 
-    assert (cut(4000), cut(400), cut(200), cut(80), cut(400, 0), cut(400, 10)) == (400, 100, 100, 8, 0, 12)
+    assert (cut(4000), cut(400), cut(200), cut(80), cut(400, 0), cut(400, 10)) == (
+        400,
+        100,
+        100,
+        8,
+        0,
+        12,
+    )
     with pytest.raises(BadInput, match="are fewer than one batch: .*--batch_size than 32"):
         protocol.hold_out([{"id": str(i), "group": str(i)} for i in range(34)], None, 32)
 
 
 def test_rows_are_printed_as_jsonl(capsys):
     tasks.main("facts", n=3)
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == tasks.test_rows(tasks.describe("facts"))[:3]
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == tasks.test_rows(
+        tasks.describe("facts")
+    )[:3]
     tasks.main()
     assert "nyu-mll/glue" in capsys.readouterr().out

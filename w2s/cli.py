@@ -19,7 +19,19 @@ from contextlib import redirect_stderr, suppress
 
 from w2s.files import BadInput
 
-POSITIVE = ("n_train", "n_test", "epochs", "batch_size", "micro_batch", "lr", "max_len", "n_boot", "n", "dims", "lora")
+POSITIVE = (
+    "n_train",
+    "n_test",
+    "epochs",
+    "batch_size",
+    "micro_batch",
+    "lr",
+    "max_len",
+    "n_boot",
+    "n",
+    "dims",
+    "lora",
+)
 POSITIVE += ("repeats", "steps", "seeds", "tokens", "nodes", "processes")
 NOT_NEGATIVE = ("seed", "data_seed", "n_val", "shots", "sample", "min_elo", "easy")
 FRACTION = {"alpha": 1, "radius": 0.5, "keep": 1}  # from 0 to
@@ -29,7 +41,17 @@ CHOICES = {
     "target": ("weak", "truth"),
     "vote": ("soft", "hard"),
     "select": ("all", "agreement"),
-    "kind": ("own", "random", "longest", "shortest", "unconfident", "confident", "coin", "features", "suffix"),
+    "kind": (
+        "own",
+        "random",
+        "longest",
+        "shortest",
+        "unconfident",
+        "confident",
+        "coin",
+        "features",
+        "suffix",
+    ),
     "conf_prior": ("half", "weak"),
     "dtype": ("bf16", "float32"),
     "shape": ("gpt2-6x384", "tiny", "qwen-0.5b", "qwen-1.5b", "qwen-7b"),
@@ -105,15 +127,25 @@ def parse(main, words):
         # fire takes the meaning of an option from the last section of the docstring, "Args:"
         shared = [name for name in known if f"\n        {name}: " not in main.__doc__]
         main.__doc__ += "".join(f"    {name}: {COMMON[name]}\n    " for name in shared)
-        text = fire.helptext.HelpText(main, trace=fire.trace.FireTrace(main, name=os.path.basename(sys.argv[0])))
-        text = re.sub(r"^( +)-\w, --", r"\1--", text, flags=re.MULTILINE)  # fire's one-letter names are refused below
-        print(inspect.getmodule(main).__doc__, re.search(r"(?s)\n(POSITIONAL ARGUMENTS|FLAGS)\n.*", text)[0], sep="")
+        text = fire.helptext.HelpText(
+            main, trace=fire.trace.FireTrace(main, name=os.path.basename(sys.argv[0]))
+        )
+        text = re.sub(
+            r"^( +)-\w, --", r"\1--", text, flags=re.MULTILINE
+        )  # fire's one-letter names are refused below
+        print(
+            inspect.getmodule(main).__doc__,
+            re.search(r"(?s)\n(POSITIONAL ARGUMENTS|FLAGS)\n.*", text)[0],
+            sep="",
+        )
         sys.exit(0)
     check_names([word for word in words if word.startswith("-")], known)
 
     bound = {}
 
-    @fire.decorators.SetParseFn(str)  # keep the words as they are: fire would turn "123" into an int, "a,b" into a tuple
+    @fire.decorators.SetParseFn(
+        str
+    )  # keep the words as they are: fire would turn "123" into an int, "a,b" into a tuple
     @functools.wraps(main)
     def record(*args, **options):
         bound["args"], bound["options"] = args, options
@@ -131,7 +163,9 @@ def parse(main, words):
     for word in bound["args"]:
         if word == "":
             raise BadInput("an argument is empty: was a shell variable not set?")
-    return bound["args"], {name: convert(name, word, known[name].annotation) for name, word in bound["options"].items()}
+    return bound["args"], {
+        name: convert(name, word, known[name].annotation) for name, word in bound["options"].items()
+    }
 
 
 def check_names(flags, known):
@@ -140,12 +174,20 @@ def check_names(flags, known):
     for flag in flags:
         match = re.fullmatch(r"--([A-Za-z][\w-]*)(=.*)?", flag, re.DOTALL)
         if not match:
-            raise BadInput(f"{flag!r} is not understood: options are written --name=value; see --help")
+            raise BadInput(
+                f"{flag!r} is not understood: options are written --name=value; see --help"
+            )
         name = match[1].replace("-", "_")
-        plain = name.removeprefix("no") if name not in known and name.removeprefix("no") in known else name
+        plain = (
+            name.removeprefix("no")
+            if name not in known and name.removeprefix("no") in known
+            else name
+        )
         options = [n for n, p in known.items() if p.kind is not inspect.Parameter.VAR_POSITIONAL]
         if plain not in options:
-            raise BadInput(f"there is no option --{match[1]}{nearest(plain, options, '--')}; see --help")
+            raise BadInput(
+                f"there is no option --{match[1]}{nearest(plain, options, '--')}; see --help"
+            )
         if plain in seen:
             raise BadInput(f"--{plain} is given twice")
         seen.add(plain)
@@ -164,7 +206,9 @@ def convert(name, word, wanted):
     if wanted is bool:
         # fire hands over "True" for --name and "False" for --noname
         if word not in ("True", "False"):
-            raise BadInput(f"--{name}={word}: --{name} takes no value; write --{name} to turn it on, leave it out for off")
+            raise BadInput(
+                f"--{name}={word}: --{name} takes no value; write --{name} to turn it on, leave it out for off"
+            )
         return word == "True"
     if word in ("True", "False", ""):
         raise BadInput(f"--{name} needs a value: --{name}=...")

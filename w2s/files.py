@@ -33,7 +33,11 @@ class BadInput(Exception):
 
 def is_text(value):
     """True for a string that says something and that UTF-8 can hold (JSON allows lone surrogates, tokenizers do not)."""
-    return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= c <= "\udfff" for c in value)
+    return (
+        isinstance(value, str)
+        and bool(value.strip())
+        and not any("\ud800" <= c <= "\udfff" for c in value)
+    )
 
 
 def is_probability(value):
@@ -65,7 +69,9 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
     if lines[-1] == b"":
         lines.pop()
     if not lines:
-        raise BadInput(f"{path} is empty: it needs one JSON object a line, with {', '.join(required)}")
+        raise BadInput(
+            f"{path} is empty: it needs one JSON object a line, with {', '.join(required)}"
+        )
     rows, first_line = [], {}
     for number, line in enumerate(lines, 1):
         try:
@@ -74,22 +80,32 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
             raise BadInput(f"{path}:{number} is not UTF-8: save the file as UTF-8") from None
         except (ValueError, RecursionError):
             cut = " (the last line: was the file cut short?)" if number == len(lines) else ""
-            raise BadInput(f"{path}:{number} is not JSON{cut}: {line[:60].decode(errors='replace')!r}") from None
+            raise BadInput(
+                f"{path}:{number} is not JSON{cut}: {line[:60].decode(errors='replace')!r}"
+            ) from None
         if not isinstance(row, dict):
-            raise BadInput(f"{path}:{number} is not an object with {', '.join(required)}: {str(row)[:60]}")
+            raise BadInput(
+                f"{path}:{number} is not an object with {', '.join(required)}: {str(row)[:60]}"
+            )
         for field in ("id", "group"):
             if type(row.get(field)) is int:
                 row[field] = str(row[field])
         for field in required:
             if field not in row:
                 hint = "; rows without weak labels go to --ds=FILE" if field == "weak" else ""
-                raise BadInput(f"{path}:{number} has no field {field!r}; it has {', '.join(row) or 'none'}{hint}")
+                raise BadInput(
+                    f"{path}:{number} has no field {field!r}; it has {', '.join(row) or 'none'}{hint}"
+                )
         for field in ("id", "group", *optional, *required):
             passes, wanted = checks.get(field, (None, None))
             if field in row and passes and not passes(row[field]):
-                raise BadInput(f"{path}:{number} field {field!r} is {json.dumps(row[field])[:60]}; it must be {wanted}")
+                raise BadInput(
+                    f"{path}:{number} field {field!r} is {json.dumps(row[field])[:60]}; it must be {wanted}"
+                )
         if "id" in row and first_line.setdefault(row["id"], number) != number:
-            raise BadInput(f"{path}:{number} repeats the id {row['id']!r} of line {first_line[row['id']]}; ids must be unique")
+            raise BadInput(
+                f"{path}:{number} repeats the id {row['id']!r} of line {first_line[row['id']]}; ids must be unique"
+            )
         rows.append(row)
     card = read_card(path)
     if card and card.get("sha256") != sha256(path):
@@ -143,7 +159,9 @@ def sha256(path):
         raise BadInput(f"{path} does not exist")
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file())
-        return hashlib.sha256("".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in files).encode()).hexdigest()
+        return hashlib.sha256(
+            "".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in files).encode()
+        ).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -151,7 +169,9 @@ def sha256(path):
 def join(left, right, left_name, right_name):
     """Pairs (left row, right row) with equal ids, in the order of `left`; BadInput unless both hold the same ids."""
     by_id = {row["id"]: row for row in right}
-    alone = [row["id"] for row in left if row["id"] not in by_id] or sorted(by_id.keys() - {row["id"] for row in left})
+    alone = [row["id"] for row in left if row["id"] not in by_id] or sorted(
+        by_id.keys() - {row["id"] for row in left}
+    )
     if alone:
         raise BadInput(
             f"{left_name} ({len(left)} rows) and {right_name} ({len(right)} rows) hold different ids, e.g. {alone[0]!r}: "
@@ -169,7 +189,11 @@ def expand(patterns):
     """Paths of runs, each glob among them replaced by the folders that it matches, in order; BadInput where there are none."""
     paths = []
     for pattern in patterns:
-        found = sorted(filter(os.path.isdir, glob.glob(pattern))) if glob.has_magic(pattern) else [pattern]
+        found = (
+            sorted(filter(os.path.isdir, glob.glob(pattern)))
+            if glob.has_magic(pattern)
+            else [pattern]
+        )
         if not found:
             raise BadInput(f"{pattern!r} matches no folder")
         paths += found
@@ -193,7 +217,9 @@ def read_card(path):
     try:
         return dict(json.loads(read_bytes(file)))
     except (ValueError, TypeError):
-        raise BadInput(f"{file} is no card (a JSON object): delete it and make {path} again") from None
+        raise BadInput(
+            f"{file} is no card (a JSON object): delete it and make {path} again"
+        ) from None
 
 
 def write_card(path, card):
@@ -207,7 +233,11 @@ def new_card(stage, args, inputs, data):
     args: the stage's arguments with defaults filled in; inputs: {argument: sha256 of the file it names}; data: which rows
     (task, data seed, sizes; tasks.describe), for the stages after this one, or None where nobody knows.
     """
-    packages = [name for name in ("torch", "transformers", "datasets", "numpy") if importlib.util.find_spec(name)]
+    packages = [
+        name
+        for name in ("torch", "transformers", "datasets", "numpy")
+        if importlib.util.find_spec(name)
+    ]
     return {
         "stage": stage,
         "finished": True,
@@ -215,7 +245,8 @@ def new_card(stage, args, inputs, data):
         "inputs": inputs,
         "data": data,
         "commit": commit(),
-        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages},
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in packages},
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
 
@@ -238,18 +269,36 @@ def end(out, card, history, kept):
     """Write the history and the finished card of a run whose model is saved; kept: the line of history of its weights."""
     seconds = round(time.monotonic() - card.pop("began"), 1)
     write_text(Path(out) / "history.jsonl", "".join(json.dumps(line) + "\n" for line in history))
-    write_card(out, card | {"finished": True, "seconds": seconds, "kept": kept, "model_sha256": sha256(Path(out) / "model")})
-    agreement = f", agrees with {kept['weak_acc']:.1%} of the held-out labels" if "weak_acc" in kept else ""
+    write_card(
+        out,
+        card
+        | {
+            "finished": True,
+            "seconds": seconds,
+            "kept": kept,
+            "model_sha256": sha256(Path(out) / "model"),
+        },
+    )
+    agreement = (
+        f", agrees with {kept['weak_acc']:.1%} of the held-out labels" if "weak_acc" in kept else ""
+    )
     print(f"{out}: kept the weights of epoch {kept['epoch']:.2f}{agreement}; {seconds} s")
 
 
 def commit():
     """The git commit of this code, with a + where files differ from it; None outside a git checkout."""
-    git = ["git", "--no-optional-locks", "-C", str(HERE)]  # a training must not get in the way of a commit
+    git = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(HERE),
+    ]  # a training must not get in the way of a commit
     head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
     if head.returncode:
         return None
-    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True
+    ).stdout
     return head.stdout.strip() + ("+" if changed else "")
 
 
@@ -276,24 +325,43 @@ def is_done(out, args, inputs, force, labels=False):
     Raises BadInput where going on would lose something: a finished run of another setting (unless force), or a folder
     or file that no stage of ours made. An unfinished run is told and made again from the start.
     """
-    out, wanted = Path(out), "rows and labels end in .jsonl" if labels else "a run is a folder, give a name without .jsonl"
+    out, wanted = (
+        Path(out),
+        "rows and labels end in .jsonl"
+        if labels
+        else "a run is a folder, give a name without .jsonl",
+    )
     if labels != (out.suffix == ".jsonl"):
         raise BadInput(f"--out={out}: {wanted}")
     card = read_card(out)
     if card is None:
         if out.suffix != ".jsonl" and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise BadInput(f"--out={out} exists and is no run of ours (it has no card.json): choose another name")
+            raise BadInput(
+                f"--out={out} exists and is no run of ours (it has no card.json): choose another name"
+            )
         if out.suffix == ".jsonl" and out.exists() and not force:
-            raise BadInput(f"--out={out} exists without a card, so we did not make it: choose another name, or add --force")
+            raise BadInput(
+                f"--out={out} exists without a card, so we did not make it: choose another name, or add --force"
+            )
         return False
     changes = changed(card, args, inputs)
     if not card.get("finished"):
-        print(f"{out} was begun and not finished: starting again{' with other arguments: ' * bool(changes)}{changes}")
+        print(
+            f"{out} was begun and not finished: starting again{' with other arguments: ' * bool(changes)}{changes}"
+        )
         return False
     if force:
         return False
     if changes:
-        raise BadInput(f"{out} was made with other arguments or inputs ({changes}): choose another --out, or add --force")
-    since = "" if card["commit"] == commit() else f" (by commit {card['commit']}; the code is now at {commit()})"
-    print(f"{out} is already done with the same arguments and inputs{since}; --force makes it again")
+        raise BadInput(
+            f"{out} was made with other arguments or inputs ({changes}): choose another --out, or add --force"
+        )
+    since = (
+        ""
+        if card["commit"] == commit()
+        else f" (by commit {card['commit']}; the code is now at {commit()})"
+    )
+    print(
+        f"{out} is already done with the same arguments and inputs{since}; --force makes it again"
+    )
     return True

@@ -30,9 +30,13 @@ def table(name, task, split):
     try:
         if file.is_file():
             return pyarrow.parquet.read_table(file)
-        return pyarrow.csv.read_csv(comma, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
+        return pyarrow.csv.read_csv(
+            comma, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)
+        )
     except (OSError, pyarrow.ArrowException) as error:
-        raise BadInput(f"{file if file.is_file() else comma} cannot be read: {first_line(error)}") from error
+        raise BadInput(
+            f"{file if file.is_file() else comma} cannot be read: {first_line(error)}"
+        ) from error
 
 
 def script(task):
@@ -42,7 +46,12 @@ def script(task):
 
 def mirrored(folder, task, split):
     """Where a mirror keeps one split of a task."""
-    return Path(folder) / task["repo"] / task.get("config", "default") / f"{task['splits'][split][0]}.parquet"
+    return (
+        Path(folder)
+        / task["repo"]
+        / task.get("config", "default")
+        / f"{task['splits'][split][0]}.parquet"
+    )
 
 
 def by_hand(task):
@@ -62,9 +71,15 @@ def fetch(task, split):
 
     try:
         if "files" in task:  # the repository itself has a script, which datasets no longer runs
-            path = task["files"][split] if isinstance(task["files"], dict) else task["files"].format(source)
+            path = (
+                task["files"][split]
+                if isinstance(task["files"], dict)
+                else task["files"].format(source)
+            )
             # csv would take the answer "None" for a missing one
-            kind, options = ("csv", {"keep_default_na": False}) if path.endswith(".csv") else ("parquet", {})
+            kind, options = (
+                ("csv", {"keep_default_na": False}) if path.endswith(".csv") else ("parquet", {})
+            )
             kind = "json" if path.endswith((".jsonl", ".jsonl.gz")) else kind
             urls = {split: f"hf://datasets/{repo}{'@' + revision if revision else ''}/{path}"}
             rows = datasets.load_dataset(kind, data_files=urls, split=split, **options)
@@ -100,7 +115,9 @@ def write_mirror(folder, name, task):
                 pyarrow.parquet.write_table(rows, temporary)
                 os.replace(temporary, file)
         except (OSError, pyarrow.ArrowException) as error:
-            raise BadInput(f"{file} cannot be {'read: delete it' if there else 'written'} ({first_line(error)})") from None
+            raise BadInput(
+                f"{file} cannot be {'read: delete it' if there else 'written'} ({first_line(error)})"
+            ) from None
         finally:
             if temporary.exists():
                 temporary.unlink()
@@ -119,9 +136,13 @@ def find_model(name):
         if (folder / "model" / "config.json").is_file():
             raise BadInput(f"--model={name} is a run directory: its model is {folder / 'model'}")
         if folder.is_dir():
-            raise BadInput(f"--model={name}: the folder {folder} has no config.json, so it is no Hugging Face model")
+            raise BadInput(
+                f"--model={name}: the folder {folder} has no config.json, so it is no Hugging Face model"
+            )
     if Path(name).exists():
-        raise BadInput(f"--model={name} is a file: give the folder of a Hugging Face model, or a hub id")
+        raise BadInput(
+            f"--model={name} is a file: give the folder of a Hugging Face model, or a hub id"
+        )
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise BadInput(f"--model={name}: there is no such folder")
     ask(name, "model")
@@ -150,14 +171,20 @@ def ask(name, kind, writer="tasks.py"):
             f"the hub has no {kind} {name!r} that you may see: check the name (owner/name); for a private one set HF_TOKEN"
         ) from None
     except errors.HFValidationError:
-        raise BadInput(f"{name!r} is neither a folder nor a name that the hub could have (owner/name)") from None
+        raise BadInput(
+            f"{name!r} is neither a folder nor a name that the hub could have (owner/name)"
+        ) from None
     except Exception as error:  # every kind of network trouble, and HF_HUB_OFFLINE=1
         if not cached(name, kind):
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status in (401, 403):
-                raise BadInput(f"the hub refuses to show {name} ({status}): check HF_TOKEN, or unset it") from None
+                raise BadInput(
+                    f"the hub refuses to show {name} ({status}): check HF_TOKEN, or unset it"
+                ) from None
             state = f"answers with {status}" if status else "is out of reach"
-            instead = "--model=DIR takes a folder" if kind == "model" else "--ds=FILE.jsonl takes a file"
+            instead = (
+                "--model=DIR takes a folder" if kind == "model" else "--ds=FILE.jsonl takes a file"
+            )
             raise BadInput(
                 f"the hub {state} and {name} is not in its local cache: {instead}, and W2S_MIRROR=DIR serves data "
                 f"sets from a folder of parquet files (python {writer} --mirror=DIR writes it where the hub is)"

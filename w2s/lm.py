@@ -32,9 +32,17 @@ class ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         hidden, weight, targets, normalizer = ctx.saved_tensors
-        w, grad_hidden, grad_weight = weight.to(hidden.dtype), torch.empty_like(hidden), torch.zeros_like(weight)
-        for h, t, z, g, out in zip(*(x.split(ctx.size) for x in (hidden, targets, normalizer, grad, grad_hidden))):
-            p = (h @ w.T).to(weight.dtype).sub_(z[:, None]).exp_()  # d loss / d logits = softmax - one-hot
+        w, grad_hidden, grad_weight = (
+            weight.to(hidden.dtype),
+            torch.empty_like(hidden),
+            torch.zeros_like(weight),
+        )
+        for h, t, z, g, out in zip(
+            *(x.split(ctx.size) for x in (hidden, targets, normalizer, grad, grad_hidden))
+        ):
+            p = (
+                (h @ w.T).to(weight.dtype).sub_(z[:, None]).exp_()
+            )  # d loss / d logits = softmax - one-hot
             p[torch.arange(len(t), device=t.device), t] -= 1
             p = p.mul_(g[:, None]).to(hidden.dtype)
             out.copy_(p @ w)
@@ -54,15 +62,28 @@ def nll(model, rows):
     hidden = packing.hidden_states(model, tokens, everywhere=True)
     if torch.is_autocast_enabled(device.type):
         hidden = hidden.to(torch.get_autocast_dtype(device.type))
-    weight, asked = model.get_output_embeddings().weight, [row.get("asked", len(row["tokens"]) - 1) for row in rows]
-    ends = itertools.accumulate(map(len, tokens))  # the token before each of those asked for predicts it
-    predicts = torch.tensor([i for end, k in zip(ends, asked) for i in range(end - k - 1, end - 1)], dtype=torch.long)
-    targets = torch.tensor([token for ids, k in zip(tokens, asked) for token in ids[len(ids) - k :]], dtype=torch.long)
+    weight, asked = (
+        model.get_output_embeddings().weight,
+        [row.get("asked", len(row["tokens"]) - 1) for row in rows],
+    )
+    ends = itertools.accumulate(
+        map(len, tokens)
+    )  # the token before each of those asked for predicts it
+    predicts = torch.tensor(
+        [i for end, k in zip(ends, asked) for i in range(end - k - 1, end - 1)], dtype=torch.long
+    )
+    targets = torch.tensor(
+        [token for ids, k in zip(tokens, asked) for token in ids[len(ids) - k :]], dtype=torch.long
+    )
     asked = torch.tensor(asked)
     owner = torch.arange(len(tokens)).repeat_interleave(asked)
-    predicts, targets, owner, asked = (packing.to_device(x, device) for x in (predicts, targets, owner, asked))
+    predicts, targets, owner, asked = (
+        packing.to_device(x, device) for x in (predicts, targets, owner, asked)
+    )
     each = ChunkedLoss.apply(hidden[predicts], weight, targets, max(1, CHUNK // len(weight)))
-    return (each.new_zeros(len(tokens)).index_add(0, owner, each) / asked.clamp(min=1).to(each))[:, None]
+    return (each.new_zeros(len(tokens)).index_add(0, owner, each) / asked.clamp(min=1).to(each))[
+        :, None
+    ]
 
 
 def share_of_loss(mean_nll, share, progress):
@@ -89,4 +110,6 @@ def check_head(model, name):
         wanted = cross_entropy(model(input_ids=ids[None]).logits[0, :-1].float(), ids[1:]).item()
     model.set_attn_implementation(usual)
     if abs(ours - wanted) > 1e-3 * wanted:
-        raise BadInput(f"--model={name}: {model.config.model_type} changes its logits after its last layer: not yet")
+        raise BadInput(
+            f"--model={name}: {model.config.model_type} changes its logits after its last layer: not yet"
+        )

@@ -37,7 +37,9 @@ def default_lr(model):
     size = model.num_parameters()
     if model.num_parameters(only_trainable=True) < size:
         return 2e-4, 2e-4
-    return (1e-4, 1e-3) if size < 10_000_000 else (5e-5, 5e-5) if size <= 400_000_000 else (1e-5, 1e-5)
+    return (
+        (1e-4, 1e-3) if size < 10_000_000 else (5e-5, 5e-5) if size <= 400_000_000 else (1e-5, 1e-5)
+    )
 
 
 def make_optimizer(model, lr=None):
@@ -45,7 +47,9 @@ def make_optimizer(model, lr=None):
     rate, head_rate = default_lr(model)
     if lr is not None:
         rate, head_rate = lr, lr * head_rate / rate
-    in_body = set(model.base_model.parameters()) | set((model.get_output_embeddings() or torch.nn.Module()).parameters())
+    in_body = set(model.base_model.parameters()) | set(
+        (model.get_output_embeddings() or torch.nn.Module()).parameters()
+    )
     body = [p for p in model.parameters() if p.requires_grad and p in in_body]
     head = [p for p in model.parameters() if p.requires_grad and p not in in_body]
     groups = [{"params": body, "lr": rate}, {"params": head, "lr": head_rate}]
@@ -79,7 +83,10 @@ def shrink_embedding(model, rows):
         return None, None
     embedding = model.get_input_embeddings()
     whole = embedding.weight
-    number = {token: i for i, token in enumerate(sorted({token for row in rows for token in row["tokens"]}))}
+    number = {
+        token: i
+        for i, token in enumerate(sorted({token for row in rows for token in row["tokens"]}))
+    }
     used = torch.tensor(list(number), device=whole.device)
     before = whole, embedding.padding_idx
     embedding.weight = torch.nn.Parameter(whole.detach()[used], requires_grad=whole.requires_grad)
@@ -106,11 +113,16 @@ def arrange(batch, micro_batch):
 
     Attention runs over near-equal neighbours together (packing.groups), and the largest piece decides about the memory.
     """
-    batch, count = sorted(batch, key=lambda row: len(row["tokens"])), math.ceil(len(batch) / micro_batch)
+    batch, count = (
+        sorted(batch, key=lambda row: len(row["tokens"])),
+        math.ceil(len(batch) / micro_batch),
+    )
     return [row for piece in range(count) for row in batch[piece::count]]
 
 
-def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtype=None, outputs=logits):
+def backward(
+    model, tokens, weak, loss, progress, micro_batch, whole_batch, dtype=None, outputs=logits
+):
     """Backpropagate the mean loss of one batch in pieces of micro_batch rows; returns that mean, detached.
 
     The sum of the gradients is the whole batch's, whatever the pieces, also where the loss depends on all its rows.
@@ -120,11 +132,15 @@ def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtyp
     n, dtype = len(tokens), pick_dtype(model, dtype)
     # Every process must take as many pieces as the others: where rows run short, the last one fills in, at weight 0.
     mine = torch.arange(rank(), n + -n % world(), world())
-    weight = (mine < n).to(weak).mul(world())[:, None]  # FSDP takes the mean of the processes' gradients, we want the sum
+    weight = (
+        (mine < n).to(weak).mul(world())[:, None]
+    )  # FSDP takes the mean of the processes' gradients, we want the sum
     mine = mine.clamp(max=n - 1)
 
     def autocast(on=True):
-        return torch.autocast(model.device.type, dtype=dtype, enabled=on and dtype == torch.bfloat16)
+        return torch.autocast(
+            model.device.type, dtype=dtype, enabled=on and dtype == torch.bfloat16
+        )
 
     def forward(piece):
         return outputs(model, [tokens[i] for i in piece.tolist()])
@@ -143,7 +159,9 @@ def backward(model, tokens, weak, loss, progress, micro_batch, whole_batch, dtyp
         return total / world()
     one_pass = len(pieces) == 1
     with torch.set_grad_enabled(one_pass), autocast():
-        outs = [forward(piece) for piece in mine.split(4 * micro_batch)]  # without a graph four times the rows take less
+        outs = [
+            forward(piece) for piece in mine.split(4 * micro_batch)
+        ]  # without a graph four times the rows take less
     out = gather(torch.cat(outs).detach(), n).requires_grad_()
     mean = loss(out, weak, progress).mean()
     mean.backward()
@@ -170,7 +188,9 @@ def evaluate(model, rows, given, dtype):
     says_1 = said.diff(dim=1)[:, 0] > 0
     accuracy = {}
     for name, field in (("weak_acc", given), ("true_acc", "label")):
-        accuracy[name] = (says_1 == torch.tensor([row[field] > 0.5 for row in rows])).double().mean().item()
+        accuracy[name] = (
+            (says_1 == torch.tensor([row[field] > 0.5 for row in rows])).double().mean().item()
+        )
     return accuracy
 
 
@@ -193,37 +213,53 @@ def fit(
     prepare(model, checkpointing, compile)
     number, whole = shrink_embedding(model, [*rows, *held_out])
     if number:
-        rows, held_out = ([r | {"tokens": [number[t] for t in r["tokens"]]} for r in some] for some in (rows, held_out))
+        rows, held_out = (
+            [r | {"tokens": [number[t] for t in r["tokens"]]} for r in some]
+            for some in (rows, held_out)
+        )
     optimizer = make_optimizer(model, lr)
     per_epoch = math.ceil(len(rows) / batch_size)
     steps = epochs * per_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    stops = {round(k * per_epoch / EVALUATIONS_PER_EPOCH) for k in range(1, epochs * EVALUATIONS_PER_EPOCH + 1)}
+    stops = {
+        round(k * per_epoch / EVALUATIONS_PER_EPOCH)
+        for k in range(1, epochs * EVALUATIONS_PER_EPOCH + 1)
+    }
     generator = torch.Generator().manual_seed(seed)
     order = [batch for _ in range(epochs) for batch in batches(len(rows), batch_size, generator)]
     trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
     history, losses, n_tokens, began, best, best_weights = [], [], 0, time.monotonic(), -1.0, {}
-    bar = tqdm(order, desc=name, unit="step", disable=None if rank() == 0 else True)  # None: no bar in a log file
+    bar = tqdm(
+        order, desc=name, unit="step", disable=None if rank() == 0 else True
+    )  # None: no bar in a log file
     for step, chosen in enumerate(bar, 1):
         batch = arrange([rows[i] for i in chosen.tolist()], micro_batch or len(chosen))
         tokens = [row["tokens"] for row in batch]
-        target = to_device(torch.tensor([row[given] for row in batch], dtype=model.dtype), model.device)
+        target = to_device(
+            torch.tensor([row[given] for row in batch], dtype=model.dtype), model.device
+        )
         progress = (step - 1) / steps
         pieces = micro_batch or len(batch)
-        losses.append(backward(model, batch, target, loss, progress, pieces, whole_batch, dtype, outputs))
+        losses.append(
+            backward(model, batch, target, loss, progress, pieces, whole_batch, dtype, outputs)
+        )
         torch.nn.utils.clip_grad_norm_(trained.values(), clip)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
         n_tokens += sum(map(len, tokens))
         if step in stops:
-            history.append({"step": step, "epoch": step / per_epoch, "loss": mean_loss(losses, step, steps)})
+            history.append(
+                {"step": step, "epoch": step / per_epoch, "loss": mean_loss(losses, step, steps)}
+            )
             losses = []
             if held_out:
                 history[-1] |= evaluate(model, held_out, given, dtype)
                 if stop and history[-1]["weak_acc"] >= best:
                     best = history[-1]["weak_acc"]
-                    best_weights = {key: local(p).detach().to("cpu", copy=True) for key, p in trained.items()}
+                    best_weights = {
+                        key: local(p).detach().to("cpu", copy=True) for key, p in trained.items()
+                    }
             rate = n_tokens / (time.monotonic() - began)
             bar.set_postfix({"loss": f"{history[-1]['loss']:.3f}", "tokens/s": f"{rate:.0f}"})
     with torch.no_grad():
@@ -252,7 +288,9 @@ def mean_loss(losses, step, steps):
     if world() > 1:
         dist.all_reduce(mean)
     if not math.isfinite(mean.item()):
-        raise FloatingPointError(f"the loss is {mean.item()} at step {step} of {steps}: try a smaller --lr")
+        raise FloatingPointError(
+            f"the loss is {mean.item()} at step {step} of {steps}: try a smaller --lr"
+        )
     return mean.item()
 
 

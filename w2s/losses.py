@@ -95,7 +95,9 @@ def reverse_xent(logits, weak, progress=0.0, smoothing=0.01):
 
 def reverse_kl(logits, weak, progress=0.0, smoothing=0.01):
     """KL(f || weak) = reverse cross-entropy - H(f), which seeks one mode (2502.11107); smoothed alike. Returns [N]."""
-    return reverse_xent(logits, weak, smoothing=smoothing) - xent(logits, torch.sigmoid(log_odds(logits)))
+    return reverse_xent(logits, weak, smoothing=smoothing) - xent(
+        logits, torch.sigmoid(log_odds(logits))
+    )
 
 
 def mix(logits, weak, progress, radius=None):
@@ -157,9 +159,15 @@ def rule(name, given="weak", **options):
     takes = {other: inspect.signature(line["loss"]).parameters for other, line in LOSSES.items()}
     for option in chosen.keys() - takes[name].keys():
         fits = ", ".join(other for other in LOSSES if option in takes[other])
-        raise BadInput(f"{option} is no option of the rule {name}, only of {fits}: leave it out, or take another --loss")
+        raise BadInput(
+            f"{option} is no option of the rule {name}, only of {fits}: leave it out, or take another --loss"
+        )
     if given == "label":
         if name != "xent":
             print(f"ground truth is learned by xent, not by --loss={name}")
         return LOSSES["xent"]
-    return LOSSES[name] | {"loss": functools.partial(LOSSES[name]["loss"], **chosen)} if chosen else LOSSES[name]
+    return (
+        LOSSES[name] | {"loss": functools.partial(LOSSES[name]["loss"], **chosen)}
+        if chosen
+        else LOSSES[name]
+    )

@@ -55,16 +55,24 @@ def load(name, head=None, max_len=None, device=None, seed=0, outputs=2):
         raise not_loaded(name, error) from error
     encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if config.is_encoder_decoder:
-        raise BadInput(f"--model={name} is an encoder-decoder: give a causal language model or an encoder")
+        raise BadInput(
+            f"--model={name} is an encoder-decoder: give a causal language model or an encoder"
+        )
     classifier = "ForSequenceClassification" in str(config.architectures)
     trained = classifier and config.num_labels == outputs
     if not outputs and (encoder or classifier):
         what = "an encoder" if encoder else "a classifier or reward model"
-        raise BadInput(f"--model={name} is {what} ({config.model_type}): generative fine-tuning needs a causal language model")
+        raise BadInput(
+            f"--model={name} is {what} ({config.model_type}): generative fine-tuning needs a causal language model"
+        )
     if head and (encoder or trained):
-        raise BadInput(f"--head and --shots are for causal language models: {name} has a classification head of its own")
+        raise BadInput(
+            f"--head and --shots are for causal language models: {name} has a classification head of its own"
+        )
     config.num_labels = outputs or 2
-    config.use_cache = False  # a cache would let packed texts see each other, and training needs none
+    config.use_cache = (
+        False  # a cache would let packed texts see each other, and training needs none
+    )
     # Two passes over a batch must agree (see loop.py); GPT-2 and BERT ship with dropout 0.1.
     for key, value in config.to_dict().items():
         if "drop" in key and isinstance(value, float):
@@ -85,7 +93,9 @@ def load(name, head=None, max_len=None, device=None, seed=0, outputs=2):
     except Exception as error:
         raise not_loaded(name, error) from error
     set_pad_token(model, tokenizer)
-    own_limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or 10**9)
+    own_limit = min(
+        tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or 10**9
+    )
     max_len = min(max_len or 1024, own_limit)
     tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
     model.w2s = {"max_len": max_len, "head": head, "packed": False}
@@ -101,7 +111,9 @@ def load(name, head=None, max_len=None, device=None, seed=0, outputs=2):
 def not_loaded(name, error):
     """The BadInput for a model that transformers cannot load."""
     if "gated repo" in str(error):
-        return BadInput(f"{name} is gated: accept its terms on its hub page, then set HF_TOKEN to a token that may read it")
+        return BadInput(
+            f"{name} is gated: accept its terms on its hub page, then set HF_TOKEN to a token that may read it"
+        )
     return BadInput(f"--model={name} cannot be loaded: {hub.first_line(error)}")
 
 
@@ -110,28 +122,43 @@ def causal_classifier(path, config, tokenizer, head):
     words, pair = tokenizer.get_vocab(), answers(tokenizer)
     has_digits = pair == ("0", "1") and config.num_labels == 2  # a reward has no use for them
     if head == "unembedding" and not has_digits:
-        raise BadInput(f'--head=unembedding: the tokenizer of {path} has no tokens "0" and "1"; use --head=zero')
+        raise BadInput(
+            f'--head=unembedding: the tokenizer of {path} has no tokens "0" and "1"; use --head=zero'
+        )
     if head == "answers" and pair is None:
-        raise BadInput(f'--shots: the tokenizer of {path} has neither "0" and "1" nor "no" and "yes" as tokens')
+        raise BadInput(
+            f'--shots: the tokenizer of {path} has neither "0" and "1" nor "no" and "yes" as tokens'
+        )
     head = head or ("unembedding" if has_digits else "zero")
     causal = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config)
     setattr(model, model.base_model_prefix, causal.base_model)
-    model.config = causal.config  # one object for all layers, so that one call switches their attention
-    model.score = torch.nn.Linear(config.get_text_config().hidden_size, config.num_labels, bias=False)
+    model.config = (
+        causal.config
+    )  # one object for all layers, so that one call switches their attention
+    model.score = torch.nn.Linear(
+        config.get_text_config().hidden_size, config.num_labels, bias=False
+    )
     with torch.no_grad():
         if head == "zero":
             model.score.weight.zero_()
         else:
-            model.score.weight.copy_(causal.get_output_embeddings().weight[[words[word] for word in pair]])
+            model.score.weight.copy_(
+                causal.get_output_embeddings().weight[[words[word] for word in pair]]
+            )
     return model, head
 
 
 def answers(tokenizer):
     """What a prompted model may say for label 0 and label 1: ("0", "1"), else ("no", "yes"); None if they are no tokens."""
-    words = tokenizer.get_vocab()  # bare tokens: SentencePiece would write "0" as a space piece and "0"
-    return next((pair for pair in (("0", "1"), ("no", "yes")) if pair[0] in words and pair[1] in words), None)
+    words = (
+        tokenizer.get_vocab()
+    )  # bare tokens: SentencePiece would write "0" as a space piece and "0"
+    return next(
+        (pair for pair in (("0", "1"), ("no", "yes")) if pair[0] in words and pair[1] in words),
+        None,
+    )
 
 
 def set_pad_token(model, tokenizer):
@@ -143,7 +170,9 @@ def set_pad_token(model, tokenizer):
     if own is not None and own >= 0:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
     elif tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+        tokenizer.pad_token = (
+            tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+        )
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
@@ -175,7 +204,9 @@ def add_lora(model, r, dtype=None):
             a = torch.randn(sizes[0], r, generator=generator) / sizes[0] ** 0.5
             module.lora_a = torch.nn.Parameter(a.to(module.weight))
             module.lora_b = torch.nn.Parameter(module.weight.new_zeros(r, sizes[1]))
-            module.hook = module.register_forward_hook(lambda m, x, out: out + 2 * (x[0] @ m.lora_a @ m.lora_b))
+            module.hook = module.register_forward_hook(
+                lambda m, x, out: out + 2 * (x[0] @ m.lora_a @ m.lora_b)
+            )
             if half:
                 module.weight.data = module.weight.to(torch.bfloat16)
 
@@ -186,7 +217,9 @@ def merge_lora(model):
     for module in model.modules():
         if hasattr(module, "lora_a"):
             learned = 2 * (module.lora_a @ module.lora_b)
-            module.weight.data = module.weight.to(learned) + (learned if isinstance(module, Conv1D) else learned.T)
+            module.weight.data = module.weight.to(learned) + (
+                learned if isinstance(module, Conv1D) else learned.T
+            )
             module.hook.remove()
             del module.lora_a, module.lora_b, module.hook
 
@@ -232,19 +265,30 @@ def encode(rows, tokenizer, model):
     if empty:
         raise BadInput(f"the tokenizer makes no tokens of the text of row {empty[0]!r}")
     if long:
-        print(f"{len(long)} of {len(texts)} texts are longer than {max_len} tokens and lost their beginning (--max_len)")
+        print(
+            f"{len(long)} of {len(texts)} texts are longer than {max_len} tokens and lost their beginning (--max_len)"
+        )
     check_tokens(tokens, tokenizer, model)
     return [row | {"tokens": ids} for row, ids in zip(rows, tokens)]
 
 
 def check_tokens(tokens, tokenizer, model):
     """BadInput for a token that the model does not have; told where most tokens of these texts, lists of ids, are unknown."""
-    highest, known = max((max(ids) for ids in tokens if ids), default=0), model.get_input_embeddings().num_embeddings
+    highest, known = (
+        max((max(ids) for ids in tokens if ids), default=0),
+        model.get_input_embeddings().num_embeddings,
+    )
     if highest >= known:
-        raise BadInput(f"the tokenizer makes token {highest}, the model knows {known}: they do not belong together")
-    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens) / max(1, sum(map(len, tokens)))
+        raise BadInput(
+            f"the tokenizer makes token {highest}, the model knows {known}: they do not belong together"
+        )
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens) / max(
+        1, sum(map(len, tokens))
+    )
     if unknown > 0.5:
-        print(f"warning: {unknown:.0%} of the tokens are unknown to this tokenizer: was the model made for this task?")
+        print(
+            f"warning: {unknown:.0%} of the tokens are unknown to this tokenizer: was the model made for this task?"
+        )
 
 
 # ---- running
@@ -271,7 +315,9 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
             batch, order = order[-size:], order[:-size]
             mine = batch[rank() :: world()]
             with torch.autocast(model.device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
-                said = outputs(model, [tokens[i] for i in mine or batch[:1]])  # who has none keeps the others company
+                said = outputs(
+                    model, [tokens[i] for i in mine or batch[:1]]
+                )  # who has none keeps the others company
             out[mine] = said.float().cpu()[: len(mine)]
             bar.update(len(batch))
     if world() > 1:

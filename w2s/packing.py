@@ -14,7 +14,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 # torch 2.12 wants to be told of key heads that several query heads share; 2.11 has no word for them
-GROUPED_HEADS = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+GROUPED_HEADS = (
+    {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+)
 SHORT = 512  # tokens; up to here the scores of a group may be kept for the backward pass
 # A CPU's bf16 matrix products are compiled anew for every shape (oneDNN), 15 to 30 % of a step where each batch has a
 # length of its own. So lengths are rounded up there: that of the packed row, and that of the texts of a group.
@@ -52,29 +54,43 @@ def groups(lengths, width, device, step=1):
     return out
 
 
-def packed_attention(module, query, key, value, attention_mask, texts, scaling=None, sliding_window=None, **kwargs):
+def packed_attention(
+    module, query, key, value, attention_mask, texts, scaling=None, sliding_window=None, **kwargs
+):
     """Attention for one row of packed texts; registered with transformers, which hands `texts` down to every layer.
 
     query [1, heads, T, D], key and value [1, kv heads, T, D]; texts: see packed(). Returns [1, T, heads, D].
     """
     if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise NotImplementedError("this architecture changes the attention scores: it runs padded")
-    causal = kwargs["is_causal"] if kwargs.get("is_causal") is not None else getattr(module, "is_causal", True)
+    causal = (
+        kwargs["is_causal"]
+        if kwargs.get("is_causal") is not None
+        else getattr(module, "is_causal", True)
+    )
     # Rotary positions make float32 of q and k under autocast; v, straight from its linear layer, has the right type.
     q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
     if isinstance(texts, dict):
         window = (sliding_window - 1 if causal and sliding_window else -1, 0 if causal else -1)
         if q.shape[1] != k.shape[1] and not GROUPED_HEADS:
             k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-        return varlen_attn(q, k, v, **texts, scale=scaling, window_size=window, **GROUPED_HEADS)[None], None
+        return varlen_attn(q, k, v, **texts, scale=scaling, window_size=window, **GROUPED_HEADS)[
+            None
+        ], None
     # One split writes one gradient; slicing would write a zeroed tensor of the full size for every group.
     pieces, sizes = [], [len(own) for *_, own in texts]
     sizes.append(len(q) - sum(sizes))  # what packed() filled up with
-    for (count, longest, slots, own), *qkv in zip(texts, q.split(sizes), k.split(sizes), v.split(sizes)):
+    for (count, longest, slots, own), *qkv in zip(
+        texts, q.split(sizes), k.split(sizes), v.split(sizes)
+    ):
         if len(slots) > len(own):
             qkv = [x.index_select(0, slots) for x in qkv]
         qkv = [x.unflatten(0, (count, longest)).transpose(1, 2) for x in qkv]
-        out = attend(*qkv, causal, visible(count, longest, own, causal, sliding_window), scaling).transpose(1, 2).flatten(0, 1)
+        out = (
+            attend(*qkv, causal, visible(count, longest, own, causal, sliding_window), scaling)
+            .transpose(1, 2)
+            .flatten(0, 1)
+        )
         pieces.append(out.index_select(0, own) if len(slots) > len(own) else out)
     return torch.cat([*pieces, torch.zeros_like(q[: sizes[-1]])])[None], None
 
@@ -85,7 +101,9 @@ def visible(count, longest, own, causal, window):
     The padding on the right is behind every query's back in a causal model.
     """
     if causal and window and window < longest:  # a token sees itself and the window - 1 before it
-        distance = torch.arange(longest, device=own.device)[:, None] - torch.arange(longest, device=own.device)
+        distance = torch.arange(longest, device=own.device)[:, None] - torch.arange(
+            longest, device=own.device
+        )
         return (distance >= 0) & (distance < window)
     if not causal and len(own) < count * longest:
         mask = torch.zeros(count * longest, dtype=torch.bool, device=own.device)
@@ -105,11 +123,15 @@ def attend(q, k, v, causal, mask, scaling):
         if q.dtype != torch.bfloat16 or q.shape[2] > SHORT:
             q32, k32, v32 = (x.float() if x.dtype == torch.bfloat16 else x for x in (q, k, v))
             causal = causal and mask is None
-            return scaled_dot_product_attention(q32, k32, v32, attn_mask=mask, is_causal=causal, scale=scaling).to(q.dtype)
+            return scaled_dot_product_attention(
+                q32, k32, v32, attn_mask=mask, is_causal=causal, scale=scaling
+            ).to(q.dtype)
         if mask is None:
             mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device)
             mask = mask.tril() if causal else mask
-        bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, float("-inf"))
+        bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(
+            ~mask, float("-inf")
+        )
         bias = bias.expand(*q.shape[:3], -1).flatten(0, 1)
         scale = q.shape[-1] ** -0.5 if scaling is None else scaling
         scores = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scale)
@@ -125,8 +147,14 @@ def logits(model, tokens):
         ids, mask = pad(model, tokens)[:2]
         return model(input_ids=ids, attention_mask=mask).logits.to(model.dtype)
     hidden = hidden_states(model, tokens)
-    with torch.autocast(model.device.type, enabled=False):  # bf16 would leave the logits three digits
-        head = model.score if hasattr(model, "score") else functools.partial(ENCODER_HEADS[model.config.model_type], model)
+    with torch.autocast(
+        model.device.type, enabled=False
+    ):  # bf16 would leave the logits three digits
+        head = (
+            model.score
+            if hasattr(model, "score")
+            else functools.partial(ENCODER_HEADS[model.config.model_type], model)
+        )
         return head(hidden.to(model.dtype))
 
 
@@ -157,12 +185,18 @@ def packed(model, tokens, everywhere=False):
     """hidden_states(), all texts in one row of tokens."""
     lengths = [len(ids) for ids in tokens]
     compiles = model.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    fill = -sum(lengths) % ROW_STEP if compiles else 0  # tokens that see nothing, which nobody reads
+    fill = (
+        -sum(lengths) % ROW_STEP if compiles else 0
+    )  # tokens that see nothing, which nobody reads
     ids = torch.tensor([*(token for ids in tokens for token in ids), *tokens[0][:1] * fill])[None]
-    positions = torch.cat([*(torch.arange(length) for length in lengths), torch.zeros(fill, dtype=torch.long)])[None]
+    positions = torch.cat(
+        [*(torch.arange(length) for length in lengths), torch.zeros(fill, dtype=torch.long)]
+    )[None]
     ends = torch.tensor([0, *lengths]).cumsum(0)
     read = ends[1:] - 1 if reads(model) == "last" else ends[:-1]
-    ids, positions, read, ends = (to_device(x, model.device) for x in (ids, positions, read, ends.int()))
+    ids, positions, read, ends = (
+        to_device(x, model.device) for x in (ids, positions, read, ends.int())
+    )
     if on_gpu(model.device):
         longest = max(lengths)
         bounds = {"cu_seq_q": ends, "cu_seq_k": ends, "max_q": longest, "max_k": longest}
@@ -171,7 +205,9 @@ def packed(model, tokens, everywhere=False):
         bounds = groups(lengths, width, model.device, GROUP_STEP if compiles else 1)
     # BERT would cut its all-zero segment ids to its longest text, shorter than a packed row
     extra = {"token_type_ids": torch.zeros_like(ids)} if model.config.model_type == "bert" else {}
-    hidden = model.base_model(input_ids=ids, position_ids=positions, texts=bounds, **extra).last_hidden_state[0]
+    hidden = model.base_model(
+        input_ids=ids, position_ids=positions, texts=bounds, **extra
+    ).last_hidden_state[0]
     return hidden[: sum(lengths)] if everywhere else hidden[read]
 
 
@@ -192,7 +228,11 @@ def padded(model, tokens, everywhere=False):
     if everywhere:
         return hidden[mask.bool()]
     # by position, never by token id: the pad token may well be a text's own last token
-    return hidden[torch.arange(len(tokens), device=hidden.device), lengths - 1] if reads(model) == "last" else hidden[:, 0]
+    return (
+        hidden[torch.arange(len(tokens), device=hidden.device), lengths - 1]
+        if reads(model) == "last"
+        else hidden[:, 0]
+    )
 
 
 def pad(model, tokens):
@@ -216,7 +256,10 @@ def can_pack(model):
         return False
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.get_input_embeddings().num_embeddings
-    tokens = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in (5, 3, 9, 9)]
+    tokens = [
+        torch.randint(vocabulary, (length,), generator=generator).tolist()
+        for length in (5, 3, 9, 9)
+    ]
     usual, wanted = model.config._attn_implementation, padded(model, tokens)
     try:
         model.set_attn_implementation("packed")

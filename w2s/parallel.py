@@ -50,7 +50,11 @@ def shard(model):
     backbone = model.base_model
     mesh = init_device_mesh(model.device.type, (world(),))
     layers = max((m for m in backbone.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
-    heads = [child for child in (*model.children(), getattr(backbone, "pooler", None)) if child not in (backbone, None)]
+    heads = [
+        child
+        for child in (*model.children(), getattr(backbone, "pooler", None))
+        if child not in (backbone, None)
+    ]
     for module in (*layers, *heads, backbone):
         if any(True for _ in module.parameters()):
             fully_shard(module, mesh=mesh)
@@ -63,7 +67,9 @@ def local(p):
 
 def whole_weights(model):
     """The weights of a sharded model put together again, for the first process to save; the others end here."""
-    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    weights = get_model_state_dict(
+        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
     first = rank() == 0
     dist.barrier()
     dist.destroy_process_group()

@@ -21,14 +21,24 @@ CACHE = Path("runs/features")
 
 def final_layer(model):
     """(name, module) of the linear layer that makes the two logits."""
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m.out_features == 2][-1]
+    return [
+        (name, m)
+        for name, m in model.named_modules()
+        if isinstance(m, torch.nn.Linear) and m.out_features == 2
+    ][-1]
 
 
 def content(model, tokens, dtype):
     """sha256 of all that the features depend on: the weights below the final layer, the token ids, the dtype."""
     top = final_layer(model)[0]
-    config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
-    digest = hashlib.sha256(f"{type(model).__name__} {config} {pick_dtype(model, dtype)} {tokens}".encode())
+    config = {
+        k: v
+        for k, v in model.config.to_dict().items()
+        if k not in ("_name_or_path", "transformers_version")
+    }
+    digest = hashlib.sha256(
+        f"{type(model).__name__} {config} {pick_dtype(model, dtype)} {tokens}".encode()
+    )
     for name, weights in model.state_dict().items():
         if not name.startswith(f"{top}."):
             digest.update(name.encode() + weights.cpu().numpy().tobytes())
@@ -59,7 +69,9 @@ def fit(model, rows, given, loss, *, held_out, epochs, batch_size, lr, seed, dty
     """
     layer, everybody = final_layer(model)[1], [*rows, *held_out]
     x = features(model, [row["tokens"] for row in everybody], dtype)
-    given, true = (torch.tensor([float(row[field]) for row in everybody]) for field in (given, "label"))
+    given, true = (
+        torch.tensor([float(row[field]) for row in everybody]) for field in (given, "label")
+    )
     probe = torch.nn.Linear(layer.in_features, 2, bias=layer.bias is not None)
     history = train(probe, x, given, true, len(rows), loss, epochs, batch_size, lr, seed, name)
     layer.load_state_dict(probe.state_dict())
@@ -94,7 +106,10 @@ def train(probe, x, given, true, n, loss, epochs, batch_size, lr, seed=0, name="
             for field, labels in (("weak_acc", given), ("true_acc", true)):
                 history[-1][field] = (says_1 == (labels[n:] > 0.5)).double().mean().item()
             if history[-1]["weak_acc"] >= best:
-                best, best_weights = history[-1]["weak_acc"], {k: v.clone() for k, v in probe.state_dict().items()}
+                best, best_weights = (
+                    history[-1]["weak_acc"],
+                    {k: v.clone() for k, v in probe.state_dict().items()},
+                )
     if best_weights:
         probe.load_state_dict(best_weights)
     return history

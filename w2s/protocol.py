@@ -41,14 +41,18 @@ def describe(kind, ds, data_seed=0, n_train=None, n_test=None, test=None):
     known = kind["known"]
     own = [path for path in (ds, test) if path and path not in known]
     if own and own[0] == ds and not ds.endswith(".jsonl") and not Path(ds).is_file():
-        raise BadInput(f"unknown task {ds!r}{cli.nearest(ds, known)}; or give the path of a .jsonl file")
+        raise BadInput(
+            f"unknown task {ds!r}{cli.nearest(ds, known)}; or give the path of a .jsonl file"
+        )
     if test and ds in known:
         raise BadInput(f"--test goes with a JSONL file of your own: {ds} has its own test set")
     for path in own:
         files.read_bytes(path)
     paths = {"ds": ds, "test": test}
     return {
-        **{name: str(Path(path).resolve()) if path in own else path for name, path in paths.items()},
+        **{
+            name: str(Path(path).resolve()) if path in own else path for name, path in paths.items()
+        },
         "sha256": {name: files.sha256(path) for name, path in paths.items() if path in own},
         "data_seed": data_seed,
         "n_train": n_train,
@@ -67,12 +71,16 @@ def read_own(kind, path):
     A row without a group stands with the rows of the same text alone: the supervisor must not know the truth of what it
     labels, and row 7 of a training file has nothing to do with row 7 of a test file.
     """
-    rows = files.read_jsonl(path, kind["fields"], kind.get("checks", files.CHECKS), kind.get("optional", ()))
+    rows = files.read_jsonl(
+        path, kind["fields"], kind.get("checks", files.CHECKS), kind.get("optional", ())
+    )
     for number, row in enumerate(rows, 1):
         row.setdefault("group", f"{name_of(path)}/{hashed(row[kind['text']]).hex()[:16]}")
         row.setdefault("id", f"{name_of(path)}/{number}")
     if len({row["id"] for row in rows}) < len(rows):
-        raise BadInput(f"{path} gives some rows an id that looks like another row's line number: give every row its own id")
+        raise BadInput(
+            f"{path} gives some rows an id that looks like another row's line number: give every row its own id"
+        )
     return rows
 
 
@@ -93,7 +101,9 @@ def split_of(kind, data):
     """(training rows, test rows) of an own file's description, before balancing; without --test it loses a fifth to test."""
     for name, digest in data["sha256"].items():
         if not Path(data[name]).is_file() or files.sha256(data[name]) != digest:
-            raise BadInput(f"{data[name]} is gone or has changed since the first stage read it: start again from there")
+            raise BadInput(
+                f"{data[name]} is gone or has changed since the first stage read it: start again from there"
+            )
     rows = load(kind, data["ds"], "train")
     return (rows, load(kind, data["test"], "test")) if data["test"] else cut_test(rows)
 
@@ -136,16 +146,22 @@ def half(kind, data, which):
     tested = {row["group"] for row in test} | {row[text] for row in test}
     apart = [row for row in pool if row["group"] not in tested and row[text] not in tested]
     if len(apart) < len(pool):
-        left_out = f"{len(pool) - len(apart)} training {what} share a group or a {text} with the test set"
+        left_out = (
+            f"{len(pool) - len(apart)} training {what} share a group or a {text} with the test set"
+        )
         print(f"{name_of(ds)}: {left_out} and are left out", file=sys.stderr)
     pool = balanced(apart) if kind["balanced"] else apart
     tell_balance(data, f"training {what}", apart, pool)
     if not pool:
         why = f"{'they are of one class or ' if kind['balanced'] else ''}all of them are tested"
-        raise BadInput(f"{ds}: no training {what} are left, {why if test or apart else 'there are none'}")
+        raise BadInput(
+            f"{ds}: no training {what} are left, {why if test or apart else 'there are none'}"
+        )
     rows = cut_half(pool, data, which)
     if not rows:
-        raise BadInput(f"{ds}: no {what} are left for the {which} half, as groups are not cut: give more groups")
+        raise BadInput(
+            f"{ds}: no {what} are left for the {which} half, as groups are not cut: give more groups"
+        )
     return kind["finish"](rows, data["data_seed"])
 
 
@@ -163,7 +179,10 @@ def cut_half(pool, data, which):
 def tell_balance(data, what, before, after):
     """Say how many rows balancing left out."""
     if len(after) < len(before):
-        print(f"{name_of(data['ds'])}: {len(before)} {what}, {len(after)} after balancing the classes", file=sys.stderr)
+        print(
+            f"{name_of(data['ds'])}: {len(before)} {what}, {len(after)} after balancing the classes",
+            file=sys.stderr,
+        )
 
 
 def hold_out(rows, n_val, batch_size):
@@ -224,8 +243,15 @@ def balanced_test(rows):
     while queues := [queue for sign, queue in waiting.items() if queue and sign * lead <= 0]:
         _, surplus, group = min(queues, key=lambda queue: queue[0][0]).popleft()
         # within the group, the class that is behind first
-        kept, lead = kept + sorted(group, key=lambda row: row["label"] == (lead > 0)), lead + surplus  # noqa: B023
-    ahead = [i for i, row in enumerate(kept) if row["label"] == (lead > 0)][-abs(lead) :] if lead else []
+        kept, lead = (
+            kept + sorted(group, key=lambda row: row["label"] == (lead > 0)),
+            lead + surplus,
+        )  # noqa: B023
+    ahead = (
+        [i for i, row in enumerate(kept) if row["label"] == (lead > 0)][-abs(lead) :]
+        if lead
+        else []
+    )
     return [row for i, row in enumerate(kept) if i not in set(ahead)]
 
 
@@ -237,16 +263,23 @@ def show(kind, names, split, n, data_seed, test, mirror):
         raise BadInput(f"one task at a time, not {' '.join(names)} (several go with --mirror=DIR)")
     if not names:
         return show_table(kind["known"])
-    data, splits = describe(kind, names[0], data_seed, n, n, test), ("weak", "strong", *test_splits(kind, names[0]))
+    data, splits = (
+        describe(kind, names[0], data_seed, n, n, test),
+        ("weak", "strong", *test_splits(kind, names[0])),
+    )
     if split not in splits:
         raise BadInput(f"{names[0]} has no split {split!r}; it has {', '.join(splits)}")
-    for row in half(kind, data, split) if split in ("weak", "strong") else test_rows(kind, data, split):
+    for row in (
+        half(kind, data, split) if split in ("weak", "strong") else test_rows(kind, data, split)
+    ):
         print(json.dumps(row, ensure_ascii=False))
 
 
 def show_table(known):
     """The table of tasks, a line for each split: its rows in the source and the share of 1s there, before any cutting."""
-    print("rows: in the source; 1s: their share before classes are cut (.500: a right and a wrong answer); ?: not on record\n")
+    print(
+        "rows: in the source; 1s: their share before classes are cut (.500: a right and a wrong answer); ?: not on record\n"
+    )
     line = "{:<23} {:<17} {:>7} {:>5}  {:<11} {:<7} {:<43} {}".format
     print(line("task", "split", "rows", "1s", "group", "licence", "hub id, config", "revision"))
     for name, task in known.items():
@@ -255,7 +288,18 @@ def show_table(known):
             told = split if split == source else f"{split} = {source}"
             share = "?" if ones is None else f"{ones:.3f}"[1:]
             group, licence = task.get("group", "row"), task.get("licence", "?")
-            print(line(name, told, count or "?", share, group, licence, where, task.get("revision", "main")[:20]))
+            print(
+                line(
+                    name,
+                    told,
+                    count or "?",
+                    share,
+                    group,
+                    licence,
+                    where,
+                    task.get("revision", "main")[:20],
+                )
+            )
 
 
 def make_mirror(kind, folder, names):
@@ -273,5 +317,9 @@ def make_mirror(kind, folder, names):
             failed.append(name)
             print(f"{name}: {error}", file=sys.stderr)
     if failed:
-        raise BadInput(f"{folder} lacks {' '.join(failed)} (see above); the same command again goes on where it was")
-    print(f"next, on the other machine: W2S_MIRROR={folder} python {kind['script']} {(names or on_hub)[0]} --n=5")
+        raise BadInput(
+            f"{folder} lacks {' '.join(failed)} (see above); the same command again goes on where it was"
+        )
+    print(
+        f"next, on the other machine: W2S_MIRROR={folder} python {kind['script']} {(names or on_hub)[0]} --n=5"
+    )

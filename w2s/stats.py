@@ -86,15 +86,23 @@ def metrics(prob, label, groups, n_boot=2_000):
     """
     prob, true = np.asarray(prob, dtype=float), np.asarray(label) == 1
     says, everywhere = prob > 0.5, np.ones(len(prob))
-    confidence, nll = np.maximum(prob, 1 - prob), -np.log(np.maximum(np.where(true, prob, 1 - prob), 1e-12))
+    confidence, nll = (
+        np.maximum(prob, 1 - prob),
+        -np.log(np.maximum(np.where(true, prob, 1 - prob), 1e-12)),
+    )
     bins = np.minimum((confidence - 0.5) * 20, 9).astype(int) == np.arange(10)[:, None]
     hit = says & true
     top = [hit, hit, 2 * hit, ~says & ~true, nll, *(bins * (confidence - (says == true)))]
     bottom = [says, true, 1 * says + true, ~true, everywhere, *np.ones((10, len(prob)))]
-    values, replicates = bootstrap(np.array(top, float)[:, None], np.array(bottom, float)[:, None], groups, n_boot)
+    values, replicates = bootstrap(
+        np.array(top, float)[:, None], np.array(bottom, float)[:, None], groups, n_boot
+    )
     result = accuracy(prob, label, groups) | {"n": len(prob), "groups": len(set(groups))}
     every = np.vstack([values, replicates])
-    result |= {name: estimate(every[0, k], every[1:, k]) for k, name in enumerate(("precision", "recall", "f1"))}
+    result |= {
+        name: estimate(every[0, k], every[1:, k])
+        for k, name in enumerate(("precision", "recall", "f1"))
+    }
     for name, column in (
         ("balanced_acc", (every[:, 1] + every[:, 3]) / 2),
         ("auroc", auroc(prob, true, groups, n_boot)),
@@ -109,8 +117,15 @@ def auroc(prob, true, groups, n_boot=N_BOOT, seed=0):
     """P(a random 1 gets a higher prob [N] than a random 0), ties counting half: the value and, after it, n_boot replicates."""
     numbers = {name: k for k, name in enumerate(dict.fromkeys(groups))}
     order = np.argsort(prob, kind="stable")
-    index, ones, ordered = np.array([numbers[name] for name in groups])[order], np.asarray(true)[order], np.asarray(prob)[order]
-    first, last = np.searchsorted(ordered, ordered, "left"), np.searchsorted(ordered, ordered, "right")
+    index, ones, ordered = (
+        np.array([numbers[name] for name in groups])[order],
+        np.asarray(true)[order],
+        np.asarray(prob)[order],
+    )
+    first, last = (
+        np.searchsorted(ordered, ordered, "left"),
+        np.searchsorted(ordered, ordered, "right"),
+    )
 
     def areas(group_weights):
         """[B, G] -> [B]"""
@@ -141,7 +156,11 @@ def compare(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
     """
     answers = [said(answer) for answer in (weak, student, ceiling)]
     correct = [(answer == said(label)).astype(float) for answer in answers]
-    agree, right, everywhere = (answers[1] == answers[0]).astype(float), correct[0], np.ones_like(correct[0])
+    agree, right, everywhere = (
+        (answers[1] == answers[0]).astype(float),
+        correct[0],
+        np.ones_like(correct[0]),
+    )
     numerators = np.stack([*correct, agree, agree * right, agree * (1 - right)])
     denominators = np.stack([everywhere, everywhere, everywhere, everywhere, right, 1 - right])
     values, replicates = bootstrap(numerators, denominators, groups, n_boot, seed)
@@ -149,16 +168,23 @@ def compare(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
     gap = estimate(values[2] - values[0], replicates[:, 2] - replicates[:, 0])
     if gap["low"] <= 0:
         where = f"{'holds' if gap['high'] >= 0 else 'lies below'} 0: there is no gap to recover"
-        reason = f"the interval of (ceiling - weak), {gap['low']:+.3f} to {gap['high']:+.3f}, {where}; "
+        reason = (
+            f"the interval of (ceiling - weak), {gap['low']:+.3f} to {gap['high']:+.3f}, {where}; "
+        )
         reason += "take more rows or seeds, or a stronger student"
         result["pgr"] = {"value": None, "low": None, "high": None, "reason": reason}
     for k, who in enumerate(("weak", "student", "ceiling")):
         one = estimate(values[k], replicates[:, k])
         result[who] = {"acc": one["value"], "low": one["low"], "high": one["high"]}
     result["agreement"] = {
-        where: estimate(values[k], replicates[:, k]) for k, where in enumerate(("all", "weak_right", "weak_wrong"), 3)
+        where: estimate(values[k], replicates[:, k])
+        for k, where in enumerate(("all", "weak_right", "weak_wrong"), 3)
     }
-    return result | {"n": int(np.shape(label)[0]), "groups": len(set(groups)), "seeds": len(correct[0])}
+    return result | {
+        "n": int(np.shape(label)[0]),
+        "groups": len(set(groups)),
+        "seeds": len(correct[0]),
+    }
 
 
 def said(values):
@@ -184,7 +210,9 @@ def diagnose(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
     bins = np.minimum(np.floor(probs * 10), 9)
     gaps = [(probs[k] - y) * (bins[k] == b) for k in range(3) for b in range(10)]
     squared = [(probs[1] - probs[0]) ** 2, (probs[0] - y) ** 2 - (probs[1] - y) ** 2]
-    numerators = np.array([wrong[0] & wrong[1], together, right[0], right[1], *squared, *gaps], dtype=float)
+    numerators = np.array(
+        [wrong[0] & wrong[1], together, right[0], right[1], *squared, *gaps], dtype=float
+    )
     denominators = np.ones_like(numerators)
     denominators[0] = wrong[1]
 
@@ -194,8 +222,18 @@ def diagnose(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
         chance = a * b + (1 - a) * (1 - b)
         errors = np.abs(means[..., 6:]).reshape(*means.shape[:-1], 3, 10).sum(axis=-1)
         similarity = (observed - chance) / (1 - chance)
-        return np.concatenate([np.stack([inherited, similarity, misfit, gain], axis=-1), errors], axis=-1)
+        return np.concatenate(
+            [np.stack([inherited, similarity, misfit, gain], axis=-1), errors], axis=-1
+        )
 
     values, replicates = bootstrap(numerators, denominators, groups, n_boot, seed)
-    names = ["inherited", "similarity", "misfit", "gain", *(f"calibration of {who}" for who in ("weak", "student", "ceiling"))]
-    return {name: estimate(*pair) for name, *pair in zip(names, derive(values), derive(replicates).T)}
+    names = [
+        "inherited",
+        "similarity",
+        "misfit",
+        "gain",
+        *(f"calibration of {who}" for who in ("weak", "student", "ceiling")),
+    ]
+    return {
+        name: estimate(*pair) for name, *pair in zip(names, derive(values), derive(replicates).T)
+    }
