@@ -132,9 +132,8 @@ def backward(
     n, dtype = len(tokens), pick_dtype(model, dtype)
     # Every process must take as many pieces as the others: where rows run short, the last one fills in, at weight 0.
     mine = torch.arange(rank(), n + -n % world(), world())
-    weight = (
-        (mine < n).to(weak).mul(world())[:, None]
-    )  # FSDP takes the mean of the processes' gradients, we want the sum
+    # FSDP takes the mean of the processes' gradients, we want the sum
+    weight = to_device((mine < n).to(weak.dtype).mul(world())[:, None], weak.device)
     mine = mine.clamp(max=n - 1)
 
     def autocast(on=True):
@@ -147,13 +146,15 @@ def backward(
 
     count = math.ceil(len(mine) / micro_batch)
     pieces, shares = mine.tensor_split(count), weight.tensor_split(count)
+    # an index that lay on the CPU would make every step wait for a GPU
+    places = to_device(mine, weak.device).tensor_split(count)
     if not whole_batch:
         total = 0
         with autocast():  # once for all pieces: it keeps the weights that it has cast
-            for piece, share in zip(pieces, shares):
+            for piece, place, share in zip(pieces, places, shares):
                 out = forward(piece)
                 with autocast(False):
-                    part = (loss(out, weak[piece], progress) * share[:, 0]).sum() / n
+                    part = (loss(out, weak[place], progress) * share[:, 0]).sum() / n
                     part.backward()
                 total = total + part.detach()
         return total / world()
@@ -166,10 +167,10 @@ def backward(
     mean = loss(out, weak, progress).mean()
     mean.backward()
     with autocast():
-        for piece, share in zip(pieces, shares):
+        for piece, place, share in zip(pieces, places, shares):
             again = outs[0] if one_pass else forward(piece)
             with autocast(False):
-                again.backward(out.grad[piece] * share)
+                again.backward(out.grad[place] * share)
     return mean.detach() / world()
 
 
