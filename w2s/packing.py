@@ -32,12 +32,13 @@ ENCODER_HEADS = {
 def groups(lengths, width, device, step=1):
     """Neighbouring texts whose attention runs together, padded to the longest of them: [(count, longest, slots, own)].
 
-    A group costs about as much time as four million multiply-adds, so texts join one as long as the padding costs less
-    than that; width is the model's hidden size. longest: tokens of the longest text, rounded up to a multiple of step;
+    A group costs about as much time as four million multiply-adds (on a GPU, where launching its kernels is what costs, as
+    two thousand million), so texts join one as long as the padding costs less; width is the model's hidden size. longest: tokens of the longest text, rounded up to a multiple of step;
     slots [count x longest]: which of the group's tokens stands in each slot (padding repeats a text's last token); own
     [tokens]: the slot of each token.
     """
-    allowed, parts = 2**22 // width, [[]]  # in attention scores
+    allowed = (2**31 if device.type == "cuda" else 2**22) // width  # in attention scores
+    parts = [[]]
     for length in lengths:
         grown = [*parts[-1], length]
         if parts[-1] and len(grown) * max(grown) ** 2 - sum(n * n for n in grown) > allowed:
@@ -50,7 +51,7 @@ def groups(lengths, width, device, step=1):
         sizes, column = torch.tensor(part)[:, None], torch.arange(longest)
         slots = (sizes.cumsum(0) - sizes) + column.minimum(sizes - 1)
         own = (column < sizes).flatten().nonzero()[:, 0]
-        out.append((len(part), longest, slots.flatten().to(device), own.to(device)))
+        out.append((len(part), longest, to_device(slots.flatten(), device), to_device(own, device)))
     return out
 
 
