@@ -198,7 +198,7 @@ def packed(model, tokens, everywhere=False):
     ids, positions, read, ends = (
         to_device(x, model.device) for x in (ids, positions, read, ends.int())
     )
-    if on_gpu(model.device):
+    if on_gpu(model):
         longest = max(lengths)
         bounds = {"cu_seq_q": ends, "cu_seq_k": ends, "max_q": longest, "max_k": longest}
     else:
@@ -212,9 +212,9 @@ def packed(model, tokens, everywhere=False):
     return hidden[: sum(lengths)] if everywhere else hidden[read]
 
 
-def on_gpu(device):
-    """True where torch's own kernel for packed texts runs: on a GPU, and in bf16, the only type that it knows."""
-    return device.type == "cuda" and torch.is_autocast_enabled("cuda")
+def on_gpu(model):
+    """True where torch's own kernel for packed texts runs: on a GPU, if right at load, in bf16, the only type it knows."""
+    return model.w2s.get("varlen", False) and torch.is_autocast_enabled("cuda")
 
 
 def to_device(x, device):
@@ -266,8 +266,20 @@ def can_pack(model):
         model.set_attn_implementation("packed")
         got = packed(model, tokens)
         if ((got - wanted).norm(dim=1) <= 1e-3 * wanted.norm(dim=1)).all():
+            model.w2s["varlen"] = model.device.type == "cuda" and kernel_works(model, tokens, wanted)
             return True
     except Exception:  # an architecture that does not hand unknown keywords down to its attention
         pass
     model.set_attn_implementation(usual)
     return False
+
+
+def kernel_works(model, tokens, wanted):
+    """True if torch's variable-length attention gives the padded answer, tried under autocast as it will run."""
+    model.w2s["varlen"] = True
+    try:
+        with torch.autocast("cuda", torch.bfloat16):
+            return ((packed(model, tokens) - wanted).norm() <= 0.1 * wanted.norm()).item()
+    except Exception as error:  # a card or a size of heads that the kernel was not written for
+        print(f"torch's variable-length attention does not run here: {error}")
+        return False
