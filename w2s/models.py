@@ -306,7 +306,7 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
     dtype = pick_dtype(model, dtype)
     was_training = model.training
     model.eval()
-    out = torch.zeros(len(tokens), width or model.config.num_labels)
+    outs, places = [], []
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     with tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True) as bar:
         while order:
@@ -314,12 +314,19 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
             size = max(1, batch_tokens // len(tokens[order[-1]])) * world()
             batch, order = order[-size:], order[:-size]
             mine = batch[rank() :: world()]
-            with torch.autocast(model.device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
-                said = outputs(
-                    model, [tokens[i] for i in mine or batch[:1]]
-                )  # who has none keeps the others company
-            out[mine] = said.float().cpu()[: len(mine)]
+            given = [tokens[i] for i in mine or batch[:1]]  # who has none keeps the others company
+            # a compiled model would be compiled once more for evaluation
+            with (
+                torch.autocast(model.device.type, dtype=dtype, enabled=dtype == torch.bfloat16),
+                torch.compiler.set_stance("force_eager"),
+            ):
+                said = outputs(model, given)
+            outs.append(said.float()[: len(mine)])  # read at the end: a GPU is not waited for
+            places += mine
             bar.update(len(batch))
+    out = torch.zeros(len(tokens), width or model.config.num_labels)
+    if outs:
+        out[places] = torch.cat(outs).cpu()
     if world() > 1:
         out = out.to(model.device)
         dist.all_reduce(out)
