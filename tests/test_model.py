@@ -317,6 +317,21 @@ def test_low_rank_training_in_bf16_keeps_the_frozen_matrices_in_bf16_until_they_
     assert all(p.dtype == torch.float32 for p in net.parameters())
 
 
+@pytest.mark.parametrize(("architecture", "swapped"), [("llama", 5), ("qwen3", 9), ("gemma3_text", 0)])
+@torch.no_grad()
+def test_norms_become_torchs_own_where_they_are_the_same(tiny, architecture, swapped):
+    net, _ = load(tiny, architecture)  # Gemma's multiplies by 1 + weight
+    for name, p in net.named_parameters():
+        if "norm" in name:
+            p.normal_(generator=torch.Generator().manual_seed(0))
+    tokens, names = random_tokens((9, 4, 30)), list(net.state_dict())
+    wanted = packing.logits(net, tokens)
+    models.fuse_norms(net)
+    assert sum(isinstance(m, torch.nn.RMSNorm) for m in net.modules()) == swapped
+    assert list(net.state_dict()) == names
+    torch.testing.assert_close(packing.logits(net, tokens), wanted, rtol=1e-4, atol=1e-4)
+
+
 # ---- attention in bf16, and on a GPU
 
 

@@ -101,6 +101,8 @@ def load(name, head=None, max_len=None, device=None, seed=0, outputs=2):
     model.w2s = {"max_len": max_len, "head": head, "packed": False}
     fuse_gelu(model)
     model.to(pick_device(device)).eval()
+    if model.device.type == "cuda":
+        fuse_norms(model)
     keep_freed_memory()
     # threads cost a tiny model more than they give; the next model of this process may be larger again
     torch.set_num_threads(1 if model.num_parameters() < 1_000_000 else THREADS)
@@ -182,6 +184,20 @@ def fuse_gelu(model):
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
+
+
+@torch.no_grad()
+def fuse_norms(model):
+    """Let torch's own kernel compute RMS norms where it gives the same: on a GPU one launch instead of six, a step's cost."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            eps = getattr(child, "variance_epsilon", None)
+            if type(child).__name__.endswith("RMSNorm") and eps is not None:
+                fused = torch.nn.RMSNorm(child.weight.shape, eps=eps, device="meta")
+                fused.weight = child.weight
+                x = torch.randn(8, *child.weight.shape, device=child.weight.device)
+                if torch.allclose(fused(x), child(x), atol=1e-4):
+                    setattr(module, name, fused)
 
 
 def add_lora(model, r, dtype=None):
