@@ -95,6 +95,8 @@ def run(main, processes=False):
     # Library bars and warnings must not drown the one line that tells what is wrong.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Batches differ in length: a GPU's memory falls to pieces, and finding more makes every step wait.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     try:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not processes:
             raise BadInput("torchrun is for the scripts that train: call this one with python")
