@@ -7,6 +7,7 @@ importing torch and transformers sixteen times would take longer than everything
 """
 
 import multiprocessing
+import os
 import shlex
 
 import eval
@@ -54,7 +55,7 @@ def main(*, seeds: int = 3):
     from w2s import models as model  # noqa: F401  the workers below inherit torch and transformers
 
     methods = multiprocessing.get_all_start_methods()
-    with multiprocessing.get_context("fork" if "fork" in methods else None).Pool(2) as pool:
+    with multiprocessing.get_context("fork" if "fork" in methods else None).Pool(min(seeds, max(2, os.cpu_count()))) as pool:
         pool.map(one_seed, range(seeds), chunksize=1)
     step(
         eval,
