@@ -240,8 +240,9 @@ def is_stored(node):
 
 def test_from_train_strong_to_the_loss_a_reader_opens_few_files(tmp_path):
     """A text student is trained, and the files whose functions are called are counted."""
-    for module in ("train_strong", *(f"w2s.{path.stem}" for path in HERE.glob("w2s/[a-z]*.py"))):
-        importlib.import_module(module)  # so that importing is not counted
+    library = [f"w2s.{path.stem}" for path in HERE.glob("w2s/[a-z]*.py")]
+    for module in ("transformers.models.llama.modeling_llama", "train_strong", *library):
+        importlib.import_module(module)  # so that importing is neither counted nor slowed down
     rows = [
         {"id": f"{i}", "group": f"{i // 4}", "text": f"the pet of ba mi ru is {pet} ?"}
         | {"label": i % 2, "weak": 0.3 + 0.4 * (i % 2)}
