@@ -74,9 +74,7 @@ def finetune(rows, data, args, inputs):
     model, tokenizer = models.load(
         args["model"], max_len=args["max_len"], device=args["device"], seed=seed, outputs=0
     )
-    texts = [
-        {"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"
-    ]
+    texts = [{"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"]
     texts = lm.shares(models.encode(texts, tokenizer, model))
     plan = loop.resolve(model, args["lr"], args["dtype"])
     card = records.new_card("generative", tasks.pairs, args, inputs, data)

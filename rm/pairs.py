@@ -229,4 +229,3 @@ def remarks(rows):
     """What label.py adds about its weak labels."""
     ties = sum(row["weak"] == 0.5 for row in rows)
     return [f"{ties} of them are ties (1/2, counted as a)"] if ties else []
-

@@ -66,12 +66,9 @@ OPTIONS = {
     "alpha": (share(1), "conf, logconf, entropy: largest weight of the second term (default: 0.5)"),
     "conf_prior": (
         of("half", "weak"),
-        "conf: harden half of a batch to 1 (default), or as many as the weak labels say: weak",
+        "conf: how much of a batch is hardened to 1 (default: half)",
     ),
-    "radius": (
-        share(0.5),
-        "window, mix: the confidence |P(1) - 1/2| that divides the rows (default: batch median)",
-    ),
+    "radius": (share(0.5), "window, mix: dividing confidence |P(1) - 1/2| (default: batch median)"),
     "as_released": (None, "logconf: with the warm-up of the released code, a jump after a tenth"),
     "probe": (None, "train the last layer alone, on features computed once (runs/features)"),
     "easy": (natural, "moves: train only on puzzles of this difficulty or less (Fig. 20)"),
@@ -81,26 +78,20 @@ OPTIONS = {
     "n_test": (positive, "rows of the test set (default: all; in scoring, as in training)"),
     "n_val": (
         natural,
-        "rows held out, for early stopping and curves (default: a tenth of the groups, of 200 "
-        "rows or more at least 100; moves 0)",
+        "rows held out to stop by (default: 10 % of the groups, at least 100; moves 0)",
     ),
     "epochs": (positive, "passes over the rows (default: texts 2, pairs 1, moves 5; probes 200)"),
     "batch_size": (positive, "rows in a batch (default: 32, pairs 220; probes 128)"),
     "stop": (
         None,
-        "keep the weights that agree best with the held-out labels, or with --nostop the last "
-        "ones (default: texts stop, pairs and moves do not)",
+        "keep the weights that fit held-out labels best; --nostop: the last (default: texts)",
     ),
     "micro_batch": (positive, "rows that go through at once, to save memory; the result is equal"),
-    "lr": (
-        positive,
-        "learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, else 1e-5; "
-        "probes 1e-3, LoRA 2e-4)",
-    ),
+    "lr": (positive, "learning rate (default by size, 1e-4, 5e-5 or 1e-5; LoRA 2e-4, probes 1e-3)"),
     "max_len": (positive, "tokens of a text; longer ones lose their front (default: 1024 or less)"),
     "head": (
         of("unembedding", "zero"),
-        "how a causal model's head starts (default: unembedding where there are tokens 0 and 1)",
+        "how the head starts (default: unembedding of 0 and 1, if any)",
     ),
     "lora": (positive, "train low-rank terms of this rank instead of the matrices; merged at last"),
     "checkpointing": (None, "recompute activations in the backward pass, to save memory"),
@@ -111,15 +102,14 @@ OPTIONS = {
     ),
     "dtype": (
         of("bf16", "float32"),
-        "bf16 (autocast) or float32 (default: bf16 from 10M parameters on, if hardware has it)",
+        "default: bf16 autocast from 10M parameters on, if hardware has it",
     ),
     "force": (None, "make what is finished again, and replace it"),
     "bootstrap": (None, "draw groups of rows with replacement, by --seed: bagging over seeds"),
     "boost": (None, "the run before this one in a boosted ensemble: its errors get more weight"),
     "vote": (
         of("soft", "hard"),
-        "soft: the mean of the supervisors' probabilities (default); hard: the share that says 1, "
-        "a tie counts as 0; of moves the plurality (default), ties to the first run",
+        "soft: mean probability (default); hard: share of votes, of moves the most",
     ),
     "weights": (None, "weigh the supervisors by what they say of the rows that they held out"),
     "select": (of("all", "agreement"), "agreement: drop rows on which the supervisors differ"),
@@ -128,7 +118,10 @@ OPTIONS = {
         matching(r"[1-9]\d?/[1-9]\d?", "k/n, such as 1/2"),
         "k/n: label the k-th of n parts of the strong half, cut by group: fresh rows for a chain",
     ),
-    "test_rows": (None, "label the test rows, for controls.py --kind=suffix; nobody trains on them"),
+    "test_rows": (
+        None,
+        "label the test rows, for controls.py --kind=suffix; nobody trains on them",
+    ),
     "shots": (natural, "prompt --model with this many examples before each row (0: none)"),
     "kind": (of(*ERRORS, "coin", "features", "suffix"), "which simulated supervisor (see above)"),
     "dims": (positive, "features: how many of them the simulated supervisor sees"),
@@ -175,7 +168,9 @@ def stage(main):
 
 def recipe(args, defaults):
     """The defaults of a setting, each replaced by what the user gave for it."""
-    return {name: default if args[name] is None else args[name] for name, default in defaults.items()}
+    return {
+        name: default if args[name] is None else args[name] for name, default in defaults.items()
+    }
 
 
 def check(options):
