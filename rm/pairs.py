@@ -33,7 +33,7 @@ def summarize(row):
 
 
 def shp(row):
-    """{"history": "How?", "human_ref_A": "...", "human_ref_B": "...", "labels": 1, "score_ratio": 2.5}.
+    """{"history": "How?", "human_ref_A": "..", "human_ref_B": "..", "labels": 1, "score_ratio": 2}.
 
     labels is 1 where A was preferred.
     """
@@ -44,7 +44,7 @@ def shp(row):
 
 
 def ultrafeedback(row):
-    """{"prompt": "...", "chosen": [{"content": "...", "role": "user"}, ...], "score_chosen": 8.5}."""
+    """{"prompt": "..", "chosen": [{"content": "..", "role": "user"}, ..], "score_chosen": 8.5}."""
     if row["score_chosen"] == row["score_rejected"]:
         return "have equal scores"
     last = [row[side][-1]["content"] for side in ("chosen", "rejected")]

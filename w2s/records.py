@@ -63,7 +63,7 @@ def begin(out, card, resolved):
 
 
 def end(out, card, history, kept):
-    """Write history and card of a run whose model is saved; kept: the history line of its weights."""
+    """Write history and card of a run whose model is saved; kept: the line of its weights."""
     seconds = round(time.monotonic() - card.pop("began"), 1)
     lines = "".join(json.dumps(line) + "\n" for line in history)
     files.write_text(Path(out) / "history.jsonl", lines)
@@ -93,8 +93,9 @@ def commit():
 def is_done(out, args, inputs, force, suffix=""):
     """True (and told) if `out` was finished with the same arguments and inputs.
 
-    suffix: ".jsonl" for a labels file, "" for a run directory. BadInput where going on would lose something: a finished run of other arguments (unless
-    force), or a folder or file that no stage of ours made. An unfinished run starts again.
+    suffix: ".jsonl" for a labels file, "" for a run directory. BadInput where going on would lose
+    something: a finished run of other arguments (unless force), or a folder or file that no stage
+    of ours made. An unfinished run starts again.
     """
     out = Path(out)
     if (out.suffix == ".jsonl") != bool(suffix):
