@@ -48,9 +48,6 @@ def is_number(value):
 
 TEXT = (is_text, "a string that is not empty")
 PROBABILITY = (is_probability, "a number from 0 to 1")
-    (is_text, "a string that is not empty"),
-    (is_probability, "a number from 0 to 1"),
-)
 CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target", "fen"), TEXT) | {
     "label": (lambda value: type(value) is int and value in (0, 1), "0 or 1"),
     "weak": PROBABILITY,
