@@ -5,24 +5,12 @@
 Moves are plain: no numbers, no + and #. Each row has its position (FEN), so that whether a move is legal need not replay the
 game. difficulty, where it is known, is the fewest engine nodes that find the move (make_puzzles.py), or the puzzle's rating on
 Lichess. A labels file adds "weak", the supervisor's move. Puzzles of one game form a group; the protocol is protocol.py's.
-
-    python chess/puzzles.py                                # the table of tasks
-    python chess/puzzles.py puzzles --split=test --n=3     # puzzles as JSONL (--split=weak|strong|test)
-    python chess/puzzles.py --mirror=DIR lichess           # copies of the hub's data for a machine without it
 """
 
-import functools
 import sys
 from pathlib import Path
 
-sys.path += [
-    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
-]
-from tqdm import tqdm
-
-import board
-import sources
-from w2s import cli, files, protocol
+from w2s import files, protocol, sources
 
 STAGES = ("chess/train_chess",)
 FILE = Path(__file__).resolve().parent / "puzzles.jsonl"
@@ -38,43 +26,54 @@ def lichess_fen(row):
     return {"prompt": row["FEN"], "target": row["Moves"], "difficulty": row["Rating"]}
 
 
-# As sources.TASKS; puzzle: a row of the source -> prompt and target (see playable), perhaps difficulty
+# As w2s/sources.py has it; puzzle: a row of the source -> prompt and target (see finish), perhaps difficulty
 # fmt: off
-PUZZLES = {
-    "puzzles": dict(splits=dict(all=(FILE.name, 6000, None)), group="game", licence="MIT"),
+TASKS = {
+    "puzzles": dict(splits=dict(all=(FILE.name, 6000, None)), group="game", licence="MIT",
+        models=("chess/xs", "chess/m")),
     "lichess": dict(repo="EleutherAI/lichess-puzzles", splits=dict(all=("train", None, None)), puzzle=lichess,
-        needs=sources.texts("ctx target"), script="chess/puzzles.py"),
+        needs=sources.texts("ctx target"), models=("chess/xs", "chess/m")),
     "lichess_fen": dict(repo="Lichess/chess-puzzles", splits=dict(all=("train", None, None)), puzzle=lichess_fen,
         needs=sources.texts("FEN Moves") | {"Rating": int}, revision="479ea9bc9f681385f5adb23fa27a96c2dc8ae599",
-        licence="CC0", script="chess/puzzles.py"),
+        licence="CC0"),
 }
 # fmt: on
+WHAT, KEY, BALANCED = "puzzles", "prompt", False
+FIELDS, OPTIONAL = ("prompt", "target"), ("fen", "difficulty")
+CHECKS = files.CHECKS | {"weak": files.TEXT}
+PREDICTION = ("id", "target", "move", "correct", "legal")
 
 
-def bare(prompt):
+def same(prompt):
     """A prompt without what is no part of it, so that equal ones are: a game loses its move numbers, a position nothing."""
+    import board  # which needs the package chess; texts and pairs do not
+
     return prompt if "/" in prompt else " ".join(board.plain_moves(prompt))
 
 
 def read(ds, split):
-    """The rows of a task, or of a JSONL file with prompt and target, the prompts bare; playable() makes puzzles of them."""
-    if "repo" not in PUZZLES.get(ds, ()):
-        rows = protocol.read_own(KIND, FILE if ds in PUZZLES else ds)
-        return [row | {"prompt": bare(row["prompt"])} for row in rows]
-    where, count, rows = sources.source_rows(ds, PUZZLES[ds], split)
+    """The rows of a task, or of a JSONL file with prompt and target, the prompts bare; finish() makes puzzles of them."""
+    if "repo" not in TASKS.get(ds, ()):
+        rows = protocol.read_own(sys.modules[__name__], FILE if ds in TASKS else ds)
+        return [row | {"prompt": same(row["prompt"])} for row in rows]
+    where, count, rows = sources.source_rows(ds, TASKS[ds], split)
     made = [(f"{ds}/{number}", row) for number, row in rows if row is not None]
     if len(made) < count:
         print(f"{where}: {count - len(made)} with an empty field are left out", file=sys.stderr)
-    made = [{"id": name, "group": name} | PUZZLES[ds]["puzzle"](row) for name, row in made]
-    return [row | {"prompt": bare(row["prompt"])} for row in made]
+    made = [{"id": name, "group": name} | TASKS[ds]["puzzle"](row) for name, row in made]
+    return [row | {"prompt": same(row["prompt"])} for row in made]
 
 
-def playable(rows, seed=0):
+def finish(rows, seed=0):
     """The rows as the stages see them; those with a move that cannot be played are left out, counted and told.
 
     A prompt may be the moves of a game, with or without numbers, or a position (FEN). A target may be the move, in any
     notation, or, for a position before the opponent's move, both as engines write them ("f6e4 f5f8", more may follow).
     """
+    from tqdm import tqdm
+
+    import board
+
     usable, wrong = [], []
     for row in tqdm(rows, "puzzles", unit="puzzle", disable=None, leave=False):
         prompt, target, fen = row["prompt"], row["target"].strip(), row.get("fen")
@@ -117,34 +116,3 @@ def playable(rows, seed=0):
     if not usable:
         raise files.BadInput(f"none of {len(rows)} puzzles can be played")
     return usable
-
-
-KIND = {
-    "setting": "chess", "script": "chess/puzzles.py", "what": "puzzles", "known": PUZZLES, "read": read, "text": "prompt",
-    "same": bare, "balanced": False, "finish": playable, "fields": ("prompt", "target"), "optional": ("fen", "difficulty"),
-    "checks": files.CHECKS | {"weak": files.TEXT},
-    "predictions": ("id", "target", "move", "correct", "legal"),
-}  # fmt: skip
-describe, half = functools.partial(protocol.describe, KIND), functools.partial(protocol.half, KIND)
-
-
-def main(
-    *names: str,
-    split: str = "test",
-    n: int = None,
-    data_seed: int = 0,
-    test: str = None,
-    mirror: str = None,
-):
-    """The table of tasks; with a task, its puzzles as JSONL; with --mirror, copies of the data for machines without the hub.
-
-    Args:
-        names: a task's name, or the path of a JSONL file with prompt and target; without it the table is shown
-        n: how many puzzles
-    """
-    cli.check(locals())
-    protocol.show(KIND, names, split, n, data_seed, test, mirror)
-
-
-if __name__ == "__main__":
-    cli.run(main)

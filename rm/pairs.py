@@ -90,9 +90,11 @@ TASKS = {
         needs=sources.texts("prompt response_0 response_1") | {"safer_response_id": range(2)}),
 }
 # fmt: on
+TASKS = {name: {"group": "prompt"} | task for name, task in TASKS.items()}
 WHAT, KEY, TRUTH, BALANCED = "pairs", "prompt", "label", False
 FIELDS, OPTIONAL, PREDICTION = ("prompt", "a", "b", "label"), (), ("id", "label", "prob")
 CHECKS = LABEL_CHECKS = files.CHECKS
+same = protocol.same_text
 OUTPUTS, RECIPE = 1, {"epochs": 1, "batch_size": 220, "n_val": None, "stop": False}
 
 
@@ -140,7 +142,7 @@ def read(ds, split):
                 dropped[pair] += 1
                 continue
             made = dict(zip(("prompt", "preferred", "other"), pair))
-            group = f"{name}/{hashed(made['prompt']).hex()[:16]}"
+            group = protocol.group_name(ds, same(made["prompt"]))
             pairs.append({"id": f"{ds}/{source}/{number}", "group": group} | made)
     usable = []
     for row in pairs:
@@ -156,11 +158,6 @@ def read(ds, split):
         of = f"of {len(usable) + dropped.total()} pairs"
         print(f"{name}, {split}: {of} {told}: left out", file=sys.stderr)
     return usable
-
-
-def same(prompt):
-    """Two prompts are the same where their texts are."""
-    return prompt
 
 
 def finish(rows, seed):
