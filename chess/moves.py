@@ -9,7 +9,7 @@ tokens as it takes, and the end-of-text token after it, so that "Nf3" is not con
 import collections
 
 from puzzles import (  # noqa: F401
-    BALANCED, CHECKS, FIELDS, KEY, LABEL_CHECKS, OPTIONAL, PREDICTION, TASKS, WHAT, easier, finish,
+    BALANCED, CHECKS, FIELDS, KEY, OPTIONAL, PREDICTION, TASKS, WHAT, easier, finish,
     read, same,
 )  # fmt: skip
 from w2s.files import BadInput

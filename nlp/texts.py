@@ -11,7 +11,7 @@ from w2s import files, protocol, sources
 
 WHAT, KEY, BALANCED = "rows", "text", True
 FIELDS, OPTIONAL, PREDICTION = ("text", "label"), (), ("id", "label", "prob")
-CHECKS = LABEL_CHECKS = files.CHECKS
+CHECKS = files.CHECKS
 TRUTH, OUTPUTS = "label", 2  # the field with the ground truth; what the head gives for a text
 RECIPE = {"epochs": 2, "batch_size": 32, "n_val": None, "stop": True}
 same = protocol.same_text

@@ -93,7 +93,7 @@ TASKS = {
 TASKS = {name: {"group": "prompt"} | task for name, task in TASKS.items()}
 WHAT, KEY, TRUTH, BALANCED = "pairs", "prompt", "label", False
 FIELDS, OPTIONAL, PREDICTION = ("prompt", "a", "b", "label"), (), ("id", "label", "prob")
-CHECKS = LABEL_CHECKS = files.CHECKS
+CHECKS = files.CHECKS
 same = protocol.same_text
 OUTPUTS, RECIPE = 1, {"epochs": 1, "batch_size": 220, "n_val": None, "stop": False}
 

@@ -179,9 +179,11 @@ def read_labels(setting, labels):
     if labels in setting.TASKS:
         told = f"the ground truth of a task is learned with train_weak.py --ds={labels}"
         raise BadInput(f"{labels} is a task, no labels file: {told}")
-    fields, checks = ["weak", "id", *setting.FIELDS], setting.LABEL_CHECKS
-    rows = files.read_jsonl(labels, fields, checks, setting.OPTIONAL)
+    fields = ["weak", "id", *setting.FIELDS]
+    rows = files.read_jsonl(labels, fields, setting.CHECKS, setting.OPTIONAL)
     if not card:
+        if setting.TRUTH == "target":
+            rows = setting.finish(rows, 0)  # perhaps in another notation
         print(f"{labels} has no card of ours: its task is not known, so eval.py will need --ds")
     if card.get("test_rows"):
         raise BadInput(f"{labels} holds test rows (label.py --test_rows): nobody may train on them")
