@@ -15,15 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-
-def world():
-    """How many processes train together (torchrun --nproc_per_node), else 1."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def rank():
-    """Which of these processes this is."""
-    return dist.get_rank() if dist.is_initialized() else 0
+from w2s.models import rank, world
 
 
 def join(out):
