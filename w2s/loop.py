@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from w2s.models import pick_dtype, predict
+from w2s.models import pick_dtype, predict, rank, world
 from w2s.packing import logits, row_logits, texts, to_device
-from w2s.parallel import local, rank, shard, world
+from w2s.parallel import local, shard
 
 EVALUATIONS_PER_EPOCH = 8
 
@@ -139,7 +139,7 @@ def backward(
 
     def autocast(on=True):
         return torch.autocast(
-            model.device.type, dtype=dtype, enabled=on and dtype == torch.bfloat16
+            model.device.type, dtype=torch.bfloat16, enabled=on and dtype == "bf16"
         )
 
     def forward(piece):
