@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from w2s import parallel
 from w2s.files import BadInput
-from w2s.models import pick_dtype, predict, rank, threads, world
+from w2s.models import pick_dtype, predict, rank, size, threads, world
 from w2s.packing import logits, row_logits, texts, to_device
 
 
@@ -33,7 +33,7 @@ def resolve(model, lr=None, dtype=None):
     the paper does not have, want 1e-4 and ten times that for the head. Low-rank terms (lora.py),
     which are not counted, want 2e-4. An lr of your own keeps the ratio of head to body.
     """
-    n = sum(p.numel() for key, p in model.named_parameters() if "lora_" not in key)
+    n = size(model)
     rate = head_rate = 5e-5 if n <= 400_000_000 else 1e-5
     if n < 10_000_000:
         rate, head_rate = 1e-4, 1e-3
