@@ -45,6 +45,8 @@ def encode(rows, tokenizer, model, given=None):
     if limit <= spelled:
         told = f"leaves no room for a game beside a move of {spelled} tokens"
         raise BadInput(f"--max_len={limit} {told}")
+    if given:
+        lm.check_head(model, model.config.model_type)
     for row in rows:
         words, tokens = fitting(row, tokenizer, limit, spelled)
         n_cut += len(words) < len(row["prompt"].split())

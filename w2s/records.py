@@ -47,18 +47,19 @@ def new_card(stage, setting, args, inputs, data):
     }
 
 
-def begin(out, card, resolved):
+def begin(out, card, model, train, held_out, plan):
     """Make the run directory anew; with its card, not yet finished, the folder is a run under way.
 
-    resolved: what the defaults came to (learning rate, rows held out, ...); printed, and kept.
+    What the defaults came to is printed and kept, "resolved"; plan: that of loop.resolve.
     """
     for old in ("model", "eval"):
         shutil.rmtree(Path(out) / old, ignore_errors=True)
     (Path(out) / "history.jsonl").unlink(missing_ok=True)
-    card = card | {"finished": False, "resolved": resolved}
+    counts = {"rows": len(train), "held_out": len(held_out)}
+    where = {"device": str(model.device), "processes": cli.world_size()}
+    card = card | {"finished": False, "resolved": counts | plan | model.w2s | where}
     files.write_card(out, card)
-    shown = (f"{name} {value}" for name, value in resolved.items())
-    print(f"{out}: " + ", ".join(shown))
+    print(f"{out}: " + ", ".join(f"{name} {value}" for name, value in card["resolved"].items()))
     return card | {"began": time.monotonic()}
 
 
@@ -196,6 +197,8 @@ def check_training(setting, args):
         raise BadInput(f"--head is for texts: {setting.WHAT} have no use for two answer tokens")
     if args["stop"] and args["n_val"] == 0:
         raise BadInput("--stop looks at held-out rows, and there are none (--n_val=0)")
+    if args.get("boost") and args["bootstrap"]:
+        raise BadInput("--boost draws rows by weight, so it goes without --bootstrap")
     if setting.OUTPUTS == 0 and cli.world_size() > 1:
         told = "a language model shares its embedding with its head, which is not split yet"
         raise BadInput(f"torchrun does not train on {setting.WHAT}: {told}")
