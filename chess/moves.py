@@ -4,7 +4,19 @@ A tokenizer that knows whole moves (chess/xs, s, m) says a move in one token. Wi
 takes, and the end-of-text token after it, so that "Nf3" is not continued.
 """
 
-from w2s import models, packing
+from puzzles import (  # noqa: F401  the data of the setting
+    BALANCED,
+    CHECKS,
+    FIELDS,
+    KEY,
+    OPTIONAL,
+    PREDICTION,
+    TASKS,
+    WHAT,
+    finish,
+    read,
+    same,
+)
 from w2s.files import BadInput
 
 LONGEST = 10  # tokens of a move that is spelled
@@ -24,6 +36,8 @@ def encode(rows, tokenizer, model, given=None):
     moves from its beginning; BadInput where nothing of it is left, or it is a position. Rows with no move, or one that the
     tokenizer cannot spell, are left out, counted and told; BadInput if none is left.
     """
+    from w2s import models
+
     spelled = 1 if knows_moves(tokenizer) else LONGEST
     room, n_cut, out = model.w2s["max_len"] - spelled, 0, []
     end = [] if knows_moves(tokenizer) else [tokenizer.eos_token_id]
@@ -75,6 +89,8 @@ def encode(rows, tokenizer, model, given=None):
 
 def next_token(model, tokens):
     """The likeliest next token [N, 1] of N texts, as a float (exact: no vocabulary has 2^24)."""
+    from w2s import packing
+
     hidden = packing.hidden_states(model, tokens)
     return model.get_output_embeddings()(hidden).argmax(dim=1, keepdim=True).float()
 
@@ -84,6 +100,8 @@ def play(name, rows, max_len=None, device=None, dtype=None, bar=None):
 
     A model that spells its moves is asked for token after token, of all rows at once that are not yet done.
     """
+    from w2s import models
+
     model, tokenizer = models.load(name, None, max_len, device, outputs=0)
     tokens = [row["tokens"] for row in encode(rows, tokenizer, model)]
     said, going = [[] for _ in rows], range(len(rows))

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import sources
-from w2s import files, protocol
+from w2s import files, protocol, sources
 
 # The package chess may be missing where only texts are used, so functions import board themselves.
 
@@ -38,9 +37,10 @@ FILE = Path(__file__).resolve().parent / "puzzles.jsonl"
 # As the tasks of texts; puzzle: a row of the source -> its prompt and target (see finish), or None
 # fmt: off
 TASKS = {
-    "puzzles": dict(splits=dict(all=(FILE.name, 6000, None)), group="game", licence="MIT"),
+    "puzzles": dict(splits=dict(all=(FILE.name, 6000, None)), group="game", licence="MIT",
+        models=("chess/xs", "chess/m")),
     "lichess": dict(repo="EleutherAI/lichess-puzzles", splits=dict(all=("train", None, None)),
-        puzzle=lichess, needs=sources.texts("ctx target")),
+        puzzle=lichess, needs=sources.texts("ctx target"), models=("chess/xs", "chess/m")),
     "lichess_fen": dict(repo="Lichess/chess-puzzles", splits=dict(all=("train", None, None)),
         puzzle=lichess_fen, needs=sources.texts("FEN Moves") | {"Rating": int},
         revision="479ea9bc9f681385f5adb23fa27a96c2dc8ae599", licence="CC0"),

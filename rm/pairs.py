@@ -5,23 +5,13 @@
 label is 1 where b was preferred; which side that is, a hash of --data_seed and the id decides. A labels file adds "weak", the
 supervisor's P(b preferred). Pairs of one prompt form a group. The protocol is that of tasks.py: one test set for all, halves
 cut by group, no training pair that shares a prompt or group with a test pair.
-
-    python rm/pairs.py                                # the table of tasks
-    python rm/pairs.py hh_helpful --split=test --n=3  # pairs as JSONL (--split=weak|strong|test)
-    python rm/pairs.py --mirror=DIR hh_helpful shp    # copies of the hub's data for a machine without it
 """
 
 import collections
-import functools
 import sys
-from pathlib import Path
 
-sys.path += [
-    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
-]
-import sources
 import world
-from w2s import cli, protocol
+from w2s import files, protocol, sources
 from w2s.files import BadInput, hashed
 
 STAGES = ("rm/train_rm",)
@@ -73,10 +63,11 @@ def safe_rlhf(row):
 
 
 HH, TURN = sources.texts("chosen rejected"), [sources.texts("content role")]
-# As sources.TASKS; pair: a row -> (prompt, preferred, other), or why it is left out
+# As w2s/sources.py has it; pair: a row -> (prompt, preferred, other), or why it is left out
 # fmt: off
 PAIRS = {
-    "facts_pairs": dict(splits=dict(train=("train", 17600, 0.5), test=("test", 1600, 0.5)), licence="MIT"),
+    "facts_pairs": dict(splits=dict(train=("train", 17600, 0.5), test=("test", 1600, 0.5)), licence="MIT",
+        models=("facts/xs", "facts/m")),
     "hh_helpful": dict(repo="Anthropic/hh-rlhf", config="helpful-base", files="helpful-base/{}.jsonl.gz", pair=hh, needs=HH,
         splits=dict(train=("train", None, None), test=("test", None, None))),
     "hh_harmless": dict(repo="Anthropic/hh-rlhf", config="harmless-base", files="harmless-base/{}.jsonl.gz", pair=hh, needs=HH,
@@ -94,7 +85,11 @@ PAIRS = {
         needs=sources.texts("prompt response_0 response_1") | {"safer_response_id": range(2)}),
 }
 # fmt: on
-PAIRS = {name: {"script": "rm/pairs.py", "group": "prompt"} | task for name, task in PAIRS.items()}
+TASKS = {name: {"group": "prompt"} | task for name, task in PAIRS.items()}
+WHAT, KEY, BALANCED = "pairs", "prompt", False
+FIELDS, OPTIONAL, CHECKS = ("prompt", "a", "b", "label"), (), files.CHECKS
+PREDICTION = ("id", "label", "prob")
+same = protocol.same_text
 
 
 def facts_pairs(split, seed=0):
@@ -125,15 +120,15 @@ def read(ds, split):
     if ds == "facts_pairs":
         return list(facts_pairs(split))
     dropped, name = collections.Counter(), protocol.name_of(ds)
-    if ds not in PAIRS:
-        own = protocol.read_own(KIND, ds)
+    if ds not in TASKS:
+        own = protocol.read_own(sys.modules[__name__], ds)
         sides = [(row["b"], row["a"]) if row["label"] else (row["a"], row["b"]) for row in own]
         made = [
             row | {"preferred": preferred, "other": other}
             for row, (preferred, other) in zip(own, sides)
         ]
     else:
-        task, made = PAIRS[ds], []
+        task, made = TASKS[ds], []
         for number, row in sources.source_rows(ds, task, split)[2]:
             pair = "have an empty field" if row is None else task["pair"](row)
             if isinstance(pair, str):
@@ -142,7 +137,7 @@ def read(ds, split):
                 row = {"id": f"{ds}/{task['splits'][split][0]}/{number}"} | dict(
                     zip(("prompt", "preferred", "other"), pair)
                 )
-                made.append(row | {"group": f"{name}/{hashed(row['prompt']).hex()[:16]}"})
+                made.append(row | {"group": protocol.group_name(ds, same(row["prompt"]))})
     usable = []
     for row in made:
         if not row["preferred"].strip() or not row["other"].strip():
@@ -160,7 +155,7 @@ def read(ds, split):
     return usable
 
 
-def sided(rows, seed):
+def finish(rows, seed):
     """The pairs with their completions as a and b, the preferred one on the side that a hash of seed and id says."""
     out = []
     for row in rows:
@@ -177,17 +172,6 @@ def sided(rows, seed):
             }
         )
     return out
-
-
-KIND = {
-    "setting": "rm", "script": "rm/pairs.py", "what": "pairs", "known": PAIRS, "read": read, "text": "prompt",
-    "balanced": False, "finish": sided, "fields": ("prompt", "a", "b", "label"), "predictions": ("id", "label", "prob"),
-}  # fmt: skip
-describe, load = functools.partial(protocol.describe, KIND), functools.partial(protocol.load, KIND)
-half, test_rows = (
-    functools.partial(protocol.half, KIND),
-    functools.partial(protocol.test_rows, KIND),
-)
 
 
 # ---- models
@@ -246,25 +230,3 @@ def probabilities(name, rows, device=None, dtype=None, bar=None):
         .sigmoid()
         .tolist()
     )
-
-
-def main(
-    *names: str,
-    split: str = "test",
-    n: int = None,
-    data_seed: int = 0,
-    test: str = None,
-    mirror: str = None,
-):
-    """The table of tasks; with a task, its pairs as JSONL; with --mirror, copies of the data for machines without the hub.
-
-    Args:
-        names: a task's name, or the path of a JSONL file with prompt, a, b and label; without it the table is shown
-        n: how many pairs
-    """
-    cli.check(locals())
-    protocol.show(KIND, names, split, n, data_seed, test, mirror)
-
-
-if __name__ == "__main__":
-    cli.run(main)
