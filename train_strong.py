@@ -77,16 +77,20 @@ def main(
     )
 
     out, given = parallel.join(out), "weak" if target == "weak" else "label"
-    rule = losses.rule(
-        loss, given, alpha=alpha, prior=conf_prior, radius=radius, as_released=as_released or None
+    rule, whole_batch, _ = losses.rule(
+        "xent" if given == "label" else loss, alpha=alpha, prior=conf_prior, radius=radius,
+        as_released=as_released or None
     )
 
     from w2s import loop, models, probes
+    from w2s import lora as low_rank
 
     net, tokenizer = models.load(
         model, head, max_len, device, 0 if probe else seed
     )  # a probe's seeds share features
-    models.add_lora(net, lora, dtype)
+    low_rank.add(net, lora, models.pick_dtype(net, dtype), seed)
+    plan = loop.resolve(net, lr, dtype)
+    rows = [row | {"given": float(row[given])} for row in rows]
     train, held_out = protocol.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
     card = files.begin(
         out,
@@ -94,11 +98,12 @@ def main(
         args,
         inputs,
         data,
-        loop.derived(net, train, held_out, lr, dtype, probe),
+        plan | net.w2s,
     )
     history = (probes.fit if probe else loop.fit)(
-        net, train, given, **rule, held_out=held_out, epochs=epochs, batch_size=batch_size,
-        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
+        net, train, rule, whole_batch=whole_batch, held_out=held_out, epochs=epochs, batch_size=batch_size,
+        micro_batch=micro_batch, lr=plan["lr"], head_lr=plan["head_lr"], dtype=plan["dtype"],
+        seed=seed, checkpointing=checkpointing, compile=compile, name=out,
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card | {"supervisor": supervisor}, history, loop.kept(history))

@@ -57,18 +57,24 @@ def main(
         models,  # torch and transformers take seconds to import, so not before they are needed
         parallel,
     )
+    from w2s import (
+        lora as low_rank,
+    )
 
     out = parallel.join(out)
     net, tokenizer = models.load(model, head, max_len, device, seed)
-    models.add_lora(net, lora, dtype)
+    low_rank.add(net, lora, models.pick_dtype(net, dtype), seed)
+    plan = loop.resolve(net, lr, dtype)
+    rows = [row | {"given": float(row["label"])} for row in rows]
     train, held_out = protocol.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
     train = drawn(train, seed, bootstrap, [run for run, _ in before], device, dtype)
     card = files.begin(
-        out, "train_weak", args, inputs, data, loop.derived(net, train, held_out, lr, dtype)
+        out, "train_weak", args, inputs, data, plan | net.w2s
     )
     history = loop.fit(
-        net, train, "label", **losses.LOSSES["xent"], held_out=held_out, epochs=epochs, batch_size=batch_size,
-        micro_batch=micro_batch, lr=lr, seed=seed, dtype=dtype, checkpointing=checkpointing, compile=compile, name=out,
+        net, train, losses.xent, held_out=held_out, epochs=epochs, batch_size=batch_size,
+        micro_batch=micro_batch, lr=plan["lr"], head_lr=plan["head_lr"], dtype=plan["dtype"],
+        seed=seed, checkpointing=checkpointing, compile=compile, name=out,
     )  # fmt: skip
     models.save(net, tokenizer, f"{out}/model")
     files.end(out, card, history, loop.kept(history))

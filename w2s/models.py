@@ -5,6 +5,7 @@ the tokens "0" and "1" (paper, A.1) or from zeros; encoders keep their own class
 All of it lives in transformers' own ForSequenceClassification classes, so that what we save anybody can load.
 """
 
+import contextlib
 import os
 import shutil
 import warnings
@@ -21,19 +22,15 @@ from transformers import (
 )
 from transformers.activations import NewGELUActivation
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
-from w2s import hub
+from w2s import hub, lora
 from w2s.files import BadInput
 from w2s.hardware import has_bf16, keep_freed_memory, pick_device
 from w2s.packing import can_pack, logits
-from w2s.parallel import rank, whole_weights, world
 
 logging.disable_progress_bar()
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable")
-
-THREADS = torch.get_num_threads()
 
 # ---- loading
 
@@ -102,8 +99,6 @@ def load(name, head=None, max_len=None, device=None, seed=0, outputs=2):
     fuse_gelu(model)
     model.to(pick_device(device)).eval()
     keep_freed_memory()
-    # threads cost a tiny model more than they give; the next model of this process may be larger again
-    torch.set_num_threads(1 if model.num_parameters() < 1_000_000 else THREADS)
     model.w2s["packed"] = can_pack(model)
     return model, tokenizer
 
@@ -184,57 +179,44 @@ def fuse_gelu(model):
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
 
 
-def add_lora(model, r, dtype=None):
-    """--lora: freeze the backbone and give each of its linear layers x W the trainable term 2 x A B, A [in, r], B [r, out].
-
-    Low-rank adaptation (Hu et al. 2021) with alpha = 2 r; B starts at 0, so the model starts as it was. The head trains
-    in full. With bf16 the frozen matrices are kept in bf16, to which autocast would round them at every use.
-    """
-    if r is None:
-        return
-    model.base_model.requires_grad_(False)
-    half = pick_dtype(model, dtype) == torch.bfloat16 and world() == 1
-    generator, linear = torch.Generator().manual_seed(0), (torch.nn.Linear, Conv1D)
-    most = min(min(m.weight.shape) for m in model.base_model.modules() if isinstance(m, linear))
-    if r > most:
-        raise BadInput(f"--lora={r}: the smallest matrix of the model has rank {most}")
-    for module in list(model.base_model.modules()):
-        if isinstance(module, linear):
-            sizes = module.weight.shape if isinstance(module, Conv1D) else module.weight.T.shape
-            a = torch.randn(sizes[0], r, generator=generator) / sizes[0] ** 0.5
-            module.lora_a = torch.nn.Parameter(a.to(module.weight))
-            module.lora_b = torch.nn.Parameter(module.weight.new_zeros(r, sizes[1]))
-            module.hook = module.register_forward_hook(
-                lambda m, x, out: out + 2 * (x[0] @ m.lora_a @ m.lora_b)
-            )
-            if half:
-                module.weight.data = module.weight.to(torch.bfloat16)
+def world():
+    """How many processes train together (torchrun --nproc_per_node), else 1."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
-@torch.no_grad()
-def merge_lora(model):
-    """Add what add_lora's terms have learned to the matrices themselves: an ordinary model again."""
-    for module in model.modules():
-        if hasattr(module, "lora_a"):
-            learned = 2 * (module.lora_a @ module.lora_b)
-            module.weight.data = module.weight.to(learned) + (
-                learned if isinstance(module, Conv1D) else learned.T
-            )
-            module.hook.remove()
-            del module.lora_a, module.lora_b, module.hook
+def rank():
+    """Which of these processes this is."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+@contextlib.contextmanager
+def threads(model):
+    """One thread for a tiny model, to which more cost more than they give; the count before is put back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if size(model) < 1_000_000 else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def size(model):
+    """The number of the model's parameters, without what --lora adds."""
+    return sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name)
 
 
 def pick_dtype(model, dtype=None):
-    """The torch dtype for --dtype: by default bf16 autocast where the hardware has it, except for models too small to gain."""
+    """ "bf16" or "float32", for --dtype: by default bf16 where the hardware has it, except for models too small to gain."""
     if dtype:
-        return {"bf16": torch.bfloat16, "float32": torch.float32}[dtype]
-    large = model.num_parameters() >= 10_000_000
-    return torch.bfloat16 if large and has_bf16(model.device) else torch.float32
+        return dtype
+    return "bf16" if size(model) >= 10_000_000 and has_bf16(model.device) else "float32"
 
 
 def save(model, tokenizer, folder):
     """Save in Hugging Face layout, whole or not at all: AutoModelForSequenceClassification loads it with the same logits."""
-    merge_lora(model)
+    from w2s.parallel import whole_weights
+
+    lora.merge(model)
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     tokenizer.model_max_length = model.w2s["max_len"]
@@ -303,7 +285,7 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
     The texts are sorted by length into batches of at most batch_tokens tokens (counted as if padded). dtype: see
     pick_dtype; name: what the progress bar is called (default: no bar).
     """
-    dtype = pick_dtype(model, dtype)
+    dtype, device = pick_dtype(model, dtype), model.device.type
     was_training = model.training
     model.eval()
     out = torch.zeros(len(tokens), width or model.config.num_labels)
@@ -314,7 +296,7 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
             size = max(1, batch_tokens // len(tokens[order[-1]])) * world()
             batch, order = order[-size:], order[:-size]
             mine = batch[rank() :: world()]
-            with torch.autocast(model.device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == "bf16"):
                 said = outputs(
                     model, [tokens[i] for i in mine or batch[:1]]
                 )  # who has none keeps the others company
