@@ -1,14 +1,10 @@
 """fit(): the one training loop. Supervisor, student and ceiling all go through it, so that PGR
-compares labels alone.
-
-Batches are packed without padding (packing.py), and no step waits for a GPU. What is unusual:
+compares labels alone. No step waits for a GPU. Unusual is:
 
 The batch is the batch. A loss may look at all its rows (the confidence loss ranks them), while
 memory may force them through in micro-batches. Then a first pass without a graph gives the logits
 of all rows, the loss gives their gradients, and a second pass sends these back through the network,
 one micro-batch at a time. Under torchrun every process takes its share of each batch.
-
-Only the rows of the token embedding that occur are trained (used_tokens): the same result, faster.
 
 Early stopping looks at the given labels alone: the weights that agree best with those of held-out
 rows are kept (paper, A.1). Ground truth goes to the history and decides nothing.
@@ -24,6 +20,7 @@ import torch.distributed as dist
 from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR
 from tqdm import tqdm
 
+from w2s import parallel
 from w2s.files import BadInput
 from w2s.models import pick_dtype, predict, rank, size, threads, world
 from w2s.packing import logits, row_logits, texts, to_device
@@ -63,9 +60,9 @@ def fit(
     evaluation and deleted at the end. Raises FloatingPointError for a loss that is not finite.
     """
     prepare(model, checkpointing, compile)
+    resume = None if world() > 1 else resume
     with threads(model), used_tokens(model, rows, held_out, weight_decay) as (rows, held_out):
-        per_epoch = math.ceil(len(rows) / batch_size)
-        steps = epochs * per_epoch
+        steps = epochs * math.ceil(len(rows) / batch_size)
         how = steps, lr, head_lr, weight_decay, betas, warm_up
         optimizer, schedule = make_optimizer(model, *how)
         call = [len(rows), batch_size, seed, dtype, list(how)]
@@ -74,9 +71,9 @@ def fit(
         order = orders(len(rows), batch_size, epochs, seed, done, name)
         bar = tqdm(order, name, steps, initial=done, unit="step", disable=rank() > 0 or None)
         for step, chosen, evaluates in bar:
-            batch = arrange([rows[i] for i in chosen.tolist()], micro_batch or len(chosen))
-            given, progress = given_of(batch, model), (step - 1) / steps
-            piece = micro_batch or len(batch)
+            piece, progress = micro_batch or len(chosen), (step - 1) / steps
+            batch = arrange([rows[i] for i in chosen.tolist()], piece)
+            given = given_of(batch, model)
             losses.append(
                 backward(model, batch, given, loss, progress, piece, whole_batch, dtype, outputs)
             )
@@ -85,7 +82,7 @@ def fit(
             optimizer.zero_grad()
             schedule.step()
             if evaluates:
-                line = {"step": step, "epoch": step / per_epoch}
+                line = {"step": step, "epoch": step * epochs / steps}
                 line["loss"], losses = mean_loss(losses, step, steps, name), []
                 history.append(line | evaluate(model, held_out, dtype, loss, outputs))
                 if held_out and stop and kept(history) is history[-1]:
@@ -104,9 +101,7 @@ def prepare(model, checkpointing, compile):
     if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if world() > 1:
-        from w2s.parallel import shard
-
-        shard(model)
+        parallel.shard(model)
     if compile:
         model.base_model.compile(dynamic=True)
     model.train()
@@ -114,13 +109,11 @@ def prepare(model, checkpointing, compile):
 
 @contextlib.contextmanager
 def used_tokens(model, rows, held_out, weight_decay=0.0):
-    """Cut the token embedding to the tokens that occur, until the end; yields both lists of rows,
-    in which tokens have their new numbers.
+    """Cut the token embedding to the tokens that occur; yields both lists, renumbered.
 
-    The embedding is most of a small model, and a token that never occurs never changes: its
-    gradient is zero, and AdamW without weight decay leaves it alone. It stays whole where it is
-    sharded over processes, where the tokens' own numbers mean something (padded architectures), and
-    in a language model, which predicts all tokens.
+    It is most of a small model, and a token that never occurs never changes: its gradient is zero,
+    and AdamW without weight decay leaves it alone. It stays whole where it is sharded, where the
+    tokens' own numbers mean something (padded architectures), and where all can be predicted.
     """
     must_stay = weight_decay or not model.w2s["packed"] or model.get_output_embeddings()
     if must_stay or world() > 1:
@@ -129,15 +122,15 @@ def used_tokens(model, rows, held_out, weight_decay=0.0):
     embedding = model.get_input_embeddings()
     whole, padding = embedding.weight, embedding.padding_idx
     tokens = sorted({token for row in [*rows, *held_out] for token in row["tokens"]})
-    number = {token: i for i, token in enumerate(tokens)}
-    used = torch.tensor(tokens, device=whole.device)
+    number, used = {token: i for i, token in enumerate(tokens)}, torch.tensor(tokens)
     embedding.weight = torch.nn.Parameter(whole.detach()[used], requires_grad=whole.requires_grad)
     embedding.padding_idx = number.get(padding)
+
+    def renumbered(row):
+        return row | {"tokens": [number[token] for token in row["tokens"]]}
+
     try:
-        yield [
-            [row | {"tokens": [number[token] for token in row["tokens"]]} for row in part]
-            for part in (rows, held_out)
-        ]
+        yield [renumbered(row) for row in rows], [renumbered(row) for row in held_out]
     finally:
         with torch.no_grad():
             whole[used] = embedding.weight
@@ -145,8 +138,8 @@ def used_tokens(model, rows, held_out, weight_decay=0.0):
 
 
 def make_optimizer(model, steps, lr, head_lr, weight_decay=0.0, betas=(0.9, 0.999), warm_up=0.0):
-    """(fused AdamW with a rate for the body, a language model's unembedding included, and one for
-    the head, its schedule: a cosine to 0, times a straight rise over the share warm_up of steps)."""
+    """(fused AdamW with rates for body and head, its schedule: a cosine to 0, times a straight rise
+    over the share warm_up of the steps). A language model's unembedding belongs to its body."""
     unembedding = model.get_output_embeddings() or torch.nn.Module()
     in_body = {*model.base_model.parameters(), *unembedding.parameters()}
     body = [p for p in model.parameters() if p.requires_grad and p in in_body]
@@ -160,18 +153,14 @@ def make_optimizer(model, steps, lr, head_lr, weight_decay=0.0, betas=(0.9, 0.99
 
 
 def batches(n, batch_size, generator):
-    """The row numbers of one epoch in a fresh random order, in ceil(n / batch_size) batches.
-
-    Their sizes differ by one at most: no last batch of a few rows, whose median means nothing.
-    """
+    """The row numbers of one epoch in a fresh random order, in ceil(n / batch_size) batches whose
+    sizes differ by one at most: no last batch of a few rows, whose median means nothing."""
     return torch.randperm(n, generator=generator).tensor_split(math.ceil(n / batch_size))
 
 
 def orders(n, batch_size, epochs, seed, done, name):
-    """Yields (step, row numbers, whether to evaluate after it) of the steps after `done`.
-
-    An epoch is drawn when it begins. It is evaluated at every eighth, rounded to whole steps.
-    """
+    """Yields (step, row numbers, whether to evaluate then) of the steps after `done`: at every
+    eighth of an epoch, rounded to whole steps. An epoch is drawn when it begins."""
     if n <= batch_size:
         print(f"{name}: one batch an epoch: --seed moves only what starts at random in the model")
     step, generator, eighth = 0, torch.Generator().manual_seed(seed), math.ceil(n / batch_size) / 8
@@ -183,23 +172,20 @@ def orders(n, batch_size, epochs, seed, done, name):
 
 
 def arrange(batch, micro_batch):
-    """The rows of a batch in the order in which they are cut into pieces, each sorted by length.
-
-    All pieces get the same lengths, as the largest decides about the memory.
-    """
+    """The rows of a batch in the order in which it is cut into pieces, each sorted by length; all
+    pieces get the same lengths, as the largest decides about the memory."""
     batch = sorted(batch, key=lambda row: len(row["tokens"]))
     count = math.ceil(len(batch) / micro_batch)
     return [row for piece in range(count) for row in batch[piece::count]]
 
 
 def given_of(batch, model):
-    """What the loss takes as given for the rows of a batch, [N] on the model's device."""
-    given = torch.tensor([row["given"] for row in batch], dtype=model.dtype)
-    return to_device(given, model.device)
+    """ "given" of the rows of a batch, [N] on the model's device."""
+    return to_device(torch.tensor([x["given"] for x in batch], dtype=model.dtype), model.device)
 
 
 def backward(
-    model, rows, given, loss, progress, micro_batch, whole_batch, dtype="float32", outputs=logits
+    model, rows, given, loss, progress, micro_batch, whole_batch, dtype=None, outputs=logits
 ):
     """Backpropagate the mean loss of a batch in pieces of micro_batch rows; returns it, detached.
 
@@ -210,10 +196,8 @@ def backward(
     n = len(rows)
     # Every process takes as many pieces. Where rows run short the last one fills in, at weight 0.
     mine = torch.arange(rank(), n + -n % world(), world())
-    # FSDP takes the mean of the processes' gradients, we want the sum.
-    weight = (mine < n).to(given).mul(world())[:, None]
-    mine = mine.clamp(max=n - 1)
-    count = math.ceil(len(mine) / micro_batch)
+    weight = (mine < n).to(given).mul(world())[:, None]  # FSDP takes the mean, we want the sum
+    mine, count = mine.clamp(max=n - 1), math.ceil(len(mine) / micro_batch)
     pieces, shares = mine.tensor_split(count), weight.tensor_split(count)
 
     def forward(piece):
@@ -231,14 +215,10 @@ def backward(
         return total / world()
     one_pass = len(pieces) == 1
     with torch.set_grad_enabled(one_pass), autocast(model, dtype):
-        # without a graph four times the rows take less memory
+        # four times the rows, as these keep no graph
         outs = [forward(piece) for piece in mine.split(4 * micro_batch)]
     out = torch.cat(outs).detach()
-    if world() > 1:
-        from w2s.parallel import gather
-
-        out = gather(out, n)
-    out.requires_grad_()
+    out = (parallel.gather(out, n) if world() > 1 else out).requires_grad_()
     mean = loss(out, given, progress).mean()
     mean.backward()
     with autocast(model, dtype):
@@ -273,12 +253,10 @@ def evaluate(model, held_out, dtype, loss, outputs):
     if not held_out:
         return {}
     if model.get_output_embeddings():
-        total = 0.0
+        parts = [held_out[i : i + 32] for i in range(0, len(held_out), 32)]
         with torch.no_grad(), autocast(model, dtype):
-            for i in range(0, len(held_out), 32):
-                batch = held_out[i : i + 32]
-                total += loss(outputs(model, batch), given_of(batch, model), 1.0).sum().item()
-        return {"held_out_loss": total / len(held_out)}
+            losses = [loss(outputs(model, part), given_of(part, model), 1.0) for part in parts]
+        return {"held_out_loss": torch.cat(losses).mean().item()}
     tokens = [text for row in held_out for text in texts(row)]
     says_1 = predict(model, tokens, dtype).view(len(held_out), 2).diff(dim=1)[:, 0] > 0
     accuracy = {}
@@ -289,22 +267,21 @@ def evaluate(model, held_out, dtype, loss, outputs):
 
 
 def kept(history):
-    """The line of the history whose weights fit() kept with stop=True, ties to the later."""
-    best = [line.get("agreement", -line.get("held_out_loss", 0.0)) for line in history]
-    return history[max(range(len(history)), key=lambda i: (best[i], i))]
+    """The line of the history whose weights fit() kept with stop=True; max() takes the first of
+    equals, hence the reversal."""
+    return max(history[::-1], key=lambda x: x.get("agreement", -x.get("held_out_loss", 0.0)))
 
 
 def trained(model):
     """The weights that are trained, {name: tensor}; where they are sharded, this process's part."""
-    named = {key: p.detach() for key, p in model.named_parameters() if p.requires_grad}
-    return {key: p.to_local() if world() > 1 else p for key, p in named.items()}
+    weights = {key: p.detach() for key, p in model.named_parameters() if p.requires_grad}
+    return {key: p.to_local() for key, p in weights.items()} if world() > 1 else weights
 
 
 def put(weights, model):
-    """Copy weights, some of trained(), back into the model."""
-    own = trained(model)
-    for key in weights:
-        own[key].copy_(weights[key])
+    """Copy weights, once trained(), back into the model."""
+    for key, own in trained(model).items() if weights else ():
+        own.copy_(weights[key])
 
 
 def write_state(path, call, history, best, model, optimizer, schedule):
