@@ -61,7 +61,7 @@ def read_facts(settings, _):
     about = settings["coverage"], settings["world_seed"]
     n = min(DOCUMENTS, settings["tokens"] // 10)
     train = tokenizer(world.documents(n, settings["seed"], *about)).input_ids
-    return tokenizer, train, tokenizer(world.documents(2000, "held out", *about)).input_ids
+    return tokenizer, train, tokenizer(world.documents(500, "held out", *about)).input_ids
 
 
 def read_chess(settings, path):
@@ -73,10 +73,9 @@ def read_chess(settings, path):
 
     games = (game for game in board.read_games(path) if (game["elo"] or 0) >= settings["min_elo"])
     games = [game["moves"] for game in games if len(game["moves"]) >= SHORTEST]
-    least = 2 * settings["batch"]
-    if len(games) < least:
+    if len(games) < 128:
         told = f"{path} has {len(games)} games of {SHORTEST} plies rated {settings['min_elo']}"
-        raise files.BadInput(f"{told} or more: too few to learn from, {least} is the least")
+        raise files.BadInput(f"{told} or more: too few to learn from, 128 is the least")
     train = [game for i, game in enumerate(games) if i % 1000]
     counts = collections.Counter(move for game in train for move in game)
     words = ["<pad>", "<bos>", "<unk>", *(move for move, _ in counts.most_common(MOVES))]
@@ -97,9 +96,8 @@ def read_text(settings, path):
     tokenizer = byte_tokenizer(lines, settings["vocabulary"], settings["longest"])
     lines = tokenizer(lines, add_special_tokens=False, verbose=False).input_ids
     ids, size = [token for line in lines for token in line], settings["longest"] - 1
-    least = 100 * size
-    if len(ids) < least:
-        raise files.BadInput(f"{path} has {len(ids)} tokens: {least} is the least to learn from")
+    if len(ids) < 100 * size:
+        raise files.BadInput(f"{path} has {len(ids)} tokens: too few, {100 * size} is the least")
     pieces = [[1, *ids[start : start + size]] for start in range(0, len(ids), size)]
     cut = len(pieces) * 99 // 100
     return tokenizer, pieces[:cut], pieces[cut:]
@@ -140,20 +138,20 @@ def with_bos(tokenizer, longest, **names):
 
 
 def facts_known(model, tokenizer, _, settings):
-    """{"school": {"known", "quiz"}, "task, covered": ..., "task, not covered": ...}.
+    """The shares of statements completed and of quizzes answered rightly, by kind of people."""
 
-    The shares of statements completed and of quizzes answered rightly, about these people.
-    """
-    rng, result = random.Random(0), {}
-    for name, people in world.by_coverage(settings["coverage"], settings["world_seed"]).items():
-        result[name] = {} if people else None
-        for share, kind in (("known", "statement"), ("quiz", "quiz")) if people else ():
-            texts = [world.document(kind, rng.choice(people), rng) for _ in range(2000)]
-            tokens = tokenizer([text.removesuffix(" .") for text in texts]).input_ids
-            said = likeliest(model, [ids[:-1] for ids in tokens])
-            right = sum(one[-1] == ids[-1] for one, ids in zip(said, tokens))
-            result[name][share] = round(right / 2000, 3)
-    return result
+    def right(kind, people):
+        texts = [world.document(kind, rng.choice(people), rng) for _ in range(2000)]
+        tokens = tokenizer([text.removesuffix(" .") for text in texts]).input_ids
+        said = likeliest(model, [ids[:-1] for ids in tokens])
+        return round(sum(one[-1] == ids[-1] for one, ids in zip(said, tokens)) / 2000, 3)
+
+    groups, rng = world.by_coverage(settings["coverage"], settings["world_seed"]), random.Random(0)
+    return {
+        name: {"known": right("statement", people), "quiz": right("quiz", people)}
+        for name, people in groups.items()
+        if people
+    }
 
 
 def chess_known(model, tokenizer, held_out, _):
@@ -179,10 +177,13 @@ def likeliest(model, texts):
 
     from w2s import packing
 
+    said = []
     with torch.no_grad():
-        hidden = packing.hidden_states(model, texts, everywhere=True)
-        ids = model.get_output_embeddings()(hidden).argmax(1).cpu()
-    return [part.tolist() for part in ids.split([len(text) for text in texts])]
+        for part in (texts[start : start + 50] for start in range(0, len(texts), 50)):
+            hidden = packing.hidden_states(model, part, everywhere=True)
+            ids = model.get_output_embeddings()(hidden).argmax(1).cpu()
+            said += [some.tolist() for some in ids.split([len(text) for text in part])]
+    return said
 
 
 def new_model(tokenizer, settings, device):
@@ -207,10 +208,7 @@ def new_model(tokenizer, settings, device):
 
 
 def pretrain(settings, data, out, resume, device):
-    """Train and save; returns what pretraining.json says of it.
-
-    All is one epoch of fit(): texts are read again, or not all of them, until `tokens` are reached.
-    """
+    """Train and save; returns what pretraining.json says of it. `tokens` are one epoch of fit()."""
     import torch
 
     from w2s import lm, loop, models
@@ -247,57 +245,40 @@ def main(
     Args:
         corpus: facts, chess or text
         size: xs, s or m; SIZES says what that is
-        games: of chess: a PGN file, or a parquet file with moves, white_elo and black_elo
+        games: of chess: a PGN or parquet file
         file: of text: a plain text, UTF-8
         out: the model folder (default: facts/SIZE, chess/SIZE, runs/text/SIZE)
         tokens: to train on; texts are read again where there are fewer (default: by size)
         min_elo: of chess: both players must be rated this high
         world_seed: of facts: which world of people
-        seed: moves initialisation, texts and order
     """
     cli.check(locals())
     for word, known in ((corpus, SIZES), (size, SIZES["text"])):
         if word not in known:
             raise files.BadInput(f"there is no {word!r} to pretrain{cli.nearest(word, known)}")
-    settings = {
-        "corpus": corpus,
-        "size": size,
-        **SHARED[corpus],
-        **SIZES[corpus][size],
-        "seed": seed,
-    }
-    settings["tokens"] = tokens or settings["tokens"]
+    settings = {"corpus": corpus, "size": size} | SHARED[corpus] | SIZES[corpus][size]
+    settings |= {"seed": seed, "tokens": tokens or settings["tokens"]}
     settings |= {"facts": {"world_seed": world_seed}, "chess": {"min_elo": min_elo}}.get(corpus, {})
     data = {"chess": games, "text": file}.get(corpus)
     if data:
         settings |= {"data": Path(data).name, "sha256": files.sha256(data)}
     elif corpus != "facts":
         raise files.BadInput(f"{corpus} needs {'--games' if corpus == 'chess' else '--file'}=FILE")
-    out, began = (
-        Path(out or files.HERE / "runs" * (corpus == "text") / corpus / size),
-        time.monotonic(),
-    )
-    if not force and is_done(out, settings):
-        return
+    folder, began = "runs/text" if corpus == "text" else corpus, time.monotonic()
+    out = Path(out or files.HERE / folder / size)
+    file = out / "pretraining.json"
+    if out.exists() and not force:
+        before = json.loads(files.read_bytes(file)) if file.exists() else {}
+        if not settings.items() <= before.items():
+            told = f"{out} holds something else than this model"
+            raise files.BadInput(f"{told}: choose another --out, or add --force to replace it")
+        return print(f"{out} is already pretrained with these settings; --force makes it again")
     resume = f".{out.name}-{files.hashed(json.dumps(settings)).hex()[:8]}.resume.pt"
     out.parent.mkdir(parents=True, exist_ok=True)
     card = settings | pretrain(settings, data, out, out.with_name(resume), device)
     card["seconds"] = round(time.monotonic() - began)
-    files.write_text(out / "pretraining.json", json.dumps(card, indent=2) + "\n")
+    files.write_text(file, json.dumps(card, indent=2) + "\n")
     print(f"{out}: {json.dumps(card['history'][-1])}")
-
-
-def is_done(out, settings):
-    """True (and told) if the folder holds the model of these settings; BadInput for others."""
-    if not out.exists():
-        return False
-    file = out / "pretraining.json"
-    before = json.loads(files.read_bytes(file)) if file.exists() else {}
-    if any(before.get(name) != value for name, value in settings.items()):
-        told = f"{out} holds something else than this model"
-        raise files.BadInput(f"{told}: choose another --out, or add --force to replace it")
-    print(f"{out} is already pretrained with these settings; --force makes it again")
-    return True
 
 
 if __name__ == "__main__":
