@@ -1,62 +1,51 @@
-"""Tasks: texts with a 0/1 label. Where they are is in sources.py, how they become text and label in formats.py.
+"""Stub for the work on pgr.py and controls.py alone: the real tasks.py replaces it."""
 
-    python tasks.py                          # the table of tasks
-    python tasks.py sst2 --split=test --n=5  # rows as JSONL, just as the other stages see them (--split=weak|strong|test)
-    python tasks.py --mirror=DIR sst2 boolq  # copies of the hub's data for a machine without it (all tasks: no names)
+import types
 
-Which rows are tested and which trained on is the same for every kind of rows: protocol.py.
-"""
-
-import functools
-import sys
-from pathlib import Path
-
-sys.path += [str(Path(__file__).resolve().parent / folder) for folder in ("nlp", "facts")]
-import sources
-from w2s import cli, protocol
+from w2s import files
 
 
-def read(ds, split):
-    """All rows of one split of a task, or of a JSONL file with text and label, as {"id", "group", "text", "label"}."""
-    if ds not in sources.TASKS:
-        return [
-            {field: row[field] for field in ("id", "group", "text", "label")}
-            for row in protocol.read_own(KIND, ds)
-        ]
-    return (
-        sources.TASKS[ds]["load"](split) if "load" in sources.TASKS[ds] else sources.read(ds, split)
+def agreeing(name, what, **own):
+    """A setting of rows with a 0/1 label, as far as pgr.py and controls.py ask for it."""
+    return types.SimpleNamespace(
+        __name__=name,
+        WHAT=what,
+        TRUTH="label",
+        PREDICTION=("id", "label", "prob"),
+        OPTIONAL=(),
+        LABEL_CHECKS=files.CHECKS,
+        TASKS={},
+        said=lambda row: row["prob"] > 0.5,
+        truth=lambda row: row["label"] == 1,
+        score=lambda row: float((row["prob"] > 0.5) == row["label"]),
+        **own,
     )
 
 
-KIND = {
-    "setting": "", "script": "tasks.py", "what": "rows", "known": sources.TASKS, "read": read, "text": "text", "balanced": True,
-    "finish": lambda rows, seed: rows, "fields": ("text", "label"), "predictions": ("id", "label", "prob"),
-}  # fmt: skip
-describe, load = functools.partial(protocol.describe, KIND), functools.partial(protocol.load, KIND)
-half, test_rows = (
-    functools.partial(protocol.half, KIND),
-    functools.partial(protocol.test_rows, KIND),
+texts = agreeing("texts", "rows", KEY="text", FIELDS=("text", "label"), OUTPUTS=2)
+pairs = agreeing("pairs", "pairs", KEY="prompt", FIELDS=("prompt", "a", "b", "label"), OUTPUTS=1)
+moves = types.SimpleNamespace(
+    __name__="moves",
+    WHAT="puzzles",
+    TRUTH="target",
+    KEY="prompt",
+    OUTPUTS=0,
+    TASKS={},
+    FIELDS=("prompt", "target"),
+    OPTIONAL=(),
+    LABEL_CHECKS=files.CHECKS | {"weak": files.TEXT},
+    PREDICTION=("id", "target", "move", "correct", "legal"),
+    said=lambda row: row["move"],
+    truth=lambda row: row["target"],
+    score=lambda row: row["correct"],
 )
 
 
-def main(
-    *names: str,
-    split: str = "test",
-    n: int = None,
-    data_seed: int = 0,
-    test: str = None,
-    mirror: str = None,
-):
-    """The table of tasks; with a task, its rows as JSONL; with --mirror, copies of the data sets for machines without the hub.
-
-    Args:
-        names: a task's name, or the path of a JSONL file with text and label; without it the table of tasks is shown
-        split: weak, strong (the halves), test, or test_hard where there is one
-        n: how many rows (default: all, in the halves at most 10,000)
-    """
-    cli.check(locals())
-    protocol.show(KIND, names, split, n, data_seed, test, mirror)
+def setting_of_card(card):
+    """The setting of a run or a labels file."""
+    return {"texts": texts, "pairs": pairs, "moves": moves}[card["setting"]]
 
 
-if __name__ == "__main__":
-    cli.run(main)
+def setting_of_labels(labels):
+    """The setting of a labels file."""
+    return setting_of_card(files.read_card(labels) or {"setting": "texts"})
