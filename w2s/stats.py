@@ -3,8 +3,7 @@
 Every number is a ratio of sums over test rows, averaged over seeds. The bootstrap resamples groups
 of test rows (rows about the same passage rise and fall together) and seeds, both at once and the
 same for all models: they answered the same questions, so their differences are far better known
-than each accuracy. Three seeds tell the spread between seeds only roughly, and resampling three of
-three understates it; more seeds are the remedy.
+than each accuracy. Resampling three of three seeds understates their spread: more are better.
 """
 
 import itertools
@@ -13,6 +12,7 @@ import numpy as np
 
 N_BOOT = 10_000
 LEVEL = 0.95
+UNDEFINED = np.errstate(invalid="ignore", divide="ignore")  # 0 / 0 is NaN, and told as None
 MOST_GROUPS = 10_000  # more are joined at random: a fixed cost, and widths known to 1 % still
 
 
@@ -47,11 +47,11 @@ def bootstrap(ratios, groups, n_boot=N_BOOT, seed=0):
     bottoms = [np.broadcast_to(one, tops[0].shape) for one in bottoms]
     sums = np.concatenate(tops + bottoms)  # all in one matrix product
 
+    @UNDEFINED
     def means(group_weights, seed_weights):
         """[B, G], [B, S] -> [B, K]"""
         drawn = (group_weights @ sums.T).reshape(len(group_weights), -1, n_seeds)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            per_seed = drawn[:, :n_ratios] / drawn[:, n_ratios:][:, below]
+        per_seed = drawn[:, :n_ratios] / drawn[:, n_ratios:][:, below]
         return np.einsum("bks,bs->bk", per_seed, seed_weights) / n_seeds
 
     replicates = [means(*drawn) for drawn in draws(n_groups, n_seeds, n_boot, seed)]
@@ -63,9 +63,8 @@ def draws(n_groups, n_seeds, n_boot, seed=0):
     rng = np.random.default_rng(seed)
     for start in range(0, n_boot, 500):
         size = min(500, n_boot - start)
-        drawn_groups = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=size)
-        drawn_seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=size)
-        yield drawn_groups.astype(float), drawn_seeds.astype(float)
+        counts = (rng.multinomial(n, np.full(n, 1 / n), size=size) for n in (n_groups, n_seeds))
+        yield tuple(count.astype(float) for count in counts)
 
 
 def interval(replicates):
@@ -142,26 +141,20 @@ def bins(values, edges):
 def auroc(prob, true, groups, n_boot=N_BOOT, seed=0):
     """P(a random 1 gets a higher prob [N] than a random 0, ties half) and n_boot replicates."""
     index, n_groups = number(groups)
-    ones, zeros = np.flatnonzero(true), np.flatnonzero(~true)
-    zeros = zeros[np.argsort(prob[zeros], kind="stable")]
+    ones, zeros = (np.flatnonzero(which) for which in (true, ~true))
+    zeros = zeros[np.argsort(prob[zeros])]
     first, last = (np.searchsorted(prob[zeros], prob[ones], side) for side in ("left", "right"))
     of_ones, of_zeros = index[ones], index[zeros]
 
+    @UNDEFINED
     def area(weights):
         """[G] -> a number; sums of whole numbers, which no order of summing rounds."""
         below = np.concatenate([[0], np.cumsum(weights.take(of_zeros))])
         wins = weights.take(of_ones) @ (below.take(first) + below.take(last)) / 2
-        with np.errstate(invalid="ignore"):
-            return wins / (weights.take(of_ones).sum() * below[-1])
+        return wins / (weights.take(of_ones).sum() * below[-1])
 
     drawn = (weights for piece, _ in draws(n_groups, 1, n_boot, seed) for weights in piece)
     return np.array([area(weights) for weights in itertools.chain([np.ones(n_groups)], drawn)])
-
-
-def pgr(weak, student, ceiling):
-    """Performance gap recovered, (student - weak) / (ceiling - weak), of means over seeds."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (np.asarray(student) - weak) / (np.asarray(ceiling) - weak)
 
 
 def compare(score, said, groups, prob=None, label=None, n_boot=N_BOOT, seed=0):
@@ -178,22 +171,24 @@ def compare(score, said, groups, prob=None, label=None, n_boot=N_BOOT, seed=0):
     ratios += [(agree & right, right), (agree & ~right, ~right)]
     more = () if prob is None else diagnostic_ratios(np.asarray(prob), np.asarray(label))
     values, replicates = bootstrap(itertools.chain(ratios, more), groups, n_boot, seed)
-    result = {"pgr": recovered(values[:3], replicates[:, :3])}
     estimates = [estimate(*pair) for pair in zip(values[:6], replicates[:, :6].T)]
+    result = {"pgr": recovered(values[:3], replicates[:, :3])}
     for who, one in zip(WHO, estimates):
         result[who] = {"acc": one["value"], "low": one["low"], "high": one["high"]}
     result["agreement"] = dict(zip(("all", "weak_right", "weak_wrong"), estimates[3:]))
     result |= {"n": score.shape[2], "groups": len(set(groups)), "seeds": score.shape[1]}
     derived = [] if prob is None else zip(diagnostics(values[6:]), diagnostics(replicates[:, 6:]).T)
-    told = {name: estimate(*pair) for name, pair in zip(DIAGNOSTICS, derived)}
-    return result | {"diagnostics": told}
+    return result | {"diagnostics": {k: estimate(*pair) for k, pair in zip(DIAGNOSTICS, derived)}}
 
 
+@UNDEFINED
 def recovered(values, replicates):
-    """The PGR of three means, None with a reason where the interval of (ceiling - weak) holds 0."""
+    """The PGR of three means (paper, section 3); None, with a reason, if the gap may be 0."""
     low, high = interval(replicates[:, 2] - replicates[:, 0])
     if low > 0:
-        return estimate(pgr(*values), pgr(*replicates.T)) | {"reason": None}
+        weak, student, ceiling = np.vstack([values, replicates]).T
+        pgr = (student - weak) / (ceiling - weak)
+        return estimate(pgr[0], pgr[1:]) | {"reason": None}
     where = f"{'holds' if high >= 0 else 'lies below'} 0: there is no gap to recover"
     reason = f"the interval of (ceiling - weak), {low:+.3f} to {high:+.3f}, {where}; "
     reason += "take more rows or seeds, or a stronger student"
@@ -217,8 +212,7 @@ def diagnostic_ratios(probs, label):
     wrong = (probs > 0.5) != (label == 1)
     yield wrong[0] & wrong[1], wrong[1]
     yield probs[0] * probs[1] + (1 - probs[0]) * (1 - probs[1]), None
-    yield right[0], None
-    yield right[1], None
+    yield from ((one, None) for one in right[:2])
     yield (probs[1] - probs[0]) ** 2, None
     yield (probs[0] - label) ** 2 - (probs[1] - label) ** 2, None
     for one in probs:
@@ -226,6 +220,7 @@ def diagnostic_ratios(probs, label):
             yield (one - label) * inside, None
 
 
+@UNDEFINED
 def diagnostics(means):
     """[..., 36], the means of diagnostic_ratios, -> [..., 7] in the order of DIAGNOSTICS."""
     inherited, observed, a, b, misfit, gain = np.moveaxis(means[..., :6], -1, 0)
