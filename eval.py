@@ -97,7 +97,7 @@ def untrained(args, force):
 
 
 def scored_on(setting, run, card, ds, test, n_test):
-    """The data description of a run's test rows: its own, unless --ds, --test or --n_test differ."""
+    """Which test rows: those of the run's own data, unless --ds, --test or --n_test differ."""
     own = card["data"]
     if ds is None and own is None:
         told = "so its task is not known: add --ds"

@@ -57,26 +57,28 @@ def main(
         return
 
     from w2s import loop, models, parallel, probes  # torch and transformers take seconds to import
+    from w2s import lora as low_rank
 
     out = parallel.join(out) if cli.world_size() > 1 else out
     model, tokenizer = models.load(
         model, head=head, max_len=max_len, device=device, seed=0 if probe else seed,
-        outputs=setting.OUTPUTS, lora=lora, dtype=dtype,
+        outputs=setting.OUTPUTS,
     )  # fmt: skip
     rows = rows if easy is None else tasks.moves.easier(rows, easy)
     given = "weak" if target == "weak" else setting.TRUTH
+    if lora:
+        low_rank.add(model, lora, dtype, seed)
     rows = setting.encode(rows, tokenizer, model, given=given)
-    train, held_out = protocol.hold_out(rows, recipe["n_val"], recipe["batch_size"])
+    train, held_out = protocol.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
     plan = loop.resolve(model, lr, dtype)
     card = records.new_card("train_strong", setting, args, inputs, data)
     card |= {"supervisor": source.get("supervisors"), "labels_from": source.get("stage")}
-    card = records.begin(out, card, loop.summary(model, train, held_out) | plan)
+    card = records.begin(out, card, model, train, held_out, plan)
     fit = probes.fit if probe else loop.fit
     history = fit(
-        model, train, rule, whole_batch=whole_batch, held_out=held_out, stop=recipe["stop"],
-        epochs=recipe["epochs"], batch_size=recipe["batch_size"], micro_batch=micro_batch,
-        lr=plan["lr"], head_lr=plan["head_lr"], dtype=plan["dtype"], seed=seed,
-        checkpointing=checkpointing, compile=compile, outputs=setting.outputs, name=out,
+        model, train, rule, whole_batch=whole_batch, held_out=held_out, **recipe, **plan,
+        micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,
+        outputs=setting.outputs, name=out,
     )  # fmt: skip
     models.save(model, tokenizer, f"{out}/model")
     records.end(out, card, history, loop.kept(history) if recipe["stop"] else history[-1])

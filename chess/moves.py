@@ -9,7 +9,8 @@ tokens as it takes, and the end-of-text token after it, so that "Nf3" is not con
 import collections
 
 from puzzles import (  # noqa: F401
-    BALANCED, CHECKS, FIELDS, KEY, LABEL_CHECKS, OPTIONAL, PREDICTION, TASKS, WHAT, finish, read, same,
+    BALANCED, CHECKS, FIELDS, KEY, OPTIONAL, PREDICTION, TASKS, WHAT, easier, finish,
+    read, same,
 )  # fmt: skip
 from w2s.files import BadInput
 
@@ -26,7 +27,7 @@ def knows_moves(tokenizer):
 
 
 def encode(rows, tokenizer, model, given=None):
-    """The rows with "tokens": the prompt's and, where `given` names a field with a move, the move's.
+    """The rows with "tokens", the prompt's and, where `given` names a field, its move's.
 
     "asked" says how many of these are the move's, the only ones that are learned (lm.nll), and
     "given" the row's share of them. Too long a prompt loses whole moves from its front; BadInput
@@ -44,6 +45,8 @@ def encode(rows, tokenizer, model, given=None):
     if limit <= spelled:
         told = f"leaves no room for a game beside a move of {spelled} tokens"
         raise BadInput(f"--max_len={limit} {told}")
+    if given:
+        lm.check_head(model, model.config.model_type)
     for row in rows:
         words, tokens = fitting(row, tokenizer, limit, spelled)
         n_cut += len(words) < len(row["prompt"].split())
@@ -89,7 +92,7 @@ def outputs(model, rows):
 
 
 def rule(name, **options):
-    """(loss, False, {}): a move is learned by cross-entropy, the only rule that fits hard labels."""
+    """(loss, False, {}): a move is learned by cross-entropy alone, its label being hard."""
     from w2s import lm
 
     if name != "xent" or any(value is not None for value in options.values()):

@@ -74,13 +74,12 @@ def finetune(rows, data, args, inputs):
     model, tokenizer = models.load(
         args["model"], max_len=args["max_len"], device=args["device"], seed=seed, outputs=0
     )
-    texts = [
-        {"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"
-    ]
+    lm.check_head(model, args["model"])
+    texts = [{"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"]
     texts = lm.shares(models.encode(texts, tokenizer, model))
     plan = loop.resolve(model, args["lr"], args["dtype"])
     card = records.new_card("generative", tasks.pairs, args, inputs, data)
-    card = records.begin(out, card, loop.summary(model, texts, ()) | plan)
+    card = records.begin(out, card, model, texts, (), plan)
     history = loop.fit(
         model, texts, lm.share_of_loss, epochs=args["epochs"], batch_size=args["batch_size"],
         micro_batch=args["micro_batch"], lr=plan["lr"], head_lr=plan["head_lr"],

@@ -33,7 +33,7 @@ def summarize(row):
 
 
 def shp(row):
-    """{"history": "How?", "human_ref_A": "...", "human_ref_B": "...", "labels": 1, "score_ratio": 2.5}.
+    """{"history": "How?", "human_ref_A": "..", "human_ref_B": "..", "labels": 1, "score_ratio": 2}.
 
     labels is 1 where A was preferred.
     """
@@ -44,7 +44,7 @@ def shp(row):
 
 
 def ultrafeedback(row):
-    """{"prompt": "...", "chosen": [{"content": "...", "role": "user"}, ...], "score_chosen": 8.5}."""
+    """{"prompt": "..", "chosen": [{"content": "..", "role": "user"}, ..], "score_chosen": 8.5}."""
     if row["score_chosen"] == row["score_rejected"]:
         return "have equal scores"
     last = [row[side][-1]["content"] for side in ("chosen", "rejected")]
@@ -90,9 +90,11 @@ TASKS = {
         needs=sources.texts("prompt response_0 response_1") | {"safer_response_id": range(2)}),
 }
 # fmt: on
+TASKS = {name: {"group": "prompt"} | task for name, task in TASKS.items()}
 WHAT, KEY, TRUTH, BALANCED = "pairs", "prompt", "label", False
 FIELDS, OPTIONAL, PREDICTION = ("prompt", "a", "b", "label"), (), ("id", "label", "prob")
-CHECKS = LABEL_CHECKS = files.CHECKS
+CHECKS = files.CHECKS
+same = protocol.same_text
 OUTPUTS, RECIPE = 1, {"epochs": 1, "batch_size": 220, "n_val": None, "stop": False}
 
 
@@ -140,7 +142,7 @@ def read(ds, split):
                 dropped[pair] += 1
                 continue
             made = dict(zip(("prompt", "preferred", "other"), pair))
-            group = f"{name}/{hashed(made['prompt']).hex()[:16]}"
+            group = protocol.group_name(ds, same(made["prompt"]))
             pairs.append({"id": f"{ds}/{source}/{number}", "group": group} | made)
     usable = []
     for row in pairs:
@@ -156,11 +158,6 @@ def read(ds, split):
         of = f"of {len(usable) + dropped.total()} pairs"
         print(f"{name}, {split}: {of} {told}: left out", file=sys.stderr)
     return usable
-
-
-def same(prompt):
-    """Two prompts are the same where their texts are."""
-    return prompt
 
 
 def finish(rows, seed):
@@ -229,4 +226,3 @@ def remarks(rows):
     """What label.py adds about its weak labels."""
     ties = sum(row["weak"] == 0.5 for row in rows)
     return [f"{ties} of them are ties (1/2, counted as a)"] if ties else []
-

@@ -64,14 +64,8 @@ OPTIONS = {
     "target": (of("weak", "truth"), "weak: the weak labels; truth: ground truth, for the ceiling"),
     "loss": (None, "the rule, what to do with weak labels (README lists them)"),
     "alpha": (share(1), "conf, logconf, entropy: largest weight of the second term (default: 0.5)"),
-    "conf_prior": (
-        of("half", "weak"),
-        "conf: harden half of a batch to 1 (default), or as many as the weak labels say: weak",
-    ),
-    "radius": (
-        share(0.5),
-        "window, mix: the confidence |P(1) - 1/2| that divides the rows (default: batch median)",
-    ),
+    "conf_prior": (of("half", "weak"), "conf: share of a batch hardened to 1 (default: half)"),
+    "radius": (share(0.5), "window, mix: dividing confidence |P(1) - 1/2| (default: batch median)"),
     "as_released": (None, "logconf: with the warm-up of the released code, a jump after a tenth"),
     "probe": (None, "train the last layer alone, on features computed once (runs/features)"),
     "easy": (natural, "moves: train only on puzzles of this difficulty or less (Fig. 20)"),
@@ -79,56 +73,28 @@ OPTIONS = {
     "data_seed": (natural, "moves the two halves, never the test set"),
     "n_train": (positive, "rows in each half (default: all there are, at most 10,000)"),
     "n_test": (positive, "rows of the test set (default: all; in scoring, as in training)"),
-    "n_val": (
-        natural,
-        "rows held out, for early stopping and curves (default: a tenth of the groups, of 200 "
-        "rows or more at least 100; moves 0)",
-    ),
+    "n_val": (natural, "rows held out (default: a tenth of the groups, at least 100; moves 0)"),
     "epochs": (positive, "passes over the rows (default: texts 2, pairs 1, moves 5; probes 200)"),
     "batch_size": (positive, "rows in a batch (default: 32, pairs 220; probes 128)"),
-    "stop": (
-        None,
-        "keep the weights that agree best with the held-out labels, or with --nostop the last "
-        "ones (default: texts stop, pairs and moves do not)",
-    ),
+    "stop": (None, "keep the weights that fit held-out labels best (default: texts do)"),
     "micro_batch": (positive, "rows that go through at once, to save memory; the result is equal"),
-    "lr": (
-        positive,
-        "learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, else 1e-5; "
-        "probes 1e-3, LoRA 2e-4)",
-    ),
+    "lr": (positive, "learning rate (default by size, 1e-4, 5e-5 or 1e-5; LoRA 2e-4, probes 1e-3)"),
     "max_len": (positive, "tokens of a text; longer ones lose their front (default: 1024 or less)"),
-    "head": (
-        of("unembedding", "zero"),
-        "how a causal model's head starts (default: unembedding where there are tokens 0 and 1)",
-    ),
+    "head": (of("unembedding", "zero"), "start of the head (default: rows of 0 and 1, if any)"),
     "lora": (positive, "train low-rank terms of this rank instead of the matrices; merged at last"),
     "checkpointing": (None, "recompute activations in the backward pass, to save memory"),
     "compile": (None, "let torch.compile fuse the model: half a minute first; on a GPU"),
-    "device": (
-        matching(r"cpu|mps|cuda(:\d+)?", "cpu, mps, cuda, cuda:1 or the like"),
-        "cpu, cuda, cuda:1, ... (default: the GPU where there is one)",
-    ),
-    "dtype": (
-        of("bf16", "float32"),
-        "bf16 (autocast) or float32 (default: bf16 from 10M parameters on, if hardware has it)",
-    ),
+    "device": (matching(r"cpu|mps|cuda(:\d+)?", "cpu, mps, cuda, cuda:1"), "default: a GPU if any"),
+    "dtype": (of("bf16", "float32"), "default: bf16 autocast if hardware and size suit it"),
     "force": (None, "make what is finished again, and replace it"),
     "bootstrap": (None, "draw groups of rows with replacement, by --seed: bagging over seeds"),
     "boost": (None, "the run before this one in a boosted ensemble: its errors get more weight"),
-    "vote": (
-        of("soft", "hard"),
-        "soft: the mean of the supervisors' probabilities (default); hard: the share that says 1, "
-        "a tie counts as 0; of moves the plurality (default), ties to the first run",
-    ),
+    "vote": (of("soft", "hard"), "soft: mean probability; hard: share of votes, or plurality"),
     "weights": (None, "weigh the supervisors by what they say of the rows that they held out"),
     "select": (of("all", "agreement"), "agreement: drop rows on which the supervisors differ"),
     "keep": (share(1), "the share of the rows to keep, those with the most confident labels"),
-    "part": (
-        matching(r"[1-9]\d?/[1-9]\d?", "k/n, such as 1/2"),
-        "k/n: label the k-th of n parts of the strong half, cut by group: fresh rows for a chain",
-    ),
-    "test_rows": (None, "label the test rows, for controls.py --kind=suffix; nobody trains on them"),
+    "part": (matching(r"\d\d?/\d\d?", "k/n, such as 1/2"), "k/n: the k-th of n parts of the half"),
+    "test_rows": (None, "label the test rows, for controls.py --kind=suffix alone"),
     "shots": (natural, "prompt --model with this many examples before each row (0: none)"),
     "kind": (of(*ERRORS, "coin", "features", "suffix"), "which simulated supervisor (see above)"),
     "dims": (positive, "features: how many of them the simulated supervisor sees"),
@@ -175,7 +141,9 @@ def stage(main):
 
 def recipe(args, defaults):
     """The defaults of a setting, each replaced by what the user gave for it."""
-    return {name: default if args[name] is None else args[name] for name, default in defaults.items()}
+    return {
+        name: default if args[name] is None else args[name] for name, default in defaults.items()
+    }
 
 
 def check(options):

@@ -2,11 +2,11 @@
 
 Three kinds of file pass between the stages (one JSON object a line, UTF-8):
 
-    rows         {"id": "sst2/train/17", "group": "sst2/train/17", "text": "a charming film", "label": 1}
+    rows         {"id": "sst2/train/17", "group": "sst2/train/17", "text": "a film", "label": 1}
     labels       rows of the strong half + "weak": 0.83, the supervisor's P(label = 1)
     predictions  {"id": "sst2/validation/3", "label": 1, "prob": 0.71}, prob = P(label = 1)
 
-Pairs have "prompt", "a", "b" instead of "text"; moves have "prompt", "target", and a move as "weak".
+Pairs have "prompt", "a", "b" instead of "text"; moves "prompt", "target", and a move as "weak".
 A card is a JSON file that says how something was made (records.py): `card.json` in a run directory,
 `labels.card.json` beside `labels.jsonl`.
 No torch here: `--help`, pgr.py and every check of the user's input must answer at once.
@@ -46,7 +46,8 @@ def is_number(value):
     return type(value) in (int, float) and math.isfinite(value)
 
 
-TEXT, PROBABILITY = (is_text, "a string that is not empty"), (is_probability, "a number from 0 to 1")
+TEXT = (is_text, "a string that is not empty")
+PROBABILITY = (is_probability, "a number from 0 to 1")
 CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target", "fen"), TEXT) | {
     "label": (lambda value: type(value) is int and value in (0, 1), "0 or 1"),
     "weak": PROBABILITY,
@@ -70,7 +71,9 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
     if lines[-1] == b"":
         lines.pop()
     if not lines:
-        raise BadInput(f"{path} is empty: it needs a JSON object a line, with {', '.join(required)}")
+        raise BadInput(
+            f"{path} is empty: it needs a JSON object a line, with {', '.join(required)}"
+        )
     rows, first_line = [], {}
     for number, line in enumerate(lines, 1):
         row = parse_line(line, f"{path}:{number}", number == len(lines))

@@ -47,23 +47,24 @@ def new_card(stage, setting, args, inputs, data):
     }
 
 
-def begin(out, card, resolved):
+def begin(out, card, model, train, held_out, plan):
     """Make the run directory anew; with its card, not yet finished, the folder is a run under way.
 
-    resolved: what the defaults came to (learning rate, rows held out, ...); printed, and kept.
+    What the defaults came to is printed and kept, "resolved"; plan: that of loop.resolve.
     """
     for old in ("model", "eval"):
         shutil.rmtree(Path(out) / old, ignore_errors=True)
     (Path(out) / "history.jsonl").unlink(missing_ok=True)
-    card = card | {"finished": False, "resolved": resolved}
+    counts = {"rows": len(train), "held_out": len(held_out)}
+    where = {"device": str(model.device), "processes": cli.world_size()}
+    card = card | {"finished": False, "resolved": counts | plan | model.w2s | where}
     files.write_card(out, card)
-    shown = (f"{name} {value}" for name, value in resolved.items())
-    print(f"{out}: " + ", ".join(shown))
+    print(f"{out}: " + ", ".join(f"{name} {value}" for name, value in card["resolved"].items()))
     return card | {"began": time.monotonic()}
 
 
 def end(out, card, history, kept):
-    """Write history and card of a run whose model is saved; kept: the history line of its weights."""
+    """Write history and card of a run whose model is saved; kept: the line of its weights."""
     seconds = round(time.monotonic() - card.pop("began"), 1)
     lines = "".join(json.dumps(line) + "\n" for line in history)
     files.write_text(Path(out) / "history.jsonl", lines)
@@ -93,8 +94,9 @@ def commit():
 def is_done(out, args, inputs, force, suffix=""):
     """True (and told) if `out` was finished with the same arguments and inputs.
 
-    suffix: ".jsonl" for a labels file, "" for a run directory. BadInput where going on would lose something: a finished run of other arguments (unless
-    force), or a folder or file that no stage of ours made. An unfinished run starts again.
+    suffix: ".jsonl" for a labels file, "" for a run directory. BadInput where going on would lose
+    something: a finished run of other arguments (unless force), or a folder or file that no stage
+    of ours made. An unfinished run starts again.
     """
     out = Path(out)
     if (out.suffix == ".jsonl") != bool(suffix):
@@ -178,9 +180,11 @@ def read_labels(setting, labels):
     if labels in setting.TASKS:
         told = f"the ground truth of a task is learned with train_weak.py --ds={labels}"
         raise BadInput(f"{labels} is a task, no labels file: {told}")
-    fields, checks = ["weak", "id", *setting.FIELDS], setting.LABEL_CHECKS
-    rows = files.read_jsonl(labels, fields, checks, setting.OPTIONAL)
+    fields = ["weak", "id", *setting.FIELDS]
+    rows = files.read_jsonl(labels, fields, setting.CHECKS, setting.OPTIONAL)
     if not card:
+        if setting.TRUTH == "target":
+            rows = setting.finish(rows, 0)  # perhaps in another notation
         print(f"{labels} has no card of ours: its task is not known, so eval.py will need --ds")
     if card.get("test_rows"):
         raise BadInput(f"{labels} holds test rows (label.py --test_rows): nobody may train on them")
@@ -193,6 +197,8 @@ def check_training(setting, args):
         raise BadInput(f"--head is for texts: {setting.WHAT} have no use for two answer tokens")
     if args["stop"] and args["n_val"] == 0:
         raise BadInput("--stop looks at held-out rows, and there are none (--n_val=0)")
+    if args.get("boost") and args["bootstrap"]:
+        raise BadInput("--boost draws rows by weight, so it goes without --bootstrap")
     if setting.OUTPUTS == 0 and cli.world_size() > 1:
         told = "a language model shares its embedding with its head, which is not split yet"
         raise BadInput(f"torchrun does not train on {setting.WHAT}: {told}")
