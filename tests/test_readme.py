@@ -103,6 +103,13 @@ def test_every_file_that_a_document_names_is_there():
             assert (HERE / path).exists() or (HERE / name).parent.joinpath(path).exists(), path
 
 
+def test_shell_scripts_are_shell_and_call_scripts_that_are_there():
+    for name in tracked("*.sh", ".ci/run"):
+        assert subprocess.run(["bash", "-n", HERE / name]).returncode == 0
+        called = re.findall(r"[\w/]+\.py\b", (HERE / name).read_text())
+        assert not [path for path in called if not (HERE / path).exists()], name
+
+
 # ---- README
 
 
