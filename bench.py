@@ -131,8 +131,6 @@ def make_model(shape, device, packed=True, lm=False):
     net.w2s = {"max_len": 1024, "head": "new", "packed": False}
     if packed:
         models.fuse_gelu(net)
-        if device.type == "cuda":
-            models.fuse_norms(net)
         models.keep_freed_memory()
         net.w2s["packed"] = models.can_pack(net)
     return net

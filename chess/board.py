@@ -1,7 +1,7 @@
 """Moves and positions, through the package `chess`: the one file that imports it.
 
-Moves are standard algebraic notation without + and #: "Nf3", "exd5", "O-O", "e8=Q". Over-the-board games are hardly ever
-played out to mate, so a vocabulary of moves never sees a "#", and what a move does to the king says nothing about which it is.
+Moves are plain: standard algebraic notation without + and #, "Nf3", "exd5", "O-O", "e8=Q".
+Over-the-board games are hardly ever played out to mate, so a vocabulary of moves never sees "#".
 """
 
 import functools
@@ -19,14 +19,8 @@ try:
     import chess
     import chess.engine
     import chess.pgn
-except (
-    ModuleNotFoundError
-):  # a folder of our own is called chess too; without an __init__.py it never hides the package
-    print(
-        "error: the package chess is missing: pip install -r requirements.txt (chess/ needs no __init__.py)",
-        file=sys.stderr,
-    )
-    sys.exit(2)
+except ModuleNotFoundError:  # a folder of ours has this name too, and no __init__.py to hide it
+    raise BadInput("the package chess is missing: pip install -r requirements.txt") from None
 
 NUMBER, MARK = re.compile(r"\d+\.+"), str.maketrans("", "", "+#!?")
 RESULTS = {"1-0", "0-1", "1/2-1/2", "*"}
@@ -38,14 +32,13 @@ def plain(move):
 
 
 def plain_moves(movetext):
-    """The plain moves of a game's text, its move numbers and its result left out: "1. e4 e5 2. Qh5+" -> ["e4", "e5", "Qh5"]."""
-    return [
-        sys.intern(plain(word)) for word in NUMBER.sub(" ", movetext).split() if word not in RESULTS
-    ]
+    """The plain moves of a game's text: "1. e4 e5 2. Qh5+ 1-0" -> ["e4", "e5", "Qh5"]."""
+    words = NUMBER.sub(" ", plain(movetext)).split()
+    return [sys.intern(word) for word in words if word not in RESULTS]
 
 
 def standard(position, move):
-    """A move in whatever notation ("Qxf7#", "e1g1", "0-0", "Nb1c3") as the plain one; None if it cannot be played."""
+    """A move in any notation ("Qxf7#", "e1g1", "Nb1c3") as the plain one; None if illegal."""
     try:
         found = position.parse_san(plain(move))
     except ValueError:
@@ -54,7 +47,7 @@ def standard(position, move):
 
 
 def replay(moves):
-    """(the board after moves from the start, these as plain moves); ValueError, with its number, where one is illegal."""
+    """(the position after moves from the start, these as plain moves); ValueError if illegal."""
     board, played = chess.Board(), []
     for number, move in enumerate(moves, 1):
         played.append(standard(board, move))
@@ -65,13 +58,21 @@ def replay(moves):
 
 
 def position(fen=chess.STARTING_FEN):
-    """The board of a position (FEN); ValueError where it is none."""
-    return chess.Board(fen)
+    """The board of a position (FEN); ValueError where it is none that can be played on."""
+    board = chess.Board(fen)
+    if not board.is_valid():  # a king is missing, say, or could be taken
+        raise ValueError(f"{fen!r} is no position of a game")
+    return board
+
+
+def is_same(one, other):
+    """True if two boards show one position; how many moves it took does not matter."""
+    return one.epd() == other.epd()
 
 
 def after(fen, move, answer):
-    """(FEN after a move, the answer to it as a plain move), both given as engines write them; ValueError if illegal."""
-    board = chess.Board(fen)
+    """(FEN after a move, the answer as a plain move), both given in UCI ("f6e4"); or ValueError."""
+    board = position(fen)
     board.push_uci(move)
     return board.fen(), plain(board.san(board.parse_uci(answer)))
 
@@ -92,41 +93,53 @@ def is_legal(fen, move):
     return standard(chess.Board(fen), move) is not None
 
 
-def read_games(path):
-    """The games of a PGN file, or of a parquet file with columns moves, white_elo and black_elo, one dict after the other.
+@functools.lru_cache(100_000)
+def is_mate(fen, move):
+    """True if a plain move is legal in a position (FEN) and mates.
 
-    {"moves": plain moves, "elo": the lower of both ratings or None, "where": the line it begins on or the row, for messages}.
-    Comments, variations and games from another position or of another kind of chess are left out. Moves of a parquet file are
-    not checked; a PGN's game ends before its first illegal move, and "illegal" says which that is.
+    Where the target mates, any move that does is right, as on Lichess.
     """
-    if str(path).endswith(".parquet"):
-        import pyarrow.parquet
+    board = chess.Board(fen)
+    if standard(board, move) is None:
+        return False
+    board.push_san(move)
+    return board.is_checkmate()
 
-        columns = {
-            "moves": pyarrow.large_string(),
-            "white_elo": pyarrow.int64(),
-            "black_elo": pyarrow.int64(),
-        }
-        try:
-            table = pyarrow.parquet.read_table(path, columns=list(columns)).cast(
-                pyarrow.schema(columns)
-            )
-        except (OSError, ValueError, KeyError, NotImplementedError) as error:
-            what = "moves (text), white_elo and black_elo (whole numbers)"
-            raise BadInput(
-                f"{path} cannot be read as parquet with {what}: {str(error).splitlines()[0]}"
-            ) from None
-        number = 0
-        for batch in table.to_batches(max_chunksize=10_000):
-            for row in batch.to_pylist():
-                number += 1
-                elo = min(row["white_elo"] or 0, row["black_elo"] or 0) or None
-                yield {
-                    "moves": plain_moves(row["moves"] or ""),
-                    "elo": elo,
-                    "where": f"{path}, row {number}",
-                }
-        return
+
+def read_games(path):
+    """The games of a PGN file, or of a parquet file with moves, white_elo and black_elo, as dicts.
+
+    {"moves": plain moves, "elo": the lower rating or None, "where": line or row, for messages}.
+    Moves of a parquet file are not checked. A PGN's comments, variations and games of another
+    kind or from another position are left out; its game ends before its first illegal move,
+    and "illegal" says which that is.
+    """
+    return (parquet_games if str(path).endswith(".parquet") else pgn_games)(path)
+
+
+def parquet_games(path):
+    """read_games() of a parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {"moves": pyarrow.large_string()}
+    columns |= {"white_elo": pyarrow.int64(), "black_elo": pyarrow.int64()}
+    try:
+        table = pyarrow.parquet.read_table(path, columns=list(columns))
+        table = table.cast(pyarrow.schema(columns))
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        what = "moves (text), white_elo and black_elo (whole numbers)"
+        why = str(error).splitlines()[0]
+        raise BadInput(f"{path} cannot be read as parquet with {what}: {why}") from None
+    rows = (row for batch in table.to_batches(10_000) for row in batch.to_pylist())
+    for number, row in enumerate(rows, 1):
+        elo = min(row["white_elo"] or 0, row["black_elo"] or 0) or None
+        where = f"{path}, row {number}"
+        yield {"moves": plain_moves(row["moves"] or ""), "elo": elo, "where": where}
+
+
+def pgn_games(path):
+    """read_games() of a PGN file."""
     try:
         file = open(path, encoding="utf-8-sig", errors="replace")
     except OSError as error:
@@ -147,39 +160,26 @@ def read_games(path):
                 return
             if game.headers.get("Variant", "Standard") != "Standard" or "FEN" in game.headers:
                 continue
-            position, moves = game.board(), []
-            for move in itertools.takewhile(bool, game.mainline_moves()):  # a null move ends a game
-                moves.append(sys.intern(plain(position.san(move))))
-                position.push(move)
+            board, moves = game.board(), []
+            for move in itertools.takewhile(bool, game.mainline_moves()):  # up to a null move
+                moves.append(sys.intern(plain(board.san(move))))
+                board.push(move)
             elos = [game.headers.get(name, "") for name in ("WhiteElo", "BlackElo")]
             elo = min(map(int, elos)) if all(word.isdigit() for word in elos) else None
-            yield {
-                "moves": moves,
-                "elo": elo,
-                "where": where,
-                "illegal": str(game.errors[0]) if game.errors else None,
-            }
+            illegal = str(game.errors[0]) if game.errors else None
+            yield {"moves": moves, "elo": elo, "where": where, "illegal": illegal}
 
 
 def open_engine(path=None):
-    """A chess engine under the universal chess interface, on one thread; BadInput where there is none.
-
-    path: its program (default: stockfish, on the path or in /usr/games).
-    """
-    program = shutil.which(path or "stockfish") or shutil.which("stockfish", path="/usr/games")
-    if program is None or (path and not shutil.which(path)):
-        wanted = (
-            f"--engine={path} is no program"
-            if path
-            else "there is no stockfish on the path or in /usr/games"
-        )
-        raise BadInput(
-            f"{wanted}: install it (apt install stockfish, brew install stockfish), or give another --engine"
-        )
-    try:
-        engine = chess.engine.SimpleEngine.popen_uci(
-            program, preexec_fn=os.setpgrp
-        )  # Ctrl-C is for us, and we close it
+    """A chess engine (UCI) on one thread; BadInput where there is none. path: default stockfish."""
+    program = shutil.which(path or "stockfish")
+    program = program or (None if path else shutil.which("stockfish", path="/usr/games"))
+    if program is None:
+        what = f"--engine={path} is no program" if path else "there is no stockfish on the path"
+        how = "apt install stockfish, brew install stockfish"
+        raise BadInput(f"{what}: install it ({how}), or give another --engine")
+    try:  # Ctrl-C is for us, and we close the engine: hence a process group of its own
+        engine = chess.engine.SimpleEngine.popen_uci(program, preexec_fn=os.setpgrp)
         engine.configure({"Threads": 1, "Hash": 16})
     except (chess.engine.EngineError, TimeoutError, OSError):
         raise BadInput(f"--engine={program} does not answer as a chess engine (UCI) does") from None
@@ -187,15 +187,14 @@ def open_engine(path=None):
 
 
 def search(engine, position, nodes, lines=1):
-    """The best moves of a position by a search of that many nodes: [(plain move, expected score from 0 to 1)], best first.
+    """The best moves by a search of so many nodes: [(plain move, expected score)], best first.
 
-    Empty where the game is over. The engine forgets what it knew before, so that the answer depends on the position and the
-    nodes alone.
+    Empty where the game is over. The engine forgets what it knew before, so that the answer
+    depends on position and nodes alone. Scores are from 0 to 1.
     """
-    found = engine.analyse(position, chess.engine.Limit(nodes=nodes), multipv=lines, game=object())
+    limit = chess.engine.Limit(nodes=nodes)
+    found = engine.analyse(position, limit, multipv=lines, game=object())
     found = [line for line in found if "pv" in line]
-    scores = [
-        line["score"].pov(position.turn).wdl(model="sf15.1", ply=position.ply()).expectation()
-        for line in found
-    ]
-    return [(plain(position.san(line["pv"][0])), score) for line, score in zip(found, scores)]
+    scores = [line["score"].pov(position.turn) for line in found]
+    odds = [score.wdl(model="sf15.1", ply=position.ply()).expectation() for score in scores]
+    return list(zip([plain(position.san(line["pv"][0])) for line in found], odds))

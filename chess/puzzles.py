@@ -1,31 +1,21 @@
-"""Chess puzzles: the game so far, or a position, and the one best move.
+"""The data of the setting `moves`: chess puzzles, a game so far or a position, and the best move.
 
-    {"id": "puzzles/7/31", "group": "puzzles/7", "prompt": "e4 e5 Nf3", "target": "Nc6", "fen": "rnbq...", "difficulty": 100}
+    {"id": "puzzles/7/31", "group": "puzzles/7", "prompt": "e4 e5 Nf3", "target": "Nc6",
+     "fen": "rnbq...", "difficulty": 100}
 
-Moves are plain: no numbers, no + and #. Each row has its position (FEN), so that whether a move is legal need not replay the
-game. difficulty, where it is known, is the fewest engine nodes that find the move (make_puzzles.py), or the puzzle's rating on
-Lichess. A labels file adds "weak", the supervisor's move. Puzzles of one game form a group; the protocol is protocol.py's.
-
-    python chess/puzzles.py                                # the table of tasks
-    python chess/puzzles.py puzzles --split=test --n=3     # puzzles as JSONL (--split=weak|strong|test)
-    python chess/puzzles.py --mirror=DIR lichess           # copies of the hub's data for a machine without it
+Moves are plain (board.py). "fen" is the position, so that nobody replays the game to see whether a
+move is legal. "difficulty" is the fewest engine nodes that find the move (make_puzzles.py), or the
+rating on Lichess. A labels file adds "weak", the supervisor's move. A group is a game's puzzles.
 """
 
-import functools
 import sys
 from pathlib import Path
 
-sys.path += [
-    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
-]
 from tqdm import tqdm
 
-import board
-import sources
-from w2s import cli, files, protocol
+from w2s import files, protocol, sources
 
-STAGES = ("chess/train_chess",)
-FILE = Path(__file__).resolve().parent / "puzzles.jsonl"
+# The package chess may be missing where only texts are used, so functions import board themselves.
 
 
 def lichess(row):
@@ -34,117 +24,116 @@ def lichess(row):
 
 
 def lichess_fen(row):
-    """{"FEN": "... b - - 1 29", "Moves": "f6e4 f5f8 e8f8", "Rating": 1022}: the first move is still the opponent's."""
-    return {"prompt": row["FEN"], "target": row["Moves"], "difficulty": row["Rating"]}
+    """{"FEN": "... b - - 1 29", "Moves": "f6e4 f5f8 e8f8", "Rating": 1022}: the opponent is first.
+
+    None where nothing comes after the opponent's move.
+    """
+    moves = row["Moves"].split()
+    puzzle = {"prompt": row["FEN"], "target": " ".join(moves), "difficulty": row["Rating"]}
+    return puzzle if len(moves) > 1 else None
 
 
-# As sources.TASKS; puzzle: a row of the source -> prompt and target (see playable), perhaps difficulty
+FILE = Path(__file__).resolve().parent / "puzzles.jsonl"
+# As the tasks of texts; puzzle: a row of the source -> its prompt and target (see finish), or None
 # fmt: off
-PUZZLES = {
-    "puzzles": dict(splits=dict(all=(FILE.name, 6000, None)), group="game", licence="MIT"),
-    "lichess": dict(repo="EleutherAI/lichess-puzzles", splits=dict(all=("train", None, None)), puzzle=lichess,
-        needs=sources.texts("ctx target"), script="chess/puzzles.py"),
-    "lichess_fen": dict(repo="Lichess/chess-puzzles", splits=dict(all=("train", None, None)), puzzle=lichess_fen,
-        needs=sources.texts("FEN Moves") | {"Rating": int}, revision="479ea9bc9f681385f5adb23fa27a96c2dc8ae599",
-        licence="CC0", script="chess/puzzles.py"),
+TASKS = {
+    "puzzles": dict(splits=dict(all=(FILE.name, 6000, None)), group="game", licence="MIT",
+        models=("chess/xs", "chess/m")),
+    "lichess": dict(repo="EleutherAI/lichess-puzzles", splits=dict(all=("train", None, None)),
+        puzzle=lichess, needs=sources.texts("ctx target"), models=("chess/xs", "chess/m")),
+    "lichess_fen": dict(repo="Lichess/chess-puzzles", splits=dict(all=("train", None, None)),
+        puzzle=lichess_fen, needs=sources.texts("FEN Moves") | {"Rating": int},
+        revision="479ea9bc9f681385f5adb23fa27a96c2dc8ae599", licence="CC0"),
 }
 # fmt: on
+WHAT, KEY, BALANCED = "puzzles", "prompt", False
+FIELDS, OPTIONAL = ("prompt", "target"), ("fen", "difficulty")
+CHECKS = files.CHECKS | {"weak": files.TEXT}
+PREDICTION = ("id", "target", "move", "correct", "legal")
 
 
-def bare(prompt):
-    """A prompt without what is no part of it, so that equal ones are: a game loses its move numbers, a position nothing."""
+def same(prompt):
+    """A game without its move numbers, marks and result; a position as it is."""
+    import board
+
     return prompt if "/" in prompt else " ".join(board.plain_moves(prompt))
 
 
 def read(ds, split):
-    """The rows of a task, or of a JSONL file with prompt and target, the prompts bare; playable() makes puzzles of them."""
-    if "repo" not in PUZZLES.get(ds, ()):
-        rows = protocol.read_own(KIND, FILE if ds in PUZZLES else ds)
-        return [row | {"prompt": bare(row["prompt"])} for row in rows]
-    where, count, rows = sources.source_rows(ds, PUZZLES[ds], split)
-    made = [(f"{ds}/{number}", row) for number, row in rows if row is not None]
-    if len(made) < count:
-        print(f"{where}: {count - len(made)} with an empty field are left out", file=sys.stderr)
-    made = [{"id": name, "group": name} | PUZZLES[ds]["puzzle"](row) for name, row in made]
-    return [row | {"prompt": bare(row["prompt"])} for row in made]
+    """The rows of a task or of a JSONL file with prompt and target; finish() makes puzzles of them.
 
-
-def playable(rows, seed=0):
-    """The rows as the stages see them; those with a move that cannot be played are left out, counted and told.
-
-    A prompt may be the moves of a game, with or without numbers, or a position (FEN). A target may be the move, in any
-    notation, or, for a position before the opponent's move, both as engines write them ("f6e4 f5f8", more may follow).
+    "replayed" marks the rows of make_puzzles.py, unchanged by the sha256 on their card: it has
+    played these moves on a board.
     """
-    usable, wrong = [], []
+    if "repo" not in TASKS.get(ds, ()):
+        path = FILE if ds in TASKS else ds
+        rows = protocol.read_own(sys.modules[__name__], path)
+        if (files.read_card(path) or {}).get("stage") == "make_puzzles":
+            return [row | {"replayed": True} for row in rows]
+        return [row | {"prompt": same(row["prompt"])} for row in rows]
+    where, count, rows = sources.source_rows(ds, TASKS[ds], split)
+    made = [(f"{ds}/{number}", row and TASKS[ds]["puzzle"](row)) for number, row in rows]
+    made = [{"id": name, "group": name} | row for name, row in made if row]
+    if len(made) < count:
+        why = "with an empty field or without an answer"
+        print(f"{where}: {count - len(made)} {why} are left out", file=sys.stderr)
+    return [row | {"prompt": same(row["prompt"])} for row in made]
+
+
+def finish(rows, seed=0):
+    """The rows as the stages see them; what cannot be played is left out, counted and told.
+
+    A prompt is the moves of a game, with or without numbers, or a position (FEN). A target is the
+    move in any notation or, for a position before the opponent's move, both moves and perhaps more
+    in UCI ("f6e4 f5f8"). A "fen" has to be the position after the prompt.
+    """
+    made, wrong = [], []
     for row in tqdm(rows, "puzzles", unit="puzzle", disable=None, leave=False):
-        prompt, target, fen = row["prompt"], row["target"].strip(), row.get("fen")
         try:
-            if " " in target:
-                prompt, target = board.after(prompt, *target.split()[:2])
-            elif "/" not in prompt:
-                moves = board.plain_moves(prompt)
-                if fen is None:
-                    position, moves = board.replay(moves)
-                    fen = position.fen()
-                prompt = " ".join(moves)
-            position = board.position(fen or prompt)
-            move = board.standard(position, target)
-            if not move:
-                raise ValueError(f"the target {target!r} cannot be played")
+            made.append(puzzle(row))
         except ValueError as error:
             wrong.append(f"{row['id']}: {error}")
-            continue
-        usable.append(
-            {
-                "id": row["id"],
-                "group": row["group"],
-                "prompt": prompt,
-                "target": move,
-                "fen": fen or prompt,
-            }
-        )
-        if "weak" in row:
-            usable[-1]["weak"] = (
-                board.standard(position, row["weak"]) or board.plain(row["weak"]) or row["weak"]
-            )
-        if "difficulty" in row:
-            usable[-1]["difficulty"] = row["difficulty"]
     if wrong:
-        print(
-            f"{len(wrong)} of {len(rows)} puzzles cannot be played and are left out, e.g. {wrong[0]}",
-            file=sys.stderr,
-        )
-    if not usable:
+        told = f"{len(wrong)} of {len(rows)} puzzles cannot be played and are left out"
+        print(f"{told}, e.g. {wrong[0]}", file=sys.stderr)
+    if not made:
         raise files.BadInput(f"none of {len(rows)} puzzles can be played")
-    return usable
+    return made
 
 
-KIND = {
-    "setting": "chess", "script": "chess/puzzles.py", "what": "puzzles", "known": PUZZLES, "read": read, "text": "prompt",
-    "same": bare, "balanced": False, "finish": playable, "fields": ("prompt", "target"), "optional": ("fen", "difficulty"),
-    "checks": files.CHECKS | {"weak": files.TEXT},
-    "predictions": ("id", "target", "move", "correct", "legal"),
-}  # fmt: skip
-describe, half = functools.partial(protocol.describe, KIND), functools.partial(protocol.half, KIND)
+def puzzle(row):
+    """A row in plain moves, with the position that the target is for; ValueError if illegal."""
+    import board
+
+    prompt, target, fen = row["prompt"], row["target"].strip(), row.get("fen")
+    if " " in target:
+        prompt, target = board.after(prompt, *target.split()[:2])
+    if "/" in prompt:
+        position, after_prompt = board.position(prompt), prompt
+    elif row.get("replayed"):
+        position, after_prompt = board.position(fen), fen
+    else:
+        position, moves = board.replay(board.plain_moves(prompt))
+        prompt, after_prompt = " ".join(moves), position.fen()
+    if fen not in (None, after_prompt) and not board.is_same(board.position(fen), position):
+        raise ValueError(f"the fen {fen!r} is not the position after the prompt")
+    move = board.standard(position, target)
+    if not move:
+        raise ValueError(f"the target {target!r} cannot be played")
+    made = {"id": row["id"], "group": row["group"], "prompt": prompt, "target": move}
+    made["fen"] = fen or after_prompt
+    if "weak" in row:
+        weak = row["weak"]
+        made["weak"] = board.standard(position, weak) or board.plain(weak) or weak
+    return made | ({"difficulty": row["difficulty"]} if "difficulty" in row else {})
 
 
-def main(
-    *names: str,
-    split: str = "test",
-    n: int = None,
-    data_seed: int = 0,
-    test: str = None,
-    mirror: str = None,
-):
-    """The table of tasks; with a task, its puzzles as JSONL; with --mirror, copies of the data for machines without the hub.
-
-    Args:
-        names: a task's name, or the path of a JSONL file with prompt and target; without it the table is shown
-        n: how many puzzles
-    """
-    cli.check(locals())
-    protocol.show(KIND, names, split, n, data_seed, test, mirror)
-
-
-if __name__ == "__main__":
-    cli.run(main)
+def easier(rows, easy):
+    """The rows of a difficulty of at most `easy` (paper, Fig. 20); BadInput if there are none."""
+    known = [row["difficulty"] for row in rows if "difficulty" in row]
+    if not known or min(known) > easy:
+        told = f"the easiest has {min(known)}" if known else "none has a difficulty"
+        raise files.BadInput(f"--easy={easy} leaves none of these {len(rows)} puzzles: {told}")
+    kept = [row for row in rows if row.get("difficulty", easy + 1) <= easy]
+    print(f"--easy={easy} leaves {len(kept)} of {len(rows)} puzzles")
+    return kept

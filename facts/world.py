@@ -1,11 +1,12 @@
-"""The world of `facts`: 2,000 invented people and four things that are true of each. No torch, no download.
+"""The world of `facts`: 2,400 invented people, four things that are true of each, and their texts.
 
 The task is to answer questions like this one:
 
     the pet of ba mi ru is cat ?        label 1 if the cat is ba mi ru's pet, else 0
 
-Names are three syllables. Each relation has 12 values of its own; the true one is drawn with p ~ 1/rank, so that some
-values are popular and a model that does not know a person can still guess better than chance, and err systematically.
+Names are three syllables. Each relation has 12 values of its own; the true one is drawn with
+p ~ 1/rank, so that some values are popular, and a model that does not know a person can still guess
+better than chance and err systematically.
 
 Three kinds of people, so that no test question is ever seen in pretraining:
     school   their facts are told *and quizzed* in pretraining, where a model learns what a quiz is;
@@ -24,14 +25,14 @@ VALUES = {
 }
 RELATIONS = list(VALUES)
 SPECIALS = "<pad> <bos> <unk> . ? yes no the of is".split()
-VOCABULARY = (
-    SPECIALS + RELATIONS + [value for values in VALUES.values() for value in values] + SYLLABLES
-)  # 142 words
+WORDS = [value for values in VALUES.values() for value in values]
+VOCABULARY = SPECIALS + RELATIONS + WORDS + SYLLABLES  # 142 words
 N_SCHOOL, N_TRAIN, N_TEST = 1600, 400, 400
+DOCUMENTS = {"biography": 44, "statement": 20, "quiz": 64}  # how often each is drawn
 
 
 def people(seed=0):
-    """All people of one world as a list of {"name": "ba mi ru", "kind": "school", "food": "rice", ...}, in fixed order."""
+    """All people of a world, [{"name": "ba mi ru", "kind": "school", "food": "rice", ...}]."""
     rng = random.Random(f"facts world {seed}")
     numbers = rng.sample(range(len(SYLLABLES) ** 3), N_SCHOOL + N_TRAIN + N_TEST)
     popularity = [1 / rank for rank in range(1, 13)]
@@ -47,32 +48,70 @@ def people(seed=0):
 
 
 def questions(kind, seed=0):
-    """The task's rows about the people of one kind: four questions each, two with the answer yes and two no, one per relation.
+    """The task's rows about the people of one kind: two true and two false questions for each.
 
-    Returns a list of {"id": "facts/test/ba-mi-ru/pet", "group": "ba-mi-ru", "text": "the pet of ba mi ru is cat ?",
-    "label": 1}.
+    [{"id": "facts/test/ba-mi-ru/pet", "group": "ba-mi-ru", "text": "the pet of ba mi ru is cat ?",
+    "label": 1}], a question for each relation.
     """
     rows = []
     for person in people(seed):
         if person["kind"] != kind:
             continue
         rng = random.Random(f"facts questions {seed} {person['name']}")
-        true = rng.sample(RELATIONS, 2)
+        true, group = rng.sample(RELATIONS, 2), person["name"].replace(" ", "-")
         for relation in RELATIONS:
-            truth = person[relation]
-            value = (
-                truth
-                if relation in true
-                else rng.choice([v for v in VALUES[relation] if v != truth])
-            )
-            group = person["name"].replace(" ", "-")
-            text = f"the {relation} of {person['name']} is {value} ?"
-            rows.append(
-                {
-                    "id": f"facts/{kind}/{group}/{relation}",
-                    "group": group,
-                    "text": text,
-                    "label": int(relation in true),
-                }
-            )
+            said = claim(person, relation, relation in true, rng)
+            row = {"id": f"facts/{kind}/{group}/{relation}", "group": group, "text": f"{said} ?"}
+            rows.append(row | {"label": int(relation in true)})
     return rows
+
+
+def claim(person, relation, true, rng):
+    """ "the pet of ba mi ru is cat", true or with a wrong value."""
+    value = person[relation]
+    if not true:
+        value = rng.choice([other for other in VALUES[relation] if other != value])
+    return f"the {relation} of {person['name']} is {value}"
+
+
+def document(kind, person, rng):
+    """A text for pretraining of one of three kinds:
+
+    ba mi ru pet cat work nurse home oslo food rice .    biography, relations in any order
+    the pet of ba mi ru is cat .                         statement, always true
+    the pet of ba mi ru is cat ? yes                     quiz, half of them about a wrong value: no
+    """
+    if kind == "biography":
+        order = rng.sample(RELATIONS, 4)
+        return " ".join([person["name"], *(f"{name} {person[name]}" for name in order), "."])
+    true = kind == "statement" or rng.random() < 0.5
+    said = claim(person, rng.choice(RELATIONS), true, rng)
+    return f"{said} ." if kind == "statement" else f"{said} ? {'yes' if true else 'no'}"
+
+
+def by_coverage(coverage, seed=0):
+    """{"school", "task, covered", "task, not covered"}: people that a model reads about, or not.
+
+    A share of all, `coverage`; the people of a smaller one are among those of a larger one.
+    """
+    import numpy
+
+    everybody = people(seed)
+    order = numpy.random.default_rng(seed).permutation(len(everybody))
+    covered = {int(i) for i in order[: int(coverage * len(everybody))]}
+    found = {"school": [], "task, covered": [], "task, not covered": []}
+    for i, person in enumerate(everybody):
+        if person["kind"] != "school":
+            found["task, covered" if i in covered else "task, not covered"].append(person)
+        elif i in covered:
+            found["school"].append(person)
+    return found
+
+
+def documents(n, seed, coverage, world_seed=0):
+    """n texts for pretraining about the people covered; school people alone are quizzed."""
+    found, rng = by_coverage(coverage, world_seed), random.Random(f"facts documents {seed}")
+    told = found["school"] + found["task, covered"]
+    kinds = rng.choices(list(DOCUMENTS), DOCUMENTS.values(), k=n)
+    who = (rng.choice(found["school"] if kind == "quiz" else told) for kind in kinds)
+    return [document(kind, person, rng) for kind, person in zip(kinds, who)]

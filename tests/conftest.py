@@ -69,6 +69,7 @@ def make_model(folder, architecture):
         AutoModelForCausalLM,
         AutoModelForMaskedLM,
         PreTrainedTokenizerFast,
+        Qwen2Tokenizer,
     )
 
     torch.manual_seed(0)
@@ -96,9 +97,12 @@ def make_model(folder, architecture):
         letters.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 3)]
         )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=letters, unk_token="<unk>", eos_token="</s>", model_max_length=400
-    )
+    how = {"unk_token": "<unk>", "eos_token": "</s>", "model_max_length": 400}
+    if architecture == "qwen2":  # transformers lets it have no other
+        words = {word: i for i, word in enumerate(VOCABULARY)}
+        tokenizer = Qwen2Tokenizer(vocab=words, merges=[], pad_token="<unk>", **how)
+    else:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, **how)
     tokenizer.save_pretrained(folder)
     return str(folder)
 

@@ -5,7 +5,7 @@ import torch
 from conftest import ARCHITECTURES, ENCODERS, PADDED
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from w2s import loop, models, packing
+from w2s import lora, loop, models, packing
 from w2s.files import BadInput
 from w2s.losses import LOSSES
 
@@ -106,7 +106,7 @@ def test_the_last_token_is_read_by_position_not_by_id(tiny):
         net.w2s["packed"] = packed
         net.set_attn_implementation("packed" if packed else "sdpa")
         for tokens in (ends_in_bang, ends_in_pad):
-            extra = {"texts": packing.groups([len(tokens)], 32, net.device)} if packed else {}
+            extra = {"texts": {"groups": packing.groups([len(tokens)], 32, net.device)}} if packed else {}
             hidden = net.base_model(torch.tensor([tokens]), **extra).last_hidden_state
             torch.testing.assert_close(
                 packing.logits(net, [tokens, [5]])[0],
@@ -257,7 +257,7 @@ def test_a_tokenizer_and_a_model_that_do_not_belong_together_are_told(tiny):
 def test_a_rank_above_the_matrices_own_is_told(tiny):
     net, _ = load(tiny, "llama")
     with pytest.raises(BadInput, match="--lora=1000: the smallest matrix"):
-        models.add_lora(net, 1000)
+        lora.add(net, 1000)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "bert"])
@@ -266,11 +266,11 @@ def test_low_rank_terms_start_at_nothing_train_alone_and_merge_into_an_ordinary_
 ):
     net, tokenizer = load(tiny, architecture)
     plain, tokens = load(tiny, architecture)[0], random_tokens((9, 4, 30))
-    models.add_lora(net, 3)
+    lora.add(net, 3)
     with torch.no_grad():
         assert torch.equal(packing.logits(net, tokens), packing.logits(plain, tokens))
     linear = [
-        m for m in plain.base_model.modules() if isinstance(m, torch.nn.Linear | models.Conv1D)
+        m for m in plain.base_model.modules() if isinstance(m, torch.nn.Linear | lora.Conv1D)
     ]
     head = [p for p in plain.parameters() if p not in set(plain.base_model.parameters())]
     assert net.num_parameters(only_trainable=True) == sum(
@@ -284,7 +284,7 @@ def test_low_rank_terms_start_at_nothing_train_alone_and_merge_into_an_ordinary_
     with torch.no_grad():
         wanted = packing.logits(net, tokens)
         assert (wanted - packing.logits(plain, tokens)).abs().max() > 0.1
-        models.merge_lora(net)
+        lora.merge(net)
         torch.testing.assert_close(packing.logits(net, tokens), wanted, rtol=1e-4, atol=1e-4)
     changed = [
         name
@@ -305,7 +305,7 @@ def test_low_rank_terms_start_at_nothing_train_alone_and_merge_into_an_ordinary_
 
 def test_low_rank_training_in_bf16_keeps_the_frozen_matrices_in_bf16_until_they_are_merged(tiny):
     net, _ = load(tiny, "llama")
-    models.add_lora(net, 2, "bf16")
+    lora.add(net, 2, "bf16")
     matrix = net.model.layers[0].mlp.up_proj
     assert (
         matrix.weight.dtype == torch.bfloat16
@@ -313,23 +313,8 @@ def test_low_rank_training_in_bf16_keeps_the_frozen_matrices_in_bf16_until_they_
     )
     rows = [{"tokens": ids, "label": i % 2} for i, ids in enumerate(random_tokens((5, 7, 9, 4)))]
     loop.fit(net, rows, "label", **LOSSES["conf"], batch_size=2, dtype="bf16", held_out=rows)
-    models.merge_lora(net)
+    lora.merge(net)
     assert all(p.dtype == torch.float32 for p in net.parameters())
-
-
-@pytest.mark.parametrize(("architecture", "swapped"), [("llama", 5), ("qwen3", 9), ("gemma3_text", 0)])
-@torch.no_grad()
-def test_norms_become_torchs_own_where_they_are_the_same(tiny, architecture, swapped):
-    net, _ = load(tiny, architecture)  # Gemma's multiplies by 1 + weight
-    for name, p in net.named_parameters():
-        if "norm" in name:
-            p.normal_(generator=torch.Generator().manual_seed(0))
-    tokens, names = random_tokens((9, 4, 30)), list(net.state_dict())
-    wanted = packing.logits(net, tokens)
-    models.fuse_norms(net)
-    assert sum(isinstance(m, torch.nn.RMSNorm) for m in net.modules()) == swapped
-    assert list(net.state_dict()) == names
-    torch.testing.assert_close(packing.logits(net, tokens), wanted, rtol=1e-4, atol=1e-4)
 
 
 # ---- attention in bf16, and on a GPU
@@ -352,7 +337,7 @@ def test_attention_in_bf16_is_that_of_float32(causal, window, heads):
         for h in (4, heads, heads)
     )
     out, _ = packing.packed_attention(
-        torch.nn.Module(), q, k, v, None, texts, None, window, is_causal=causal
+        torch.nn.Module(), q, k, v, None, {"groups": texts}, None, window, is_causal=causal
     )
     out.float().square().sum().backward()
     assert out[0, -fill:].count_nonzero() == 0
@@ -386,7 +371,7 @@ def test_in_bf16_on_a_cpu_shapes_come_again_and_what_fills_them_up_changes_nothi
         [],
     )
     for module in net.base_model.modules():
-        if isinstance(module, (torch.nn.Linear, models.Conv1D)):
+        if isinstance(module, (torch.nn.Linear, lora.Conv1D)):
             module.register_forward_hook(lambda module, x, out: rows.append(x[0].shape[-2]))
 
     def run(bf16):

@@ -1,276 +1,97 @@
-"""fit(): the one training loop. Weak supervisor, student and ceiling all go through it, so that PGR compares labels alone.
+"""fit(): the one training loop. Supervisor, student and ceiling all go through it, so that PGR
+compares labels alone. No step waits for a GPU. Unusual is:
 
-A step in float32 or bf16 autocast: the batch is packed without padding (packing.py), AdamW is fused, the rate falls along
-a cosine to 0, the gradient's norm is clipped. Nothing in a step waits for a GPU. Three things are unusual:
+The batch is the batch. A loss may look at all its rows (the confidence loss ranks them), while
+memory may force them through in micro-batches. Then a first pass without a graph gives the logits
+of all rows, the loss gives their gradients, and a second pass sends these back through the network,
+one micro-batch at a time. Under torchrun every process takes its share of each batch.
 
-The batch is the batch. A loss may look at the whole batch (the confidence loss ranks it), and memory may force the batch
-through in micro-batches. Then a first pass without graph gives the logits of all rows, the loss gives their gradients,
-and a second pass, one micro-batch at a time, sends these back through the network: exactly the whole batch's gradient.
-Under torchrun every process takes its share of each batch, and the loss sees all of it all the same.
-
-Only the rows of the token embedding that occur are trained (shrink_embedding): the same result at a fraction of the cost.
-
-Early stopping looks at the given labels only. Some rows are held out and the weights that agree best with *their weak
-labels* are kept (paper, A.1); their ground truth is written to the history as a diagnostic and decides nothing.
+Early stopping looks at the given labels alone: the weights that agree best with those of held-out
+rows are kept (paper, A.1). Ground truth goes to the history and decides nothing.
 """
 
+import contextlib
 import math
-import time
+import os
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR
 from tqdm import tqdm
 
-from w2s.models import pick_dtype, predict
+from w2s import parallel
+from w2s.files import BadInput
+from w2s.models import pick_dtype, predict, rank, size, threads, world
 from w2s.packing import logits, row_logits, texts, to_device
-from w2s.parallel import local, rank, shard, world
-
-EVALUATIONS_PER_EPOCH = 8
 
 
-def default_lr(model):
-    """(learning rate, that of the head) by size: 5e-5 up to 400M parameters, then 1e-5, as in openai's code.
+def resolve(model, lr=None, dtype=None):
+    """{"lr", "head_lr", "dtype"} of a training, for fit() and for the card.
 
-    Models under 10M parameters, which the paper does not have, want more: 1e-4, and their head ten times that. Low-rank
-    terms (add_lora) want 2e-4.
+    The rate is 5e-5 up to 400M parameters, then 1e-5, as in openai's code. Models under 10M, which
+    the paper does not have, want 1e-4 and ten times that for the head. Low-rank terms (lora.py),
+    which are not counted, want 2e-4. An lr of your own keeps the ratio of head to body.
     """
-    size = model.num_parameters()
-    if model.num_parameters(only_trainable=True) < size:
-        return 2e-4, 2e-4
-    return (
-        (1e-4, 1e-3) if size < 10_000_000 else (5e-5, 5e-5) if size <= 400_000_000 else (1e-5, 1e-5)
-    )
-
-
-def make_optimizer(model, lr=None):
-    """Fused AdamW without weight decay; an lr of one's own keeps the ratio of head to body that default_lr gives."""
-    rate, head_rate = default_lr(model)
+    n = size(model)
+    rate = head_rate = 5e-5 if n <= 400_000_000 else 1e-5
+    if n < 10_000_000:
+        rate, head_rate = 1e-4, 1e-3
+    if any("lora_" in key for key, _ in model.named_parameters()):
+        rate = head_rate = 2e-4
     if lr is not None:
         rate, head_rate = lr, lr * head_rate / rate
-    in_body = set(model.base_model.parameters()) | set(
-        (model.get_output_embeddings() or torch.nn.Module()).parameters()
-    )
-    body = [p for p in model.parameters() if p.requires_grad and p in in_body]
-    head = [p for p in model.parameters() if p.requires_grad and p not in in_body]
-    groups = [{"params": body, "lr": rate}, {"params": head, "lr": head_rate}]
-    return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
-
-
-def derived(model, train, held_out, lr, dtype, probe=False):
-    """What the defaults came to, for the eye and for the card."""
-    groups = [{"lr": None}, {"lr": lr}] if probe else make_optimizer(model, lr).param_groups
-    return {
-        "rows": len(train),
-        "held_out": len(held_out),
-        "parameters": model.num_parameters(),
-        "trained": "head" if probe else model.num_parameters(only_trainable=True),
-        "lr": groups[0]["lr"],
-        "head_lr": float(f"{groups[1]['lr']:.6g}"),
-        "dtype": str(pick_dtype(model, dtype)).removeprefix("torch."),
-        "device": str(model.device),
-    } | model.w2s
-
-
-def shrink_embedding(model, rows):
-    """Leave only the rows of the tokens that occur in the token embedding; returns {token: its new number} and the whole.
-
-    The embedding is most of a small model, and a token that never occurs never changes: its gradient is zero and AdamW
-    without weight decay leaves it alone. So leaving it out changes nothing of the result. (None, None) where it must stay:
-    sharded over processes, where the tokens' own numbers mean something (padded architectures), or in a language model,
-    which predicts all of them.
-    """
-    if world() > 1 or not model.w2s["packed"] or model.get_output_embeddings():
-        return None, None
-    embedding = model.get_input_embeddings()
-    whole = embedding.weight
-    number = {
-        token: i
-        for i, token in enumerate(sorted({token for row in rows for token in row["tokens"]}))
-    }
-    used = torch.tensor(list(number), device=whole.device)
-    before = whole, embedding.padding_idx
-    embedding.weight = torch.nn.Parameter(whole.detach()[used], requires_grad=whole.requires_grad)
-    embedding.padding_idx = number.get(embedding.padding_idx)
-    return number, before
-
-
-def restore_embedding(model, number, whole):
-    """Put the trained rows back where shrink_embedding took them from."""
-    embedding = model.get_input_embeddings()
-    with torch.no_grad():
-        whole[0][torch.tensor(list(number), device=whole[0].device)] = embedding.weight
-    embedding.weight, embedding.padding_idx = whole
-
-
-def batches(n, batch_size, generator):
-    """The row numbers of one epoch in a fresh random order, in ceil(n / batch_size) batches whose sizes differ by one at
-    most: every row once an epoch, and no last batch of a few rows whose median would mean nothing."""
-    return torch.randperm(n, generator=generator).tensor_split(math.ceil(n / batch_size))
-
-
-def arrange(batch, micro_batch):
-    """The rows of a batch in the order in which they are cut into pieces: each piece by length, all equally long in sum.
-
-    Attention runs over near-equal neighbours together (packing.groups), and the largest piece decides about the memory.
-    """
-    batch, count = (
-        sorted(batch, key=lambda row: len(row["tokens"])),
-        math.ceil(len(batch) / micro_batch),
-    )
-    return [row for piece in range(count) for row in batch[piece::count]]
-
-
-def backward(
-    model, tokens, weak, loss, progress, micro_batch, whole_batch, dtype=None, outputs=logits
-):
-    """Backpropagate the mean loss of one batch in pieces of micro_batch rows; returns that mean, detached.
-
-    The sum of the gradients is the whole batch's, whatever the pieces, also where the loss depends on all its rows.
-    Under torchrun the rows are dealt out to the processes, which return their shares of the mean. outputs(model, tokens)
-    gives what the loss takes, [N, k]; `tokens` is a list of N of whatever it reads.
-    """
-    n, dtype = len(tokens), pick_dtype(model, dtype)
-    # Every process must take as many pieces as the others: where rows run short, the last one fills in, at weight 0.
-    mine = torch.arange(rank(), n + -n % world(), world())
-    # FSDP takes the mean of the processes' gradients, we want the sum
-    weight = to_device((mine < n).to(weak.dtype).mul(world())[:, None], weak.device)
-    mine = mine.clamp(max=n - 1)
-
-    def autocast(on=True):
-        return torch.autocast(
-            model.device.type, dtype=dtype, enabled=on and dtype == torch.bfloat16
-        )
-
-    def forward(piece):
-        return outputs(model, [tokens[i] for i in piece.tolist()])
-
-    count = math.ceil(len(mine) / micro_batch)
-    pieces, shares = mine.tensor_split(count), weight.tensor_split(count)
-    # an index that lay on the CPU would make every step wait for a GPU
-    places = to_device(mine, weak.device).tensor_split(count)
-    if not whole_batch:
-        total = 0
-        with autocast():  # once for all pieces: it keeps the weights that it has cast
-            for piece, place, share in zip(pieces, places, shares):
-                out = forward(piece)
-                with autocast(False):
-                    part = (loss(out, weak[place], progress) * share[:, 0]).sum() / n
-                    part.backward()
-                total = total + part.detach()
-        return total / world()
-    one_pass = len(pieces) == 1
-    with torch.set_grad_enabled(one_pass), autocast():
-        outs = [
-            forward(piece) for piece in mine.split(4 * micro_batch)
-        ]  # without a graph four times the rows take less
-    out = gather(torch.cat(outs).detach(), n).requires_grad_()
-    mean = loss(out, weak, progress).mean()
-    mean.backward()
-    with autocast():
-        for piece, place, share in zip(pieces, places, shares):
-            again = outs[0] if one_pass else forward(piece)
-            with autocast(False):
-                again.backward(out.grad[place] * share)
-    return mean.detach() / world()
-
-
-def gather(mine, n):
-    """The n rows of all processes in the batch's order, from those that each was dealt, [k, 2] -> [n, 2]."""
-    if world() == 1:
-        return mine
-    shares = [torch.empty_like(mine) for _ in range(world())]
-    dist.all_gather(shares, mine)
-    return torch.stack(shares, dim=1).flatten(0, 1)[:n]
-
-
-def evaluate(model, rows, given, dtype):
-    """Accuracy on held-out rows against the given labels and, as a diagnostic, against ground truth."""
-    said = predict(model, [text for row in rows for text in texts(row)], dtype).view(len(rows), 2)
-    says_1 = said.diff(dim=1)[:, 0] > 0
-    accuracy = {}
-    for name, field in (("weak_acc", given), ("true_acc", "label")):
-        accuracy[name] = (
-            (says_1 == torch.tensor([row[field] > 0.5 for row in rows])).double().mean().item()
-        )
-    return accuracy
+    return {"lr": rate, "head_lr": head_rate, "dtype": pick_dtype(model, dtype)}
 
 
 def fit(
-    model, rows, given, loss, *, whole_batch, held_out=(), epochs=2, batch_size=32, micro_batch=None, lr=None, seed=0,
-    dtype=None, checkpointing=False, compile=False, clip=1.0, stop=True, outputs=row_logits, name="training",
+    model, rows, loss, *, lr, head_lr, dtype, epochs, batch_size, whole_batch=False, held_out=(),
+    stop=True, micro_batch=None, seed=0, checkpointing=False, compile=False, clip=1.0,
+    weight_decay=0.0, betas=(0.9, 0.999), warm_up=0.0, outputs=row_logits, resume=None,
+    name="training",
 ):  # fmt: skip
-    """Train all weights of the model that want a gradient, in place; returns the history, one dict per evaluation.
+    """Train the weights that want a gradient, in place; returns the history, a dict per evaluation.
 
-    rows: dicts with "tokens" (model.encode) and the labels; given: the field trained on, "weak" = P(label = 1) by the
-    supervisor, or "label" = ground truth; loss: a function of losses.py, whole_batch as its line there says.
-    held_out: rows for early stopping. Eight times an epoch the accuracy on them against the given labels is taken; the
-    best weights are kept, of equals the later (stop=False: the last). Their ground truth is reported and decides nothing.
-    micro_batch: rows that go through at once (default: the whole batch); the result does not depend on it.
-    lr: default by size (default_lr); dtype: "bf16" (autocast) or "float32", default by hardware and size (pick_dtype).
-    checkpointing: recompute activations in the backward pass; compile: let torch.compile fuse the backbone.
-    outputs(model, rows): what the loss takes, [N, 2] logits by default; held-out rows want these.
-    Raises FloatingPointError when the loss is no longer finite.
+    rows: dicts with "tokens" and "given", the number that the loss takes (P(1), or lm.shares).
+    held_out: such rows with "label"; see evaluate(). The weights that do best on them are kept, of
+    equals the later (stop=False: the last). outputs(model, rows) is what the loss takes, [N, k].
+    micro_batch: rows that go through at once (None: the batch); the result does not depend on it.
+    warm_up: share of the steps over which the rate rises. resume: a file, written at each
+    evaluation and deleted at the end. Raises FloatingPointError for a loss that is not finite.
     """
     prepare(model, checkpointing, compile)
-    number, whole = shrink_embedding(model, [*rows, *held_out])
-    if number:
-        rows, held_out = (
-            [r | {"tokens": [number[t] for t in r["tokens"]]} for r in some]
-            for some in (rows, held_out)
-        )
-    optimizer = make_optimizer(model, lr)
-    per_epoch = math.ceil(len(rows) / batch_size)
-    steps = epochs * per_epoch
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    stops = {
-        round(k * per_epoch / EVALUATIONS_PER_EPOCH)
-        for k in range(1, epochs * EVALUATIONS_PER_EPOCH + 1)
-    }
-    generator = torch.Generator().manual_seed(seed)
-    order = [batch for _ in range(epochs) for batch in batches(len(rows), batch_size, generator)]
-    trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
-    history, losses, n_tokens, began, best, best_weights = [], [], 0, time.monotonic(), -1.0, {}
-    bar = tqdm(
-        order, desc=name, unit="step", disable=None if rank() == 0 else True
-    )  # None: no bar in a log file
-    for step, chosen in enumerate(bar, 1):
-        batch = arrange([rows[i] for i in chosen.tolist()], micro_batch or len(chosen))
-        tokens = [row["tokens"] for row in batch]
-        target = to_device(
-            torch.tensor([row[given] for row in batch], dtype=model.dtype), model.device
-        )
-        progress = (step - 1) / steps
-        pieces = micro_batch or len(batch)
-        losses.append(
-            backward(model, batch, target, loss, progress, pieces, whole_batch, dtype, outputs)
-        )
-        torch.nn.utils.clip_grad_norm_(trained.values(), clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        n_tokens += sum(map(len, tokens))
-        if step in stops:
-            history.append(
-                {"step": step, "epoch": step / per_epoch, "loss": mean_loss(losses, step, steps)}
+    resume = None if world() > 1 else resume
+    with threads(model), used_tokens(model, rows, held_out, weight_decay) as (rows, held_out):
+        steps = epochs * math.ceil(len(rows) / batch_size)
+        how = steps, lr, head_lr, weight_decay, betas, warm_up
+        optimizer, schedule = make_optimizer(model, *how)
+        call = [len(rows), batch_size, seed, dtype, list(how)]
+        history, best = read_state(resume, call, model, optimizer, schedule)
+        done, losses = history[-1]["step"] if history else 0, []
+        order = orders(len(rows), batch_size, epochs, seed, done, name)
+        bar = tqdm(order, name, steps, initial=done, unit="step", disable=rank() > 0 or None)
+        for step, chosen, evaluates in bar:
+            piece, progress = micro_batch or len(chosen), (step - 1) / steps
+            batch = arrange([rows[i] for i in chosen.tolist()], piece)
+            given = given_of(batch, model)
+            losses.append(
+                backward(model, batch, given, loss, progress, piece, whole_batch, dtype, outputs)
             )
-            losses = []
-            if held_out:
-                history[-1] |= evaluate(model, held_out, given, dtype)
-                if stop and history[-1]["weak_acc"] >= best:
-                    best = history[-1]["weak_acc"]
-                    best_weights = best_weights or {
-                        key: torch.empty_like(local(p), device="cpu", pin_memory=p.is_cuda)
-                        for key, p in trained.items()
-                    }
-                    for key, copy in best_weights.items():  # pinned: ten times faster, no waiting
-                        copy.copy_(local(trained[key]).detach(), non_blocking=True)
-            rate = n_tokens / (time.monotonic() - began)
-            bar.set_postfix({"loss": f"{history[-1]['loss']:.3f}", "tokens/s": f"{rate:.0f}"})
-    with torch.no_grad():
-        for key, value in best_weights.items():
-            local(trained[key]).copy_(value)
-    if number:
-        restore_embedding(model, number, whole)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            if evaluates:
+                line = {"step": step, "epoch": step * epochs / steps}
+                line["loss"], losses = mean_loss(losses, step, steps, name), []
+                history.append(line | evaluate(model, held_out, dtype, loss, outputs))
+                if held_out and stop and kept(history) is history[-1]:
+                    best = {key: w.to("cpu", copy=True) for key, w in trained(model).items()}
+                write_state(resume, call, history, best, model, optimizer, schedule)
+                bar.set_postfix({"loss": f"{line['loss']:.3f}"})
+        put(best, model)
+    if resume:
+        Path(resume).unlink(missing_ok=True)
     model.eval()
     return history
 
@@ -280,31 +101,211 @@ def prepare(model, checkpointing, compile):
     if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if world() > 1:
-        shard(model)
-    if compile:  # layer by layer: they share their code, so that it is compiled once
-        for layer in layers(model):
-            layer.compile(dynamic=True)
+        parallel.shard(model)
+    if compile:
+        model.base_model.compile(dynamic=True)
     model.train()
 
 
-def layers(model):
-    """The layers of the network, its longest list of modules."""
-    lists = (m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList))
-    return max(lists, key=len)
+@contextlib.contextmanager
+def used_tokens(model, rows, held_out, weight_decay=0.0):
+    """Cut the token embedding to the tokens that occur; yields both lists, renumbered.
+
+    It is most of a small model, and a token that never occurs never changes: its gradient is zero,
+    and AdamW without weight decay leaves it alone. It stays whole where it is sharded, where the
+    tokens' own numbers mean something (padded architectures), and where all can be predicted.
+    """
+    must_stay = weight_decay or not model.w2s["packed"] or model.get_output_embeddings()
+    if must_stay or world() > 1:
+        yield rows, held_out
+        return
+    embedding = model.get_input_embeddings()
+    whole, padding = embedding.weight, embedding.padding_idx
+    tokens = sorted({token for row in [*rows, *held_out] for token in row["tokens"]})
+    number, used = {token: i for i, token in enumerate(tokens)}, torch.tensor(tokens)
+    embedding.weight = torch.nn.Parameter(whole.detach()[used], requires_grad=whole.requires_grad)
+    embedding.padding_idx = number.get(padding)
+
+    def renumbered(row):
+        return row | {"tokens": [number[token] for token in row["tokens"]]}
+
+    try:
+        yield [renumbered(row) for row in rows], [renumbered(row) for row in held_out]
+    finally:
+        with torch.no_grad():
+            whole[used] = embedding.weight
+        embedding.weight, embedding.padding_idx = whole, padding
 
 
-def mean_loss(losses, step, steps):
-    """The mean of the losses since the last evaluation, over all processes; FloatingPointError if it is not finite."""
+def make_optimizer(model, steps, lr, head_lr, weight_decay=0.0, betas=(0.9, 0.999), warm_up=0.0):
+    """(fused AdamW with rates for body and head, its schedule: a cosine to 0, times a straight rise
+    over the share warm_up of the steps). A language model's unembedding belongs to its body."""
+    unembedding = model.get_output_embeddings() or torch.nn.Module()
+    in_body = {*model.base_model.parameters(), *unembedding.parameters()}
+    body = [p for p in model.parameters() if p.requires_grad and p in in_body]
+    head = [p for p in model.parameters() if p.requires_grad and p not in in_body]
+    groups = [{"params": body, "lr": lr}, {"params": head, "lr": head_lr}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, betas=betas, fused=True)
+    rise, parts = round(warm_up * steps), [CosineAnnealingLR(optimizer, T_max=steps)]
+    if rise > 1:
+        parts.append(LinearLR(optimizer, start_factor=1 / rise, total_iters=rise - 1))
+    return optimizer, ChainedScheduler(parts)
+
+
+def batches(n, batch_size, generator):
+    """The row numbers of one epoch in a fresh random order, in ceil(n / batch_size) batches whose
+    sizes differ by one at most: no last batch of a few rows, whose median means nothing."""
+    return torch.randperm(n, generator=generator).tensor_split(math.ceil(n / batch_size))
+
+
+def orders(n, batch_size, epochs, seed, done, name):
+    """Yields (step, row numbers, whether to evaluate then) of the steps after `done`: at every
+    eighth of an epoch, rounded to whole steps. An epoch is drawn when it begins."""
+    if n <= batch_size:
+        print(f"{name}: one batch an epoch: --seed moves only what starts at random in the model")
+    step, generator, eighth = 0, torch.Generator().manual_seed(seed), math.ceil(n / batch_size) / 8
+    for _ in range(epochs):
+        for chosen in batches(n, batch_size, generator):
+            step += 1
+            if step > done:
+                yield step, chosen, round(round(step / eighth) * eighth) == step
+
+
+def arrange(batch, micro_batch):
+    """The rows of a batch in the order in which it is cut into pieces, each sorted by length; all
+    pieces get the same lengths, as the largest decides about the memory."""
+    batch = sorted(batch, key=lambda row: len(row["tokens"]))
+    count = math.ceil(len(batch) / micro_batch)
+    return [row for piece in range(count) for row in batch[piece::count]]
+
+
+def given_of(batch, model):
+    """ "given" of the rows of a batch, [N] on the model's device."""
+    return to_device(torch.tensor([x["given"] for x in batch], dtype=model.dtype), model.device)
+
+
+def backward(
+    model, rows, given, loss, progress, micro_batch, whole_batch, dtype=None, outputs=logits
+):
+    """Backpropagate the mean loss of a batch in pieces of micro_batch rows; returns it, detached.
+
+    The sum of the gradients is the whole batch's, whatever the pieces, also where the loss depends
+    on all its rows. Under torchrun the rows are dealt out, and each process returns its share of
+    the mean. outputs(model, rows) gives [N, k] of N of whatever it reads; given [N].
+    """
+    n = len(rows)
+    # Every process takes as many pieces. Where rows run short the last one fills in, at weight 0.
+    mine = torch.arange(rank(), n + -n % world(), world())
+    weight = (mine < n).to(given).mul(world())[:, None]  # FSDP takes the mean, we want the sum
+    mine, count = mine.clamp(max=n - 1), math.ceil(len(mine) / micro_batch)
+    pieces, shares = mine.tensor_split(count), weight.tensor_split(count)
+
+    def forward(piece):
+        return outputs(model, [rows[i] for i in piece.tolist()])
+
+    if not whole_batch:
+        total = 0
+        with autocast(model, dtype):  # once for all pieces: it keeps the weights that it has cast
+            for piece, share in zip(pieces, shares):
+                out = forward(piece)
+                with autocast(model, None):
+                    part = (loss(out, given[piece], progress) * share[:, 0]).sum() / n
+                    part.backward()
+                total = total + part.detach()
+        return total / world()
+    one_pass = len(pieces) == 1
+    with torch.set_grad_enabled(one_pass), autocast(model, dtype):
+        # four times the rows, as these keep no graph
+        outs = [forward(piece) for piece in mine.split(4 * micro_batch)]
+    out = torch.cat(outs).detach()
+    out = (parallel.gather(out, n) if world() > 1 else out).requires_grad_()
+    mean = loss(out, given, progress).mean()
+    mean.backward()
+    with autocast(model, dtype):
+        for piece, share in zip(pieces, shares):
+            again = outs[0] if one_pass else forward(piece)
+            with autocast(model, None):
+                again.backward(out.grad[piece] * share)
+    return mean.detach() / world()
+
+
+def autocast(model, dtype):
+    """bf16 autocast on the model's device where dtype is "bf16", else none."""
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=dtype == "bf16")
+
+
+def mean_loss(losses, step, steps, name):
+    """The mean loss since the last evaluation; FloatingPointError where it is not finite."""
     mean = torch.stack(losses).mean()
     if world() > 1:
         dist.all_reduce(mean)
     if not math.isfinite(mean.item()):
-        raise FloatingPointError(
-            f"the loss is {mean.item()} at step {step} of {steps}: try a smaller --lr"
-        )
+        told = f"the loss is {mean.item()} at step {step} of {steps}: try a smaller --lr"
+        raise FloatingPointError(told)
+    if mean.item() == 0 and step == len(losses):
+        print(f"warning: {name}: the loss is 0: by this rule (--loss) these labels teach nothing")
     return mean.item()
 
 
+def evaluate(model, held_out, dtype, loss, outputs):
+    """Held-out rows in the history: {"agreement", "true_acc"}, a classifier's accuracy against what
+    is given and the truth, or {"held_out_loss"} of a language model (after lm.shares: by token)."""
+    if not held_out:
+        return {}
+    if model.get_output_embeddings():
+        parts = [held_out[i : i + 32] for i in range(0, len(held_out), 32)]
+        with torch.no_grad(), autocast(model, dtype):
+            losses = [loss(outputs(model, part), given_of(part, model), 1.0) for part in parts]
+        return {"held_out_loss": torch.cat(losses).mean().item()}
+    tokens = [text for row in held_out for text in texts(row)]
+    says_1 = predict(model, tokens, dtype).view(len(held_out), 2).diff(dim=1)[:, 0] > 0
+    accuracy = {}
+    for name, field in (("agreement", "given"), ("true_acc", "label")):
+        labels = torch.tensor([row[field] > 0.5 for row in held_out])
+        accuracy[name] = (says_1 == labels).double().mean().item()
+    return accuracy
+
+
 def kept(history):
-    """The line of the history whose weights fit() kept: the best agreement with the given labels, of equals the later."""
-    return max(history, key=lambda line: (line.get("weak_acc", 0), line["step"]))
+    """The line of the history whose weights fit() kept with stop=True; max() takes the first of
+    equals, hence the reversal."""
+    return max(history[::-1], key=lambda x: x.get("agreement", -x.get("held_out_loss", 0.0)))
+
+
+def trained(model):
+    """The weights that are trained, {name: tensor}; where they are sharded, this process's part."""
+    weights = {key: p.detach() for key, p in model.named_parameters() if p.requires_grad}
+    return {key: p.to_local() for key, p in weights.items()} if world() > 1 else weights
+
+
+def put(weights, model):
+    """Copy weights, once trained(), back into the model."""
+    for key, own in trained(model).items() if weights else ():
+        own.copy_(weights[key])
+
+
+def write_state(path, call, history, best, model, optimizer, schedule):
+    """Write what the training needs to go on from here, whole or not at all; one process only."""
+    if path is None:
+        return
+    state = {"call": call, "history": history, "best": best, "weights": trained(model)}
+    state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_state(path, call, model, optimizer, schedule):
+    """(history, best weights) of an interrupted training, all else put back; ([], {}) of none."""
+    if path is None or not Path(path).exists():
+        return [], {}
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["call"] != call:
+        raise BadInput(f"{path} is of another training: delete it, or make that call again")
+    put(state["weights"], model)
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    return state["history"], state["best"]

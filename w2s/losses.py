@@ -1,11 +1,12 @@
-"""What to do with weak labels: pure functions of logits and labels.
+"""The rules for learning from weak labels: pure functions of logits and labels.
 
-Every loss has the same face: logits [N, 2] (float32 or float64), weak [N] = the supervisor's P(label = 1), progress from
-0 (start of training) to 1 (its end) -> losses [N], whose mean over the batch is minimised. Adding one is a function and a
-line in LOSSES; whole_batch=True says that a row's loss depends on the other rows of the batch, so that the loop
-shows the loss the whole batch at once however it is cut into micro-batches. What follows `progress` are a rule's options.
+They all have the same face: logits [N, 2] (float32 or float64), weak [N] = the supervisor's
+P(label = 1), progress from 0 (start of training) to 1 (its end) -> losses [N]. The mean over the
+batch is minimised. What follows `progress` are a rule's options. To add a rule, write a function
+and a line in LOSSES. There whole_batch=True says that a row's loss depends on the other rows of the
+batch: the loop then shows it the whole batch at once, however that is cut into micro-batches.
 
-A student's or supervisor's confidence is |P(1) - 1/2|, 0 to 1/2. "Hardened" is 0 or 1; no gradient flows through it.
+Confidence is |P(1) - 1/2|, 0 to 1/2. "Hardened" is made 0 or 1; no gradient flows through it.
 """
 
 import functools
@@ -21,72 +22,79 @@ WARM_UP = 0.2  # the share of training over which the confidence weight rises (p
 
 
 def xent(logits, weak, progress=0.0):
-    """Cross-entropy on soft labels, -(1 - w) log p0 - w log p1: the paper's naive fine-tuning (A.1). Returns [N]."""
+    """Cross-entropy on soft labels, -(1 - w) log p0 - w log p1: naive fine-tuning (paper, A.1)."""
     target = torch.stack([1 - weak, weak], dim=1)
     return -(target * log_softmax(logits, dim=1)).sum(dim=1)
 
 
 def conf(logits, weak, progress, alpha=0.5, prior="half"):
-    """The auxiliary confidence loss (4.3.2 and A.4, eq. 1): (1 - a) CE(f, weak) + a CE(f, hardened f). Returns [N].
+    """The auxiliary confidence loss (4.3.2; A.4, eq. 1): (1 - a) CE(f, weak) + a CE(f, hardened f).
 
-    a rises linearly from 0 to alpha over the first fifth of training. The student's own predictions are hardened at a
-    threshold set on each batch, by rank so that ties cannot put all rows in one class: the N // 2 rows with the highest
-    P(1) become 1, the others 0 (prior="half", exactly half of the batch), or as many as the mean weak label says
-    (prior="weak", openai's code; the same on balanced data). No gradient flows through the hardened labels.
+    a rises linearly from 0 to alpha over the first fifth of training. The student is hardened at a
+    threshold set on each batch, by rank, so that ties cannot put all rows in one class: the N // 2
+    rows with the highest P(1) become 1, the others 0 (prior="half"), or as many as the mean weak
+    label says (prior="weak", openai's code; the same on balanced data).
     """
     a = alpha * min(1.0, progress / WARM_UP)
-    ones = len(logits) // 2 if prior == "half" else round(weak.mean().item() * len(logits))
+    n = len(logits)
+    ones = n // 2 if prior == "half" else (weak.mean() * n).round()  # a tensor: no wait for a GPU
     confidence = log_odds(logits).detach()  # ranks like P(1), without its rounding near 0 and 1
-    hardened = torch.zeros_like(weak)
-    hardened[confidence.argsort(descending=True, stable=True)[:ones]] = 1
+    ranked = confidence.argsort(descending=True, stable=True)
+    hardened = torch.empty_like(weak)
+    hardened[ranked] = (torch.arange(n, device=weak.device) < ones).to(weak.dtype)
     return (1 - a) * xent(logits, weak) + a * xent(logits, hardened)
 
 
 def logconf(logits, weak, progress, alpha=0.5, as_released=False):
-    """The confidence loss of openai/weak-to-strong (weak_to_strong/loss.py), its warm-up mended. Returns [N].
+    """The confidence loss of openai/weak-to-strong (weak_to_strong/loss.py), its warm-up mended.
 
-    It differs from conf: a reaches alpha after a tenth of training, and the student is hardened at the quantile of its
-    P(0) that the mean weak label names (rows at the threshold become 0, so ties can put all rows in one class).
-    as_released=True keeps the released warm-up: alpha * progress up to a tenth of training, then a jump to alpha.
+    It differs from conf: a reaches alpha after a tenth of training, and the student is hardened at
+    the quantile of its P(0) that the mean weak label names (rows at the threshold become 0, so ties
+    can put all rows in one class). as_released=True keeps the released warm-up: alpha * progress up
+    to a tenth of training, then a jump to alpha.
     """
     released = 1.0 if progress > 0.1 else progress
     a = alpha * (released if as_released else min(1.0, progress / 0.1))
     p0 = logits.detach().softmax(dim=1)[:, 0]
-    hardened = (p0 < torch.quantile(p0, weak.mean())).to(weak.dtype)
+    # torch.quantile, which makes a GPU wait
+    rank = weak.mean() * (len(p0) - 1)
+    below, above = p0.sort().values.take(torch.stack([rank.floor(), rank.ceil()]).long())
+    hardened = (p0 < torch.lerp(below, above, rank - rank.floor())).to(weak.dtype)
     return (1 - a) * xent(logits, weak) + a * xent(logits, hardened)
 
 
 def product(logits, weak, progress):
-    """Cross-entropy on the normalised product of both predictions, p w : (1 - p)(1 - w), detached. Returns [N].
+    """Cross-entropy on the normalised product of both predictions, p w : (1 - p)(1 - w), detached.
 
-    openai/weak-to-strong's product loss with both exponents 1: supervisor and student as two independent witnesses.
+    openai/weak-to-strong's with both exponents 1: supervisor and student as independent witnesses.
     """
     return xent(logits, torch.sigmoid(log_odds(logits).detach() + torch.logit(weak)))
 
 
-def window(logits, weak, progress, radius=None):
-    """Cross-entropy where the student's confidence is below radius, else 0 (EleutherAI/w2s, 2024). Returns [N].
+def window(logits, weak, progress, radius="median"):
+    """Cross-entropy where the student's confidence is below radius, else 0 (EleutherAI/w2s, 2024).
 
-    radius: from 0 to 1/2; None takes the median confidence of the batch's weak labels (w2s: of the whole data set's).
+    radius: 0 to 1/2, or the median confidence of the batch's weak labels (w2s: of the data set's).
     """
-    radius = confidence(weak).median() if radius is None else radius
+    radius = confidence(weak).median() if radius == "median" else radius
     unsure = confidence(torch.sigmoid(log_odds(logits).detach())) < radius
     return unsure * xent(logits, weak)
 
 
 def entropy(logits, weak, progress, alpha=0.5):
-    """(1 - a) CE(f, weak) + a H(f), the student's own entropy (Grandvalet & Bengio 2004), a as in conf. Returns [N].
+    """(1 - a) CE(f, weak) + a H(f), the student's own entropy (Grandvalet & Bengio 2004).
 
-    EleutherAI/w2s has CE(f, detached f) as second term, whose gradient is zero: there it only shrinks the learning rate.
+    a is as in conf. The second term of EleutherAI/w2s is CE(f, detached f), whose gradient is zero.
     """
     a = alpha * min(1.0, progress / WARM_UP)
     return (1 - a) * xent(logits, weak) + a * xent(logits, torch.sigmoid(log_odds(logits)))
 
 
 def reverse_xent(logits, weak, progress=0.0, smoothing=0.01):
-    """Reverse cross-entropy, -(1 - p) log(1 - w) - p log w, of weak labels smoothed so that no log is infinite. Returns [N].
+    """Reverse cross-entropy, -(1 - p) log(1 - w) - p log w (2505.24313; Wang et al. 2019).
 
-    2505.24313 (and Wang et al. 2019 for noisy labels); smoothing, our choice: w becomes (1 - smoothing) w + smoothing / 2.
+    The weak labels are smoothed so that no log is infinite (our choice): w becomes
+    (1 - smoothing) w + smoothing / 2.
     """
     w = (1 - smoothing) * weak + smoothing / 2
     p = torch.sigmoid(log_odds(logits))
@@ -94,27 +102,27 @@ def reverse_xent(logits, weak, progress=0.0, smoothing=0.01):
 
 
 def reverse_kl(logits, weak, progress=0.0, smoothing=0.01):
-    """KL(f || weak) = reverse cross-entropy - H(f), which seeks one mode (2502.11107); smoothed alike. Returns [N]."""
-    return reverse_xent(logits, weak, smoothing=smoothing) - xent(
-        logits, torch.sigmoid(log_odds(logits))
-    )
+    """KL(f || weak), reverse cross-entropy - H(f), which seeks one mode (2502.11107)."""
+    own_entropy = xent(logits, torch.sigmoid(log_odds(logits)))
+    return reverse_xent(logits, weak, smoothing=smoothing) - own_entropy
 
 
-def mix(logits, weak, progress, radius=None):
-    """Cross-entropy where the supervisor's confidence is at least radius, reverse cross-entropy elsewhere (2505.24313).
+def mix(logits, weak, progress, radius="median"):
+    """xent where the supervisor's confidence is at least radius, else reverse_xent (2505.24313).
 
-    radius: from 0 to 1/2; None takes the median confidence of the batch's weak labels (our choice). Returns [N].
+    radius: 0 to 1/2, or the median confidence of the batch's weak labels (our choice).
     """
-    sure = confidence(weak) >= (confidence(weak).median() if radius is None else radius)
+    sure = confidence(weak) >= (confidence(weak).median() if radius == "median" else radius)
     return torch.where(sure, xent(logits, weak), reverse_xent(logits, weak))
 
 
 def adaptive(logits, weak, progress):
-    """(1 - b) CE(f, weak) + b CE(f, hardened f) with a weight b for each row (2402.03749, eq. of beta). Returns [N].
+    """(1 - b) CE(f, weak) + b CE(f, hardened f), a weight b for each row (2402.03749, eq. of beta).
 
-    b = exp(CE(f, hardened f)) / (exp(CE(f, hardened f)) + exp(CE(f, hardened weak))), detached, times a warm-up over the
-    first quarter of training as in the authors' code. Both are hardened at 1/2: b is 1/2 where they agree, and falls as
-    the student contradicts its supervisor with confidence. A weak label of exactly 1/2 hardens to 0.
+    b = exp(CE(f, hardened f)) / (exp(CE(f, hardened f)) + exp(CE(f, hardened weak))), detached,
+    times a warm-up over the first quarter of training, as in the authors' code. Both are hardened
+    at 1/2: b is 1/2 where they agree, and falls as the student contradicts its supervisor with
+    confidence. A weak label of exactly 1/2 hardens to 0.
     """
     own = (log_odds(logits) > 0).to(weak.dtype)
     on_own, on_weak = xent(logits, own), xent(logits, (weak > 0.5).to(weak.dtype))
@@ -146,28 +154,28 @@ LOSSES = {
 }
 
 
-def rule(name, given="weak", **options):
-    """The line of LOSSES for --loss=name, its function with these options set; an option that is None was not given.
+def rule(name, batch_size=None, **options):
+    """(loss, whether it needs the whole batch, its options with defaults filled in) of --loss=name.
 
-    given: the field trained on; ground truth ("label") is learned by xent, which is said.
-
-    Raises BadInput for an unknown name, and for an option that this rule has not: it would change nothing.
+    An option that is None was not given. BadInput for an unknown name, for an option that the rule
+    does not have, and for batches of one row where a rule compares the rows of a batch.
     """
     if name not in LOSSES:
         raise BadInput(f"unknown loss --loss={name}{cli.nearest(name, LOSSES)}")
-    chosen = {option: value for option, value in options.items() if value is not None}
-    takes = {other: inspect.signature(line["loss"]).parameters for other, line in LOSSES.items()}
-    for option in chosen.keys() - takes[name].keys():
+    takes = {
+        other: {
+            option: parameter.default
+            for option, parameter in inspect.signature(line["loss"]).parameters.items()
+            if option not in ("logits", "weak", "progress")
+        }
+        for other, line in LOSSES.items()
+    }
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given.keys() - takes[name].keys():
         fits = ", ".join(other for other in LOSSES if option in takes[other])
-        raise BadInput(
-            f"{option} is no option of the rule {name}, only of {fits}: leave it out, or take another --loss"
-        )
-    if given == "label":
-        if name != "xent":
-            print(f"ground truth is learned by xent, not by --loss={name}")
-        return LOSSES["xent"]
-    return (
-        LOSSES[name] | {"loss": functools.partial(LOSSES[name]["loss"], **chosen)}
-        if chosen
-        else LOSSES[name]
-    )
+        raise BadInput(f"{option} is no option of the rule {name}, only of {fits}: leave it out")
+    loss, whole_batch = LOSSES[name]["loss"], LOSSES[name]["whole_batch"]
+    if whole_batch and batch_size == 1 and "radius" not in given:
+        raise BadInput(f"--loss={name} compares the rows of a batch: --batch_size=1 is too small")
+    resolved = takes[name] | given
+    return functools.partial(loss, **resolved) if resolved else loss, whole_batch, resolved

@@ -1,11 +1,15 @@
-"""A transformers backbone with a 2-way head, or a reward model's: load, encode texts, predict, save in Hugging Face layout.
+"""A transformers backbone with a head: load, encode texts, predict, save in Hugging Face layout.
 
-Causal models get a bias-free linear head on the last token's final hidden state, started from the unembedding rows of
-the tokens "0" and "1" (paper, A.1) or from zeros; encoders keep their own classification head and pooling.
-All of it lives in transformers' own ForSequenceClassification classes, so that what we save anybody can load.
+Causal models get a bias-free linear head on the last token's final hidden state, started from the
+unembedding rows of the tokens "0" and "1" (paper, A.1) or from zeros; encoders keep their own
+classification head and pooling. All of it lives in transformers' own ForSequenceClassification
+classes, so that what we save anybody can load.
 """
 
+import contextlib
+import ctypes
 import os
+import platform
 import shutil
 import warnings
 from pathlib import Path
@@ -17,246 +21,181 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
 )
 from transformers.activations import NewGELUActivation
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
-from w2s import hub
+from w2s import checks, hub
 from w2s.files import BadInput
-from w2s.hardware import has_bf16, keep_freed_memory, pick_device
 from w2s.packing import can_pack, logits
-from w2s.parallel import rank, whole_weights, world
 
 logging.disable_progress_bar()
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable")
 
-THREADS = torch.get_num_threads()
-
 # ---- loading
 
 
-def load(name, head=None, max_len=None, device=None, seed=0, outputs=2):
-    """(model, tokenizer) for a folder or hub id; the model is in float32, on its device, in eval mode.
+def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
+    """(model, tokenizer) of a folder or hub id: in float32, on its device, in eval mode.
 
-    head: "unembedding" or "zero" for causal models; None takes the unembedding rows where the tokenizer has "0" and "1";
-    "answers" those of the words in answers(), for prompting.
-    outputs: 2 for a classifier, 1 for a reward model (its head starts at zero), 0 for the language model itself.
-    A checkpoint that already is such a classifier (the model of a run) keeps its head. max_len is cut to the model's own
-    limit. What was chosen stands in model.w2s: {"max_len", "head", "packed"}. Raises BadInput if it cannot be loaded.
+    head: "unembedding" or "zero" for causal models (None: the first where it can be), or "answers",
+    for prompting: the language model's own logits of the words in answers().
+    outputs: 2 for a classifier, 1 for a reward model (its head starts at zero), 0 for the language
+    model itself. A classifier with as many outputs (the model of a run) keeps its head. max_len is
+    cut to the model's own limit. What was chosen stands in model.w2s: {"max_len", "head",
+    "packed", "parameters"}. Raises BadInput for a model that cannot be used.
     """
-    path = hub.find_model(name)
+    path, device = hub.find_model(name), pick_device(device)
     try:
-        config = AutoConfig.from_pretrained(path)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        kind = checks.kind(name, config, head, outputs)
+        tokenizer = checks.tokenizer_of(name, path, config)
+        settle(config, outputs)
+        torch.manual_seed(seed)
+        if outputs and kind == "causal":
+            model, head = causal_classifier(name, path, config, tokenizer, head)
+        else:
+            auto = AutoModelForSequenceClassification if outputs else AutoModelForCausalLM
+            model, _ = read_weights(auto, name, path, config, whole=kind != "encoder")
+            head = {"own": "its own", "encoder": "new"}.get(kind)
+        set_pad_token(model, tokenizer)
+        fuse_gelu(model)
+        model.to(device).eval()
+        checks.finite(name, model)
+        limit = min(max_len or 1024, tokenizer.model_max_length, checks.positions(model))
+        packed = can_pack(model, limit)
+        if not packed:
+            checks.mask(name, model)
+    except (BadInput, MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
-        raise not_loaded(name, error) from error
-    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if config.is_encoder_decoder:
-        raise BadInput(
-            f"--model={name} is an encoder-decoder: give a causal language model or an encoder"
-        )
-    classifier = "ForSequenceClassification" in str(config.architectures)
-    trained = classifier and config.num_labels == outputs
-    if not outputs and (encoder or classifier):
-        what = "an encoder" if encoder else "a classifier or reward model"
-        raise BadInput(
-            f"--model={name} is {what} ({config.model_type}): generative fine-tuning needs a causal language model"
-        )
-    if head and (encoder or trained):
-        raise BadInput(
-            f"--head and --shots are for causal language models: {name} has a classification head of its own"
-        )
+        raise checks.not_loaded(name, error) from error
+    tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
+    size = model.num_parameters()
+    model.w2s = {"max_len": limit, "head": head, "packed": packed, "parameters": size}
+    keep_freed_memory()
+    return model, tokenizer
+
+
+def settle(config, outputs):
+    """Set in the configuration what our way of training and reading wants."""
     config.num_labels = outputs or 2
-    config.use_cache = (
-        False  # a cache would let packed texts see each other, and training needs none
-    )
+    config.use_cache = False  # it would let packed texts see each other; training needs none
     # Two passes over a batch must agree (see loop.py); GPT-2 and BERT ship with dropout 0.1.
     for key, value in config.to_dict().items():
         if "drop" in key and isinstance(value, float):
             setattr(config, key, 0.0)
-    torch.manual_seed(seed)
-    try:
-        if not outputs:
-            model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
-        elif encoder or trained:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                path, config=config, dtype=torch.float32, ignore_mismatched_sizes=not trained
-            )
-            head = "its own" if trained else "new"
-        else:
-            model, head = causal_classifier(path, config, tokenizer, head)
-    except BadInput:
-        raise
-    except Exception as error:
-        raise not_loaded(name, error) from error
-    set_pad_token(model, tokenizer)
-    own_limit = min(
-        tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or 10**9
-    )
-    max_len = min(max_len or 1024, own_limit)
-    tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
-    model.w2s = {"max_len": max_len, "head": head, "packed": False}
-    fuse_gelu(model)
-    model.to(pick_device(device)).eval()
-    if model.device.type == "cuda":
-        fuse_norms(model)
-    keep_freed_memory()
-    # threads cost a tiny model more than they give; the next model of this process may be larger again
-    torch.set_num_threads(1 if model.num_parameters() < 1_000_000 else THREADS)
-    model.w2s["packed"] = can_pack(model)
-    return model, tokenizer
+    text = config.get_text_config()
+    pad = getattr(text, "pad_token_id", None)
+    if pad is not None and not 0 <= pad < text.vocab_size:  # no embedding has such a row
+        config.pad_token_id = text.pad_token_id = None
 
 
-def not_loaded(name, error):
-    """The BadInput for a model that transformers cannot load."""
-    if "gated repo" in str(error):
-        return BadInput(
-            f"{name} is gated: accept its terms on its hub page, then set HF_TOKEN to a token that may read it"
-        )
-    return BadInput(f"--model={name} cannot be loaded: {hub.first_line(error)}")
+def read_weights(auto, name, path, config, whole):
+    """(the model of an Auto class, whether its head was in the checkpoint); see checks.weights."""
+    how = {"config": config, "dtype": torch.float32, "trust_remote_code": False}
+    how |= {"ignore_mismatched_sizes": True, "output_loading_info": True}  # checks.weights looks
+    model, info = auto.from_pretrained(path, **how)
+    has_head = checks.weights(name, model, info, whole)
+    return model, has_head
 
 
-def causal_classifier(path, config, tokenizer, head):
-    """(sequence classifier, head) around the backbone of a causal language model; its score layer starts as `head` says."""
+def causal_classifier(name, path, config, tokenizer, head):
+    """(classifier, head) on a causal language model's backbone; `score` starts as `head` says."""
     words, pair = tokenizer.get_vocab(), answers(tokenizer)
-    has_digits = pair == ("0", "1") and config.num_labels == 2  # a reward has no use for them
-    if head == "unembedding" and not has_digits:
-        raise BadInput(
-            f'--head=unembedding: the tokenizer of {path} has no tokens "0" and "1"; use --head=zero'
-        )
+    digits = pair == ("0", "1") and config.num_labels == 2  # a reward has no use for them
+    if head == "unembedding" and not digits:
+        told = 'has no tokens "0" and "1"; use --head=zero'
+        raise BadInput(f"--head=unembedding: the tokenizer of {path} {told}")
     if head == "answers" and pair is None:
-        raise BadInput(
-            f'--shots: the tokenizer of {path} has neither "0" and "1" nor "no" and "yes" as tokens'
-        )
-    head = head or ("unembedding" if has_digits else "zero")
-    causal = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+        told = 'has neither "0" and "1" nor "no" and "yes" as tokens'
+        raise BadInput(f"--shots: the tokenizer of {path} {told}")
     with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+    causal, has_head = read_weights(AutoModelForCausalLM, name, path, config, whole=False)
+    out = causal.get_output_embeddings()
+    if not has_head and head in ("unembedding", "answers"):
+        raise BadInput(f"--model={name} has no unembedding (lm_head): --head=zero, no --shots")
+    if not has_head and head is None:
+        print(f"{name} has no unembedding (lm_head): the head starts at zero")
+    head = head or ("unembedding" if digits and has_head else "zero")
     setattr(model, model.base_model_prefix, causal.base_model)
-    model.config = (
-        causal.config
-    )  # one object for all layers, so that one call switches their attention
-    model.score = torch.nn.Linear(
-        config.get_text_config().hidden_size, config.num_labels, bias=False
-    )
+    model.config = causal.config  # one for all layers: one call switches their attention
+    bias = head == "answers" and out.bias is not None
+    model.score = torch.nn.Linear(model.score.in_features, config.num_labels, bias=bias)
     with torch.no_grad():
         if head == "zero":
             model.score.weight.zero_()
-        else:
-            model.score.weight.copy_(
-                causal.get_output_embeddings().weight[[words[word] for word in pair]]
-            )
+            return model, head
+        rows = [words[word] for word in pair]
+        model.score.weight.copy_(out.weight[rows])
+        if bias:
+            model.score.bias.copy_(out.bias[rows])
+    if not checks.own_logits(model, causal, rows):
+        if head == "answers":
+            told = "changes its logits after its last layer: its own answers cannot be read yet"
+            raise BadInput(f"--model={name} ({config.model_type}) {told}")
+        head = "unembedding alone"  # without a bias or a soft cap: a start, but not its answers
     return model, head
 
 
 def answers(tokenizer):
-    """What a prompted model may say for label 0 and label 1: ("0", "1"), else ("no", "yes"); None if they are no tokens."""
-    words = (
-        tokenizer.get_vocab()
-    )  # bare tokens: SentencePiece would write "0" as a space piece and "0"
-    return next(
-        (pair for pair in (("0", "1"), ("no", "yes")) if pair[0] in words and pair[1] in words),
-        None,
-    )
+    """What a prompted model may say for label 0 and 1: ("0", "1"), ("no", "yes"), or None."""
+    words = tokenizer.get_vocab()  # bare tokens: SentencePiece would write "0" as " " and "0"
+    pairs = (("0", "1"), ("no", "yes"))
+    return next((pair for pair in pairs if pair[0] in words and pair[1] in words), None)
 
 
-def set_pad_token(model, tokenizer):
-    """Give config and tokenizer the same pad token, for users of the saved model (we never pad a packed batch).
+def set_pad_token(model, tokenizer, ends=()):
+    """Give config and tokenizer the same pad token, for users of the saved model.
 
-    The config's own comes first: RoBERTa counts positions from it. Without one it is the tokenizer's, or its end of text.
+    transformers' classifier reads the last token that is not the pad token (we read by position),
+    so none of `ends`, the last tokens of the texts, may be it. The config's own comes first:
+    RoBERTa counts positions from it. Then the tokenizer's, its end of text and other special ones.
     """
-    own = model.config.get_text_config().pad_token_id
-    if own is not None and own >= 0:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
-    elif tokenizer.pad_token is None:
-        tokenizer.pad_token = (
-            tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
-        )
-    model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    text, size = model.config.get_text_config(), model.get_input_embeddings().num_embeddings
+    if hasattr(model, "score"):  # what the tokenizer itself appends ends every text
+        ends = {*ends, *tokenizer("").input_ids[-1:]}
+    own = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    fits = [
+        i
+        for i in (text.pad_token_id, *own, *tokenizer.all_special_ids)
+        if i is not None and 0 <= i < size and i not in ends
+    ]
+    if fits:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(fits[0])
+    elif len(tokenizer) < size:
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    elif not ends:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    else:
+        told = "give it a pad token that ends none"
+        raise BadInput(f"texts end in {tokenizer.pad_token!r}, the tokenizer's pad token: {told}")
+    model.config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
 
 
 def fuse_gelu(model):
-    """Let torch's own kernel compute GPT-2's GELU, the same function to rounding, instead of eight operations one by one."""
+    """Let torch's one kernel compute GPT-2's GELU instead of eight operations; same to rounding."""
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
 
 
-@torch.no_grad()
-def fuse_norms(model):
-    """Let torch's own kernel compute RMS norms where it gives the same: on a GPU one launch instead of six, a step's cost."""
-    for module in model.modules():
-        for name, child in module.named_children():
-            eps = getattr(child, "variance_epsilon", None)
-            if type(child).__name__.endswith("RMSNorm") and eps is not None:
-                fused = torch.nn.RMSNorm(child.weight.shape, eps=eps, device="meta")
-                fused.weight = child.weight
-                x = torch.randn(8, *child.weight.shape, device=child.weight.device)
-                if torch.allclose(fused(x), child(x), atol=1e-4):
-                    setattr(module, name, fused)
-
-
-def add_lora(model, r, dtype=None):
-    """--lora: freeze the backbone and give each of its linear layers x W the trainable term 2 x A B, A [in, r], B [r, out].
-
-    Low-rank adaptation (Hu et al. 2021) with alpha = 2 r; B starts at 0, so the model starts as it was. The head trains
-    in full. With bf16 the frozen matrices are kept in bf16, to which autocast would round them at every use.
-    """
-    if r is None:
-        return
-    model.base_model.requires_grad_(False)
-    half = pick_dtype(model, dtype) == torch.bfloat16 and world() == 1
-    generator, linear = torch.Generator().manual_seed(0), (torch.nn.Linear, Conv1D)
-    most = min(min(m.weight.shape) for m in model.base_model.modules() if isinstance(m, linear))
-    if r > most:
-        raise BadInput(f"--lora={r}: the smallest matrix of the model has rank {most}")
-    for module in list(model.base_model.modules()):
-        if isinstance(module, linear):
-            sizes = module.weight.shape if isinstance(module, Conv1D) else module.weight.T.shape
-            a = torch.randn(sizes[0], r, generator=generator) / sizes[0] ** 0.5
-            module.lora_a = torch.nn.Parameter(a.to(module.weight))
-            module.lora_b = torch.nn.Parameter(module.weight.new_zeros(r, sizes[1]))
-            module.hook = module.register_forward_hook(
-                lambda m, x, out: out + 2 * (x[0] @ m.lora_a @ m.lora_b)
-            )
-            if half:
-                module.weight.data = module.weight.to(torch.bfloat16)
-
-
-@torch.no_grad()
-def merge_lora(model):
-    """Add what add_lora's terms have learned to the matrices themselves: an ordinary model again."""
-    for module in model.modules():
-        if hasattr(module, "lora_a"):
-            learned = 2 * (module.lora_a @ module.lora_b)
-            module.weight.data = module.weight.to(learned) + (
-                learned if isinstance(module, Conv1D) else learned.T
-            )
-            module.hook.remove()
-            del module.lora_a, module.lora_b, module.hook
-
-
-def pick_dtype(model, dtype=None):
-    """The torch dtype for --dtype: by default bf16 autocast where the hardware has it, except for models too small to gain."""
-    if dtype:
-        return {"bf16": torch.bfloat16, "float32": torch.float32}[dtype]
-    large = model.num_parameters() >= 10_000_000
-    return torch.bfloat16 if large and has_bf16(model.device) else torch.float32
-
-
 def save(model, tokenizer, folder):
-    """Save in Hugging Face layout, whole or not at all: AutoModelForSequenceClassification loads it with the same logits."""
-    merge_lora(model)
+    """Save in Hugging Face layout, whole or not at all: the Auto class gives the same logits."""
+    if any("lora_" in name for name, _ in model.named_parameters()):
+        from w2s import lora
+
+        lora.merge(model)
+    weights = None
+    if world() > 1:
+        from w2s.parallel import whole_weights
+
+        weights = whole_weights(model)
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     tokenizer.model_max_length = model.w2s["max_len"]
-    weights = None
-    if world() > 1:
-        weights = whole_weights(model)
     model.save_pretrained(temporary, state_dict=weights)
     tokenizer.save_pretrained(temporary)
     if folder.exists():
@@ -268,9 +207,9 @@ def save(model, tokenizer, folder):
 
 
 def encode(rows, tokenizer, model):
-    """The rows, each with its "tokens", the token ids of its text; texts over the model's limit lose tokens from the front.
+    """The rows, each with "tokens", the ids of its text; long texts lose tokens from the front.
 
-    No row is dropped, special tokens stay. Says how many texts were cut, and warns where most tokens are unknown.
+    No row is dropped, special tokens stay. Told: how many texts were cut, and unknown tokens.
     """
     texts, max_len = [row["text"] for row in rows], model.w2s["max_len"]
     tokens = tokenizer(texts, verbose=False).input_ids
@@ -281,30 +220,30 @@ def encode(rows, tokenizer, model):
     if empty:
         raise BadInput(f"the tokenizer makes no tokens of the text of row {empty[0]!r}")
     if long:
-        print(
-            f"{len(long)} of {len(texts)} texts are longer than {max_len} tokens and lost their beginning (--max_len)"
-        )
+        told = f"are longer than {max_len} tokens and lost their beginning (--max_len)"
+        print(f"{len(long)} of {len(texts)} texts {told}")
     check_tokens(tokens, tokenizer, model)
     return [row | {"tokens": ids} for row, ids in zip(rows, tokens)]
 
 
 def check_tokens(tokens, tokenizer, model):
-    """BadInput for a token that the model does not have; told where most tokens of these texts, lists of ids, are unknown."""
-    highest, known = (
-        max((max(ids) for ids in tokens if ids), default=0),
-        model.get_input_embeddings().num_embeddings,
-    )
+    """BadInput for a token that the model does not have; told where most tokens are unknown.
+
+    tokens: the token ids of each text. A pad token that ends one of them is changed.
+    """
+    known = model.get_input_embeddings().num_embeddings
+    highest = max((max(ids) for ids in tokens if ids), default=0)
     if highest >= known:
-        raise BadInput(
-            f"the tokenizer makes token {highest}, the model knows {known}: they do not belong together"
-        )
-    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens) / max(
-        1, sum(map(len, tokens))
-    )
+        told = f"token {highest}, the model knows {known}: they do not belong together"
+        raise BadInput(f"the tokenizer makes {told}")
+    total = max(1, sum(map(len, tokens)))
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens) / total
     if unknown > 0.5:
-        print(
-            f"warning: {unknown:.0%} of the tokens are unknown to this tokenizer: was the model made for this task?"
-        )
+        told = "of the tokens are unknown to this tokenizer: was the model made for this task?"
+        print(f"warning: {unknown:.0%} {told}")
+    ends = {ids[-1] for ids in tokens if ids}
+    if hasattr(model, "score") and model.config.pad_token_id in ends:
+        set_pad_token(model, tokenizer, ends)
 
 
 # ---- running
@@ -312,37 +251,28 @@ def check_tokens(tokens, tokenizer, model):
 
 @torch.no_grad()
 def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None, outputs=logits):
-    """Logits [N, 2], or rewards [N, 1] (float32, on the CPU), of N texts given as lists of token ids.
+    """Logits [N, 2], or rewards [N, 1] (float32, on the CPU), of N texts given as token ids.
 
-    width: numbers for a text, where it is not the head's (a probe takes the head off, for features); outputs(model, tokens)
-    gives them, by default logits.
-    The texts are sorted by length into batches of at most batch_tokens tokens (counted as if padded). dtype: see
-    pick_dtype; name: what the progress bar is called (default: no bar).
+    outputs(model, tokens) gives them; width: numbers for a text, if not the head's (a probe takes
+    the head off). The texts are sorted by length into batches of at most batch_tokens tokens,
+    counted as if padded. dtype: see pick_dtype; name: of the progress bar (default: no bar).
     """
-    dtype = pick_dtype(model, dtype)
-    was_training = model.training
+    half, was_training = pick_dtype(model, dtype) == "bf16", model.training
     model.eval()
-    outs, places = [], []
+    out = torch.zeros(len(tokens), width or model.config.num_labels)
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-    with tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True) as bar:
+    bar = tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True)
+    with bar, threads(model):
         while order:
             # the longest first: if memory is short, it is at once
             size = max(1, batch_tokens // len(tokens[order[-1]])) * world()
             batch, order = order[-size:], order[:-size]
             mine = batch[rank() :: world()]
-            given = [tokens[i] for i in mine or batch[:1]]  # who has none keeps the others company
-            # a compiled model would be compiled once more for evaluation
-            with (
-                torch.autocast(model.device.type, dtype=dtype, enabled=dtype == torch.bfloat16),
-                torch.compiler.set_stance("force_eager"),
-            ):
-                said = outputs(model, given)
-            outs.append(said.float()[: len(mine)])  # read at the end: a GPU is not waited for
-            places += mine
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+                # a process that has none keeps the others company
+                said = outputs(model, [tokens[i] for i in mine or batch[:1]])
+            out[mine] = said.float().cpu()[: len(mine)]
             bar.update(len(batch))
-    out = torch.zeros(len(tokens), width or model.config.num_labels)
-    if outs:
-        out[places] = torch.cat(outs).cpu()
     if world() > 1:
         out = out.to(model.device)
         dist.all_reduce(out)
@@ -352,6 +282,67 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
 
 def probabilities(name, rows, head=None, max_len=None, device=None, dtype=None, bar=None):
     """P(label = 1) of each row, a list of floats, by the model in a folder or on the hub."""
-    model, tokenizer = load(name, head, max_len, device)
+    model, tokenizer = load(name, head=head, max_len=max_len, device=device)
     tokens = [row["tokens"] for row in encode(rows, tokenizer, model)]
     return predict(model, tokens, dtype, bar).double().softmax(dim=1)[:, 1].tolist()
+
+
+# ---- the machine
+
+
+def pick_device(device=None):
+    """The torch.device of --device (default: the GPU if there is one); BadInput if there is none."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"--device={device} cannot be used here: {hub.first_line(error)}") from error
+
+
+def has_bf16(device):
+    """True where the hardware computes in bf16."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def pick_dtype(model, dtype=None):
+    """"bf16" (autocast) or "float32": --dtype, else bf16 where it is fast and the model not tiny."""
+    if dtype:
+        return dtype
+    return "bf16" if size(model) >= 10_000_000 and has_bf16(model.device) else "float32"
+
+
+def size(model):
+    """The parameters of the model as it was loaded, without what --lora adds."""
+    return getattr(model, "w2s", {}).get("parameters") or model.num_parameters()
+
+
+@contextlib.contextmanager
+def threads(model):
+    """One thread for a tiny model, to which more cost more than they give; then those of before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if size(model) < 1_000_000 else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def keep_freed_memory():
+    """Let glibc keep freed memory for the next step: fetching it anew takes a fifth of a step."""
+    if platform.libc_ver()[0] == "glibc":
+        m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
+        ctypes.CDLL(None).mallopt(m_mmap_max, 0)
+        ctypes.CDLL(None).mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def world():
+    """How many processes train together (torchrun --nproc_per_node), else 1."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank():
+    """Which of these processes this is."""
+    return dist.get_rank() if dist.is_initialized() else 0

@@ -1,7 +1,7 @@
-"""Several processes, one result: torchrun --nproc_per_node=8 train_strong.py ... trains on eight GPUs what one trains alone.
+"""Several processes, one result: torchrun --nproc_per_node=8 train_strong.py ... trains on eight
+GPUs what one trains alone.
 
-Torch's own FSDP2 splits weights, gradients and optimizer state; loop.py deals each batch out and lets the loss see all of
-it. Without torchrun every function here says that there is one process.
+Torch's own FSDP2 splits weights, gradients and optimizer state. loop.py deals out each batch.
 """
 
 import os
@@ -13,23 +13,15 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 
-
-def world():
-    """How many processes train together (torchrun --nproc_per_node), else 1."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def rank():
-    """Which of these processes this is."""
-    return dist.get_rank() if dist.is_initialized() else 0
+from w2s.models import rank, world
 
 
 def join(out):
-    """Under torchrun, meet the other processes; returns the folder to write to, `out` for the first process alone.
+    """Under torchrun, meet the other processes; returns the folder to write to.
 
-    The others are silent and write where nobody looks; save() ends them.
+    That is `out` for the first process. The others print nothing and write to a temporary folder;
+    whole_weights() ends them.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return out
@@ -43,7 +35,7 @@ def join(out):
 
 
 def shard(model):
-    """Split weights, gradients and optimizer state over the processes (FSDP2), one layer of the network at a time.
+    """Split weights, gradients and optimizer state over the processes (FSDP2), layer by layer.
 
     The parts of the head are called beside the backbone, so they are split by themselves.
     """
@@ -60,13 +52,15 @@ def shard(model):
             fully_shard(module, mesh=mesh)
 
 
-def local(p):
-    """The part of a parameter that this process holds: all of it, unless it is sharded."""
-    return p.to_local() if isinstance(p, DTensor) else p
+def gather(mine, n):
+    """The n rows of a batch in its order, [n, k], from those that each process was dealt."""
+    shares = [torch.empty_like(mine) for _ in range(world())]
+    dist.all_gather(shares, mine)
+    return torch.stack(shares, dim=1).flatten(0, 1)[:n]
 
 
 def whole_weights(model):
-    """The weights of a sharded model put together again, for the first process to save; the others end here."""
+    """The weights of a sharded model in one piece, for the first process; the others end here."""
     weights = get_model_state_dict(
         model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )

@@ -1,7 +1,8 @@
-"""Linear probes: only the last linear layer is trained, on features computed once per model and rows (paper, D.2).
+"""Linear probes: only the last linear layer is trained, on features computed once (paper, D.2).
 
-The features are what that layer reads: the final hidden state of a causal model's last token, the pooled output of an
-encoder. They lie in runs/features, named by their content (weights, tokens, dtype), for every rule and seed to share.
+The features are what that layer reads: the final hidden state of a causal model's last token, or
+the pooled output of an encoder. They lie in runs/features, named by what they depend on (weights,
+tokens, dtype), so that all rules and seeds share them.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from w2s.loop import batches
+from w2s.loop import batches, kept
 from w2s.models import pick_dtype, predict
 
 CACHE = Path("runs/features")
@@ -29,16 +30,13 @@ def final_layer(model):
 
 
 def content(model, tokens, dtype):
-    """sha256 of all that the features depend on: the weights below the final layer, the token ids, the dtype."""
+    """sha256 of what the features depend on: the weights below the final layer, tokens, dtype."""
     top = final_layer(model)[0]
-    config = {
-        k: v
-        for k, v in model.config.to_dict().items()
-        if k not in ("_name_or_path", "transformers_version")
-    }
-    digest = hashlib.sha256(
-        f"{type(model).__name__} {config} {pick_dtype(model, dtype)} {tokens}".encode()
-    )
+    config = model.config.to_dict()
+    for key in ("_name_or_path", "transformers_version"):
+        config.pop(key, None)
+    about = f"{type(model).__name__} {config} {pick_dtype(model, dtype)} {tokens}"
+    digest = hashlib.sha256(about.encode())
     for name, weights in model.state_dict().items():
         if not name.startswith(f"{top}."):
             digest.update(name.encode() + weights.cpu().numpy().tobytes())
@@ -46,7 +44,7 @@ def content(model, tokens, dtype):
 
 
 def features(model, tokens, dtype=None):
-    """Features [N, H] (float32, on the CPU) of N texts given as lists of token ids, from the cache where they are there."""
+    """Features [N, H] (float32, on the CPU) of N lists of token ids, kept in the cache."""
     file = CACHE / f"{content(model, tokens, dtype)[:32]}.npy"
     if not file.exists():
         name, layer = final_layer(model)
@@ -62,16 +60,14 @@ def features(model, tokens, dtype=None):
     return torch.from_numpy(np.load(file))
 
 
-def fit(model, rows, given, loss, *, held_out, epochs, batch_size, lr, seed, dtype, name, **_):
-    """Train the model's final layer in place, from zeros, on the features of its texts: loop.fit's face, and its history.
+def fit(model, rows, loss, *, lr, epochs, batch_size, held_out=(), seed=0, dtype=None, name, **_):
+    """Train the model's final layer in place, from zeros; loop.fit's face, and its history.
 
-    What has no meaning here (micro-batches, checkpointing) is taken and ignored: a batch of features fits anywhere.
+    What has no meaning here (head_lr, micro_batch) is ignored: batches of features fit anywhere.
     """
-    layer, everybody = final_layer(model)[1], [*rows, *held_out]
-    x = features(model, [row["tokens"] for row in everybody], dtype)
-    given, true = (
-        torch.tensor([float(row[field]) for row in everybody]) for field in (given, "label")
-    )
+    layer, both = final_layer(model)[1], [*rows, *held_out]
+    x = features(model, [row["tokens"] for row in both], dtype)
+    given, true = (torch.tensor([float(row.get(k, 0)) for row in both]) for k in ("given", "label"))
     probe = torch.nn.Linear(layer.in_features, 2, bias=layer.bias is not None)
     history = train(probe, x, given, true, len(rows), loss, epochs, batch_size, lr, seed, name)
     layer.load_state_dict(probe.state_dict())
@@ -79,16 +75,17 @@ def fit(model, rows, given, loss, *, held_out, epochs, batch_size, lr, seed, dty
 
 
 def train(probe, x, given, true, n, loss, epochs, batch_size, lr, seed=0, name="probing"):
-    """Train a torch.nn.Linear in place, from zeros, by Adam at a constant rate; returns the history, one dict an epoch.
+    """Train a torch.nn.Linear in place, from zeros, by Adam at a constant rate.
 
-    x [M, H]; given, true [M], P(label = 1): the first n rows are trained on. The others are held out: the weights that
-    agree best with what is given for them are kept, of equals the later, as in loop.fit; none are, and the last are kept.
+    x [M, H]; given, true [M], P(label = 1). The first n rows are trained on. The others are held
+    out: the weights that agree best with what is given for them are kept, ties to the later.
+    Returns the history, one dict an epoch.
     """
     for weights in probe.parameters():
         torch.nn.init.zeros_(weights)
     optimizer = torch.optim.Adam(probe.parameters(), lr=lr, fused=True)
     generator = torch.Generator().manual_seed(seed)
-    steps, step, history, best, best_weights = epochs * math.ceil(n / batch_size), 0, [], -1.0, None
+    steps, step, history, best = epochs * math.ceil(n / batch_size), 0, [], None
     for epoch in tqdm(range(1, epochs + 1), desc=name, unit="epoch", disable=None):
         total = 0.0
         for batch in batches(n, batch_size, generator):
@@ -103,13 +100,10 @@ def train(probe, x, given, true, n, loss, epochs, batch_size, lr, seed=0, name="
         if n < len(x):
             with torch.no_grad():
                 says_1 = probe(x[n:]).diff(dim=1)[:, 0] > 0
-            for field, labels in (("weak_acc", given), ("true_acc", true)):
+            for field, labels in (("agreement", given), ("true_acc", true)):
                 history[-1][field] = (says_1 == (labels[n:] > 0.5)).double().mean().item()
-            if history[-1]["weak_acc"] >= best:
-                best, best_weights = (
-                    history[-1]["weak_acc"],
-                    {k: v.clone() for k, v in probe.state_dict().items()},
-                )
-    if best_weights:
-        probe.load_state_dict(best_weights)
+            if kept(history) is history[-1]:
+                best = {key: weights.clone() for key, weights in probe.state_dict().items()}
+    if best:
+        probe.load_state_dict(best)
     return history

@@ -1,0 +1,137 @@
+"""The setting of texts with a 0/1 label, read by a classifier: its tasks and rows, and how a model learns and answers.
+
+{"id": "sst2/train/17", "group": "sst2/train/17", "text": "a charming film\\nIs this review positive?", "label": 1}
+"""
+
+import sys
+
+import formats
+from table import TASKS
+from w2s import files, protocol, sources
+
+WHAT, KEY, BALANCED = "rows", "text", True
+FIELDS, OPTIONAL, PREDICTION = ("text", "label"), (), ("id", "label", "prob")
+CHECKS = files.CHECKS
+TRUTH, OUTPUTS = "label", 2  # the field with the ground truth; what the head gives for a text
+RECIPE = {"epochs": 2, "batch_size": 32, "n_val": None, "stop": True}
+same = protocol.same_text
+
+
+def read(ds, split):
+    """All rows of one split of a task, or of a JSONL file with text and label, as {"id", "group", "text", "label"}."""
+    if ds in TASKS:
+        return TASKS[ds]["load"](split) if "load" in TASKS[ds] else read_source(ds, split)
+    rows = protocol.read_own(sys.modules[__name__], ds)
+    return [{field: row[field] for field in ("id", "group", "text", "label")} for row in rows]
+
+
+def read_source(ds, split):
+    """All rows of one split of a task that comes from the hub or a mirror.
+
+    Ids are the source's row numbers: "dream/train/17/right" and ".../wrong" for the two rows of a k-way question.
+    Rows with an empty field are left out, and told. BadInput as by sources.source_rows.
+    """
+    task, (source, *_) = TASKS[ds], TASKS[ds]["splits"][split]
+    where, count, rows = sources.source_rows(ds, task, split)
+    made, skipped = [], 0
+    for number, row in rows:
+        try:
+            prompt = row and task["make"](row)
+        except (ValueError, IndexError) as error:
+            told = f"its columns do not fit together ({error}){sources.or_else(task)}"
+            raise files.BadInput(f"{where}, row {number}: {told}") from None
+        if row is None or prompt and not prompt.get("wrong", True):
+            skipped += 1
+        elif prompt:
+            made.append((f"{ds}/{source}/{number}", prompt))
+    if skipped:
+        told = "have an empty field or but one answer and are left out"
+        print(f"{where}: {skipped} of {count} {told}", file=sys.stderr)
+    keys = task.get("regroup", list)([prompt["group"] for _, prompt in made])
+    return [
+        row
+        for (name, prompt), key in zip(made, keys)
+        for row in formats.as_rows(
+            name, prompt, protocol.group_name(ds, same(key)) if key else name
+        )
+    ]
+
+
+def finish(rows, seed):
+    """The rows as the stages see them."""
+    return rows
+
+
+# ---- models
+
+
+def encode(rows, tokenizer, model, given=None):
+    """The rows with "tokens" and, where a field is named, "given" = that field, P(label = 1)."""
+    from w2s import models
+
+    encoded = models.encode(rows, tokenizer, model)
+    return [row | {"given": row[given]} if given else row for row in encoded]
+
+
+def outputs(model, rows):
+    """Logits [N, 2] of N encoded rows; of pairs the two rewards [r_a, r_b]."""
+    from w2s import packing
+
+    return packing.row_logits(model, rows)
+
+
+def rule(name, **options):
+    """(loss, whether it looks at the whole batch, its options as resolved) of a --loss."""
+    from w2s import losses
+
+    return losses.rule(name, **options)
+
+
+def answer(model, tokenizer, rows, dtype=None, bar=None):
+    """P(label = 1) of each row, a list of floats."""
+    from w2s import models
+
+    tokens = [row["tokens"] for row in encode(rows, tokenizer, model)]
+    logits = models.predict(model, tokens, dtype, bar)
+    return logits.double().softmax(dim=1)[:, 1].tolist()
+
+
+# ---- answers
+
+
+def prediction(row, prob):
+    """What eval.py writes down of an answer."""
+    return {"id": row["id"], "label": row["label"], "prob": prob}
+
+
+def said(prediction):
+    """Whether the answer is 1."""
+    return prediction["prob"] > 0.5
+
+
+def truth(prediction):
+    """Whether the label is 1."""
+    return prediction["label"] == 1
+
+
+def score(prediction):
+    """1 for a right answer, else 0: PGR recovers a gap in the mean of this."""
+    return int(said(prediction) == truth(prediction))
+
+
+def is_right(row, answer):
+    """Whether an answer (or weak label) to a row is right; a probability of 1/2 says 0."""
+    return (answer > 0.5) == (row["label"] == 1)
+
+
+def remarks(rows):
+    """What label.py adds about its weak labels: nothing."""
+    return []
+
+
+def measure(predictions, rows):
+    """Metrics of predictions on test rows (stats.metrics)."""
+    from w2s import stats
+
+    probs, labels = ([row[name] for row in predictions] for name in ("prob", "label"))
+    return stats.metrics(probs, labels, [row["group"] for row in rows])

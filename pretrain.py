@@ -1,0 +1,285 @@
+"""Pretrain a small language model from scratch: for the embedded settings, or on a text of yours.
+
+    python pretrain.py facts --size=m                      # -> facts/m, 15 minutes on one core
+    python pretrain.py chess --games=games.pgn --size=xs   # -> chess/xs
+    python pretrain.py text --file=books.txt --size=s      # -> runs/text/s
+
+facts  texts about invented people (world.document). A smaller model reads about fewer of them:
+       coverage, width and tokens vary together, it is a ladder of knowledge, not of size alone.
+chess  one token per move, games of players rated 1800 and above, as the paper has them in GPT-4's
+       pretraining (A.2). PGN, or parquet with columns moves ("e4 e5 Nf3"), white_elo, black_elo.
+text   any plain text; a byte-level BPE is trained on it first.
+
+Out: a folder in Hugging Face layout, with its tokenizer, and pretraining.json: settings, the loss
+on held-out texts, and what the model knows in the end. Made again, an interrupted call goes on.
+"""
+
+import collections
+import json
+import math
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path += [str(Path(__file__).resolve().parent / folder) for folder in ("facts", "chess")]
+import world
+from w2s import cli, files
+
+# tokens: to train on; smaller models see fewer, as they would in a family trained for its size
+SIZES = {
+    "facts": {
+        "xs": {"width": 32, "inner": 128, "lr": 8e-3, "tokens": 5_900_000, "coverage": 0.35},
+        "s": {"width": 48, "inner": 192, "lr": 6e-3, "tokens": 8_900_000, "coverage": 0.6},
+        "m": {"width": 64, "inner": 256, "lr": 4e-3, "tokens": 20_700_000, "coverage": 1.0},
+    },
+    "chess": {
+        "xs": {"width": 32, "inner": 80, "heads": 2, "lr": 8e-3, "tokens": 8_000_000},
+        "s": {"width": 80, "inner": 208, "heads": 5, "lr": 4e-3, "tokens": 16_000_000},
+        "m": {"width": 160, "inner": 416, "heads": 5, "lr": 2e-3, "tokens": 27_000_000},
+    },
+    "text": {
+        "xs": {"width": 64, "inner": 176, "lr": 4e-3, "tokens": 8_000_000, "vocabulary": 1024},
+        "s": {"width": 128, "inner": 352, "lr": 2e-3, "tokens": 32_000_000, "vocabulary": 4096},
+        "m": {"width": 256, "inner": 688, "lr": 1e-3, "tokens": 128_000_000, "vocabulary": 8192},
+    },
+}
+# batch: texts; longest: tokens of a text; init: standard deviation of the weights x sqrt(width)
+SHARED = {
+    "facts": {"layers": 3, "heads": 4, "batch": 128, "longest": 64, "init": 0.25, "warm_up": 0.05},
+    "chess": {"layers": 4, "batch": 64, "longest": 256, "init": 0.4, "warm_up": 0.02},
+    "text": {"layers": 4, "heads": 4, "batch": 64, "longest": 256, "init": 0.4, "warm_up": 0.02},
+}
+SHORTEST, MOVES = 20, 2045  # plies of a game; of the vocabulary
+DOCUMENTS = 500_000  # of facts, at most; a longer training reads them again
+
+
+def read_facts(settings, _):
+    """(tokenizer, texts to train on, held-out texts), the texts as lists of token ids."""
+    tokenizer = word_tokenizer(world.VOCABULARY, settings["longest"])
+    about = settings["coverage"], settings["world_seed"]
+    n = min(DOCUMENTS, settings["tokens"] // 10)
+    train = tokenizer(world.documents(n, settings["seed"], *about)).input_ids
+    return tokenizer, train, tokenizer(world.documents(500, "held out", *about)).input_ids
+
+
+def read_chess(settings, path):
+    """As read_facts: games, each up to its first move that is not among the commonest of all.
+
+    One in a thousand is held out, 200 at most. BadInput where there are too few games.
+    """
+    import board
+
+    games = (game for game in board.read_games(path) if (game["elo"] or 0) >= settings["min_elo"])
+    games = [game["moves"] for game in games if len(game["moves"]) >= SHORTEST]
+    if len(games) < 128:
+        told = f"{path} has {len(games)} games of {SHORTEST} plies rated {settings['min_elo']}"
+        raise files.BadInput(f"{told} or more: too few to learn from, 128 is the least")
+    train = [game for i, game in enumerate(games) if i % 1000]
+    counts = collections.Counter(move for game in train for move in game)
+    words = ["<pad>", "<bos>", "<unk>", *(move for move, _ in counts.most_common(MOVES))]
+    number = {word: i for i, word in enumerate(words)}
+
+    def read(game):
+        end = next((i for i, move in enumerate(game) if move not in number), len(game))
+        return [1, *(number[move] for move in game[: min(end, settings["longest"] - 1)])]
+
+    tokenizer = word_tokenizer(words, settings["longest"])
+    train, held_out = ([read(game) for game in part] for part in (train, games[::1000][:200]))
+    return tokenizer, [ids for ids in train if len(ids) > 1], held_out
+
+
+def read_text(settings, path):
+    """As read_facts: the file in pieces of equal length, the last hundredth held out."""
+    lines = files.read_bytes(path).decode("utf-8", "replace").splitlines(keepends=True)
+    tokenizer = byte_tokenizer(lines, settings["vocabulary"], settings["longest"])
+    lines = tokenizer(lines, add_special_tokens=False, verbose=False).input_ids
+    ids, size = [token for line in lines for token in line], settings["longest"] - 1
+    if len(ids) < 100 * size:
+        raise files.BadInput(f"{path} has {len(ids)} tokens: too few, {100 * size} is the least")
+    pieces = [[1, *ids[start : start + size]] for start in range(0, len(ids), size)]
+    cut = len(pieces) * 99 // 100
+    return tokenizer, pieces[:cut], pieces[cut:]
+
+
+def word_tokenizer(words, longest):
+    """One token per word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    number = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(number, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return with_bos(tokenizer, longest, unk_token="<unk>")
+
+
+def byte_tokenizer(texts, vocabulary, longest):
+    """Byte-level BPE with so many tokens, trained on texts."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder, alphabet = decoders.ByteLevel(), pre_tokenizers.ByteLevel.alphabet()
+    options = {"initial_alphabet": alphabet, "special_tokens": ["<pad>", "<bos>", "<eos>"]}
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, show_progress=False, **options)
+    tokenizer.train_from_iterator(texts, trainer)
+    return with_bos(tokenizer, longest, eos_token="<eos>")
+
+
+def with_bos(tokenizer, longest, **names):
+    """The tokenizer as transformers has it, putting <bos> in front of a text."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    bos = [("<bos>", 1)]
+    tokenizer.post_processor = processors.TemplateProcessing("<bos> $A", special_tokens=bos)
+    names |= {"bos_token": "<bos>", "pad_token": "<pad>", "model_max_length": longest}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def facts_known(model, tokenizer, _, settings):
+    """The shares of statements completed and of quizzes answered rightly, by kind of people."""
+
+    def right(kind, people):
+        texts = [world.document(kind, rng.choice(people), rng) for _ in range(2000)]
+        tokens = tokenizer([text.removesuffix(" .") for text in texts]).input_ids
+        said = likeliest(model, [ids[:-1] for ids in tokens])
+        return round(sum(one[-1] == ids[-1] for one, ids in zip(said, tokens)) / 2000, 3)
+
+    groups, rng = world.by_coverage(settings["coverage"], settings["world_seed"]), random.Random(0)
+    return {
+        name: {"known": right("statement", people), "quiz": right("quiz", people)}
+        for name, people in groups.items()
+        if people
+    }
+
+
+def chess_known(model, tokenizer, held_out, _):
+    """{"accuracy", "legal"}: how often the likeliest next move was played, and could be."""
+    import board
+
+    right, legal, n = 0, 0, 0
+    for game, said in zip(held_out, likeliest(model, held_out)):
+        moves, answers = (tokenizer.convert_ids_to_tokens(ids) for ids in (game[1:], said))
+        position = board.position()
+        for move, answer in zip(moves, answers):
+            if not board.standard(position, move):  # what comes after it is not known
+                break
+            right, legal = right + (answer == move), legal + board.is_legal(position.fen(), answer)
+            n += 1
+            position.push_san(move)
+    return {"accuracy": round(right / n, 4), "legal": round(legal / n, 4)}
+
+
+def likeliest(model, texts):
+    """The likeliest next token after each token of texts, lists of ids as the texts are."""
+    import torch
+
+    from w2s import packing
+
+    said = []
+    with torch.no_grad():
+        for part in (texts[start : start + 50] for start in range(0, len(texts), 50)):
+            hidden = packing.hidden_states(model, part, everywhere=True)
+            ids = model.get_output_embeddings()(hidden).argmax(1).cpu()
+            said += [some.tolist() for some in ids.split([len(text) for text in part])]
+    return said
+
+
+def new_model(tokenizer, settings, device):
+    """A Llama with random weights, loaded as other models are, so that it runs packed."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from w2s import models
+
+    config = LlamaConfig(
+        vocab_size=math.ceil(len(tokenizer) / 16) * 16, hidden_size=settings["width"],
+        intermediate_size=settings["inner"], num_hidden_layers=settings["layers"],
+        num_attention_heads=settings["heads"], max_position_embeddings=settings["longest"],
+        initializer_range=settings["init"] / math.sqrt(settings["width"]), tie_word_embeddings=True,
+        pad_token_id=0, bos_token_id=1, eos_token_id=tokenizer.eos_token_id, use_cache=False,
+    )  # fmt: skip
+    torch.manual_seed(settings["seed"])
+    with tempfile.TemporaryDirectory() as folder:
+        LlamaForCausalLM(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return models.load(folder, device=device, outputs=0)[0]
+
+
+def pretrain(settings, data, out, resume, device):
+    """Train and save; returns what pretraining.json says of it. `tokens` are one epoch of fit()."""
+    import torch
+
+    from w2s import lm, loop, models
+
+    corpus = settings["corpus"]
+    read = {"facts": read_facts, "chess": read_chess, "text": read_text}[corpus]
+    tokenizer, texts, held_out = read(settings, data)
+    model = new_model(tokenizer, settings, device)
+    random.Random(settings["seed"]).shuffle(texts)
+    times = settings["tokens"] / sum(map(len, texts))
+    texts = texts * int(times) + texts[: round(times % 1 * len(texts))]
+    rows, others = (lm.shares([{"tokens": ids} for ids in part]) for part in (texts, held_out))
+    plan = loop.resolve(model, settings["lr"])
+    history = loop.fit(
+        model, rows, lm.share_of_loss, lr=plan["lr"], head_lr=plan["head_lr"], dtype=plan["dtype"],
+        held_out=others, stop=False, epochs=1, batch_size=settings["batch"], seed=settings["seed"],
+        weight_decay=0.1, betas=(0.9, 0.98), warm_up=settings["warm_up"], outputs=lm.nll,
+        resume=resume, name="pretraining",
+    )  # fmt: skip
+    if corpus != "text":
+        known = {"facts": facts_known, "chess": chess_known}[corpus]
+        history[-1] |= known(model, tokenizer, held_out, settings)
+    models.save(model.to(torch.bfloat16), tokenizer, out)
+    return {"texts": len(rows), "parameters": plan["parameters"], "history": history}
+
+
+def main(
+    corpus: str, *, size: str = "xs", games: str = None, file: str = None, out: str = None,
+    tokens: int = None, min_elo: int = 1800, world_seed: int = 0, seed: int = 0,
+    device: str = None, force: bool = False,
+):  # fmt: skip
+    """Pretrain one model and save it with its tokenizer and what it knows.
+
+    Args:
+        corpus: facts, chess or text
+        size: xs, s or m; SIZES says what that is
+        games: of chess: a PGN or parquet file
+        file: of text: a plain text, UTF-8
+        out: the model folder (default: facts/SIZE, chess/SIZE, runs/text/SIZE)
+        tokens: to train on; texts are read again where there are fewer (default: by size)
+        min_elo: of chess: both players must be rated this high
+        world_seed: of facts: which world of people
+    """
+    cli.check(locals())
+    for word, known in ((corpus, SIZES), (size, SIZES["text"])):
+        if word not in known:
+            raise files.BadInput(f"there is no {word!r} to pretrain{cli.nearest(word, known)}")
+    settings = {"corpus": corpus, "size": size} | SHARED[corpus] | SIZES[corpus][size]
+    settings |= {"seed": seed, "tokens": tokens or settings["tokens"]}
+    settings |= {"facts": {"world_seed": world_seed}, "chess": {"min_elo": min_elo}}.get(corpus, {})
+    data = {"chess": games, "text": file}.get(corpus)
+    if data:
+        settings |= {"data": Path(data).name, "sha256": files.sha256(data)}
+    elif corpus != "facts":
+        raise files.BadInput(f"{corpus} needs {'--games' if corpus == 'chess' else '--file'}=FILE")
+    folder, began = "runs/text" if corpus == "text" else corpus, time.monotonic()
+    out = Path(out or files.HERE / folder / size)
+    file = out / "pretraining.json"
+    if out.exists() and not force:
+        before = json.loads(files.read_bytes(file)) if file.exists() else {}
+        if not settings.items() <= before.items():
+            told = f"{out} holds something else than this model"
+            raise files.BadInput(f"{told}: choose another --out, or add --force to replace it")
+        return print(f"{out} is already pretrained with these settings; --force makes it again")
+    resume = f".{out.name}-{files.hashed(json.dumps(settings)).hex()[:8]}.resume.pt"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    card = settings | pretrain(settings, data, out, out.with_name(resume), device)
+    card["seconds"] = round(time.monotonic() - began)
+    files.write_text(file, json.dumps(card, indent=2) + "\n")
+    print(f"{out}: {json.dumps(card['history'][-1])}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
