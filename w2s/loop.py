@@ -6,14 +6,12 @@ memory may force them through in micro-batches. Then a first pass without a grap
 of all rows, the loss gives their gradients, and a second pass sends these back through the network,
 one micro-batch at a time. Under torchrun every process takes its share of each batch.
 
-Early stopping looks at the given labels alone: the weights that agree best with those of held-out
-rows are kept (paper, A.1). Ground truth goes to the history and decides nothing.
+Early stopping looks at the given labels alone (paper, A.1); ground truth decides nothing.
 """
 
 import contextlib
 import math
 import os
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -29,9 +27,9 @@ from w2s.packing import logits, row_logits, texts, to_device
 def resolve(model, lr=None, dtype=None):
     """{"lr", "head_lr", "dtype"} of a training, for fit() and for the card.
 
-    The rate is 5e-5 up to 400M parameters, then 1e-5, as in openai's code. Models under 10M, which
-    the paper does not have, want 1e-4 and ten times that for the head. Low-rank terms (lora.py),
-    which are not counted, want 2e-4. An lr of your own keeps the ratio of head to body.
+    Up to 400M parameters the rate is 5e-5, above 1e-5, as in openai's code; under 10M, which the
+    paper does not have, 1e-4 and for the head 1e-3. Low-rank terms, which do not count, take 2e-4.
+    An lr of your own keeps the ratio of head to body.
     """
     n = size(model)
     rate = head_rate = 5e-5 if n <= 400_000_000 else 1e-5
@@ -90,8 +88,8 @@ def fit(
                 write_state(resume, call, history, best, model, optimizer, schedule)
                 bar.set_postfix({"loss": f"{line['loss']:.3f}"})
         put(best, model)
-    if resume:
-        Path(resume).unlink(missing_ok=True)
+    if resume and os.path.exists(resume):
+        os.remove(resume)
     model.eval()
     return history
 
@@ -115,8 +113,7 @@ def used_tokens(model, rows, held_out, weight_decay=0.0):
     and AdamW without weight decay leaves it alone. It stays whole where it is sharded, where the
     tokens' own numbers mean something (padded architectures), and where all can be predicted.
     """
-    must_stay = weight_decay or not model.w2s["packed"] or model.get_output_embeddings()
-    if must_stay or world() > 1:
+    if world() > 1 or weight_decay or not model.w2s["packed"] or model.get_output_embeddings():
         yield rows, held_out
         return
     embedding = model.get_input_embeddings()
@@ -153,8 +150,8 @@ def make_optimizer(model, steps, lr, head_lr, weight_decay=0.0, betas=(0.9, 0.99
 
 
 def batches(n, batch_size, generator):
-    """The row numbers of one epoch in a fresh random order, in ceil(n / batch_size) batches whose
-    sizes differ by one at most: no last batch of a few rows, whose median means nothing."""
+    """The row numbers of an epoch in random order, in batches whose sizes differ by one at most: in
+    a last batch of a few rows the median would mean nothing."""
     return torch.randperm(n, generator=generator).tensor_split(math.ceil(n / batch_size))
 
 
@@ -189,9 +186,8 @@ def backward(
 ):
     """Backpropagate the mean loss of a batch in pieces of micro_batch rows; returns it, detached.
 
-    The sum of the gradients is the whole batch's, whatever the pieces, also where the loss depends
-    on all its rows. Under torchrun the rows are dealt out, and each process returns its share of
-    the mean. outputs(model, rows) gives [N, k] of N of whatever it reads; given [N].
+    Under torchrun the rows are dealt out, and each process returns its share of the mean.
+    outputs(model, rows) gives [N, k] of N of whatever it reads; given [N].
     """
     n = len(rows)
     # Every process takes as many pieces. Where rows run short the last one fills in, at weight 0.
@@ -267,8 +263,7 @@ def evaluate(model, held_out, dtype, loss, outputs):
 
 
 def kept(history):
-    """The line of the history whose weights fit() kept with stop=True; max() takes the first of
-    equals, hence the reversal."""
+    """The line of the history whose weights fit() kept with stop=True, of equals the later."""
     return max(history[::-1], key=lambda x: x.get("agreement", -x.get("held_out_loss", 0.0)))
 
 
@@ -290,7 +285,7 @@ def write_state(path, call, history, best, model, optimizer, schedule):
         return
     state = {"call": call, "history": history, "best": best, "weights": trained(model)}
     state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    temporary = f"{path}.{os.getpid()}.tmp"
     with open(temporary, "wb") as file:
         torch.save(state, file)
         file.flush()
@@ -300,7 +295,7 @@ def write_state(path, call, history, best, model, optimizer, schedule):
 
 def read_state(path, call, model, optimizer, schedule):
     """(history, best weights) of an interrupted training, all else put back; ([], {}) of none."""
-    if path is None or not Path(path).exists():
+    if path is None or not os.path.exists(path):
         return [], {}
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["call"] != call:
