@@ -192,9 +192,10 @@ def backward(
     n = len(rows)
     # Every process takes as many pieces. Where rows run short the last one fills in, at weight 0.
     mine = torch.arange(rank(), n + -n % world(), world())
-    weight = (mine < n).to(given).mul(world())[:, None]  # FSDP takes the mean, we want the sum
+    weight = (mine < n).to(given.dtype).mul(world())[:, None]  # FSDP takes the mean, we want the sum
     mine, count = mine.clamp(max=n - 1), math.ceil(len(mine) / micro_batch)
-    pieces, shares = mine.tensor_split(count), weight.tensor_split(count)
+    pieces, shares = mine.tensor_split(count), to_device(weight, given.device).tensor_split(count)
+    places = to_device(mine, given.device).tensor_split(count)  # so that no index waits for a GPU
 
     def forward(piece):
         return outputs(model, [rows[i] for i in piece.tolist()])
@@ -202,10 +203,10 @@ def backward(
     if not whole_batch:
         total = 0
         with autocast(model, dtype):  # once for all pieces: it keeps the weights that it has cast
-            for piece, share in zip(pieces, shares):
+            for piece, place, share in zip(pieces, places, shares):
                 out = forward(piece)
                 with autocast(model, None):
-                    part = (loss(out, given[piece], progress) * share[:, 0]).sum() / n
+                    part = (loss(out, given[place], progress) * share[:, 0]).sum() / n
                     part.backward()
                 total = total + part.detach()
         return total / world()
@@ -218,10 +219,10 @@ def backward(
     mean = loss(out, given, progress).mean()
     mean.backward()
     with autocast(model, dtype):
-        for piece, share in zip(pieces, shares):
+        for piece, place, share in zip(pieces, places, shares):
             again = outs[0] if one_pass else forward(piece)
             with autocast(model, None):
-                again.backward(out.grad[piece] * share)
+                again.backward(out.grad[place] * share)
     return mean.detach() / world()
 
 
