@@ -100,9 +100,16 @@ def prepare(model, checkpointing, compile):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if world() > 1:
         parallel.shard(model)
-    if compile:
-        model.base_model.compile(dynamic=True)
+    if compile:  # layer by layer: they share their code, which is compiled once
+        for layer in layers(model):
+            layer.compile(dynamic=True)
     model.train()
+
+
+def layers(model):
+    """The layers of the network: its longest list of modules."""
+    lists = (m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList))
+    return max(lists, key=len)
 
 
 @contextlib.contextmanager
