@@ -84,7 +84,7 @@ def fit(
                 line["loss"], losses = mean_loss(losses, step, steps, name), []
                 history.append(line | evaluate(model, held_out, dtype, loss, outputs))
                 if held_out and stop and kept(history) is history[-1]:
-                    best = {key: w.to("cpu", copy=True) for key, w in trained(model).items()}
+                    best = copied(trained(model), best)
                 write_state(resume, call, history, best, model, optimizer, schedule)
                 bar.set_postfix({"loss": f"{line['loss']:.3f}"})
         put(best, model)
@@ -279,6 +279,16 @@ def trained(model):
     """The weights that are trained, {name: tensor}; where they are sharded, this process's part."""
     weights = {key: p.detach() for key, p in model.named_parameters() if p.requires_grad}
     return {key: p.to_local() for key, p in weights.items()} if world() > 1 else weights
+
+
+def copied(weights, before):
+    """A copy on the CPU, into the memory of the one before; pinned, a GPU fills it in no time."""
+    copies = before or {
+        key: torch.empty_like(w, device="cpu", pin_memory=w.is_cuda) for key, w in weights.items()
+    }
+    for key, w in weights.items():
+        copies[key].copy_(w)
+    return copies
 
 
 def put(weights, model):
