@@ -259,7 +259,7 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
     """
     half, was_training = pick_dtype(model, dtype) == "bf16", model.training
     model.eval()
-    out = torch.zeros(len(tokens), width or model.config.num_labels)
+    outs, places = [torch.zeros(0, width or model.config.num_labels, device=model.device)], []
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     bar = tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True)
     with bar, threads(model):
@@ -268,11 +268,16 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
             size = max(1, batch_tokens // len(tokens[order[-1]])) * world()
             batch, order = order[-size:], order[:-size]
             mine = batch[rank() :: world()]
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+            # a model compiled for training would be compiled once more
+            eager = torch.compiler.set_stance("force_eager")
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=half), eager:
                 # a process that has none keeps the others company
                 said = outputs(model, [tokens[i] for i in mine or batch[:1]])
-            out[mine] = said.float().cpu()[: len(mine)]
+            outs.append(said.float()[: len(mine)])  # fetched at the end: a GPU is not waited for
+            places += mine
             bar.update(len(batch))
+    out = torch.zeros(len(tokens), outs[0].shape[1])
+    out[places] = torch.cat(outs).cpu()
     if world() > 1:
         out = out.to(model.device)
         dist.all_reduce(out)
