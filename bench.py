@@ -103,6 +103,8 @@ def make_model(shape, device, packed=True, lm=False):
     model.w2s["parameters"] = model.num_parameters()
     if packed:
         models.fuse_gelu(model)
+        if device.type == "cuda":
+            models.fuse_norms(model)
         models.keep_freed_memory()
         model.w2s["packed"] = models.can_pack(model)
     return model

@@ -317,6 +317,23 @@ def test_low_rank_training_in_bf16_keeps_the_frozen_matrices_in_bf16_until_they_
     assert all(p.dtype == torch.float32 for p in net.parameters())
 
 
+@pytest.mark.parametrize(
+    ("architecture", "swapped"), [("llama", 5), ("qwen3", 9), ("gemma3_text", 0)]
+)
+@torch.no_grad()
+def test_norms_become_torchs_own_where_they_are_the_same(tiny, architecture, swapped):
+    model, _ = load(tiny, architecture)  # Gemma's multiplies by 1 + weight
+    for name, p in model.named_parameters():
+        if "norm" in name:
+            p.normal_(generator=torch.Generator().manual_seed(0))
+    tokens, names = random_tokens((9, 4, 30)), list(model.state_dict())
+    wanted = packing.logits(model, tokens)
+    models.fuse_norms(model)
+    assert sum(isinstance(m, torch.nn.RMSNorm) for m in model.modules()) == swapped
+    assert list(model.state_dict()) == names
+    torch.testing.assert_close(packing.logits(model, tokens), wanted, rtol=1e-4, atol=1e-4)
+
+
 # ---- attention in bf16, and on a GPU
 
 
