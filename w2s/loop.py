@@ -199,7 +199,8 @@ def backward(
     n = len(rows)
     # Every process takes as many pieces. Where rows run short the last one fills in, at weight 0.
     mine = torch.arange(rank(), n + -n % world(), world())
-    weight = (mine < n).to(given.dtype).mul(world())[:, None]  # FSDP takes the mean, we want the sum
+    # FSDP takes the mean of the processes' gradients, we want the sum
+    weight = (mine < n).to(given.dtype).mul(world())[:, None]
     mine, count = mine.clamp(max=n - 1), math.ceil(len(mine) / micro_batch)
     pieces, shares = mine.tensor_split(count), to_device(weight, given.device).tensor_split(count)
     places = to_device(mine, given.device).tensor_split(count)  # so that no index waits for a GPU

@@ -276,7 +276,7 @@ def kernel_works(model, wanted, long):
         with torch.autocast("cuda", torch.bfloat16):
             answers = tried(model, packed, long), wanted
     except RuntimeError as error:  # a card, or a size of heads, that it was not written for
-        print(f"torch's attention for packed texts does not run here: {str(error).split(chr(10))[0]}")
+        print(f"torch's kernel for packed texts does not run here: {str(error).splitlines()[0]}")
         return False
     got, oracle = (torch.cat([hidden.flatten(), *map(torch.flatten, g)]) for hidden, g in answers)
     return bool((got - oracle).norm() <= 0.1 * oracle.norm())
