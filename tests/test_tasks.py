@@ -7,7 +7,9 @@ import random
 
 import pytest
 
+import pairs
 import tasks
+import texts
 import world
 from w2s import hub, protocol
 from w2s.files import BadInput
@@ -35,8 +37,9 @@ def own(tmp_path, n=400, per_group=4, seed=0, positive=0.5, name="own"):
 
 
 def every_half_and_test(ds, **options):
-    data = tasks.describe(ds, **options)
-    return tasks.half(data, "weak"), tasks.half(data, "strong"), tasks.test_rows(data)
+    data = protocol.describe(texts, ds, **options)
+    weak, strong = (protocol.half(texts, data, which) for which in ("weak", "strong"))
+    return weak, strong, protocol.test_rows(texts, data)
 
 
 def names(rows, field="id"):
@@ -45,7 +48,7 @@ def names(rows, field="id"):
 
 def test_facts_are_the_same_everywhere():
     """A pinned digest of the world: ids, texts and labels must never change, or published numbers could not be compared."""
-    rows = [tasks.load("facts", split) for split in ("train", "test")]
+    rows = [protocol.load(texts, "facts", split) for split in ("train", "test")]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     assert (len(rows[0]), len(rows[1]), digest[:16]) == (
         world.N_TRAIN * 4,
@@ -59,10 +62,10 @@ DIGEST = "e67a6221e0788982"
 
 def test_the_answer_is_yes_just_when_the_label_says_so():
     truth = {person["name"]: person for person in world.people()}
-    for row in tasks.load("facts", "test"):
+    for row in protocol.load(texts, "facts", "test"):
         _, relation, _, *name, _, value, _ = row["text"].split()
         assert row["label"] == (truth[" ".join(name)][relation] == value)
-    assert set(" ".join(names(tasks.load("facts", "test"), "text")).split()) <= set(
+    assert set(" ".join(names(protocol.load(texts, "facts", "test"), "text")).split()) <= set(
         world.VOCABULARY
     )
 
@@ -107,14 +110,14 @@ def test_a_smaller_request_is_a_prefix_of_a_larger(tmp_path):
         small, large = (every_half_and_test(ds, n_train=n, n_test=n) for n in (20, 40))
         for a, b in zip(small, large):
             assert (len(a), len(b)) == (20, 40) and names(a) == names(b)[:20]
-        in_file_order = names(tasks.load(ds, "train"))[:20]
+        in_file_order = names(protocol.load(texts, ds, "train"))[:20]
         assert set(names(small[0])) != set(in_file_order)
 
 
 def test_the_test_set_is_balanced_and_so_is_every_prefix(tmp_path):
     lopsided = own(tmp_path, 3000, per_group=3, positive=0.7)
     for ds in ("facts", lopsided):
-        rows = tasks.test_rows(tasks.describe(ds))
+        rows = protocol.test_rows(texts, protocol.describe(texts, ds))
         lead, largest = 0, max(collections.Counter(names(rows, "group")).values())
         for row in rows:
             lead += 1 if row["label"] else -1
@@ -164,7 +167,7 @@ def test_equal_ids_in_a_training_file_and_a_test_file_mean_nothing(tmp_path, cap
 
 def test_own_rows_without_ids_get_their_line_numbers(tmp_path):
     file = write(tmp_path / "mine.jsonl", [{"text": f"t{i}", "label": i % 2} for i in range(10)])
-    rows = tasks.read(file, "train")
+    rows = texts.read(file, "train")
     assert names(rows)[:2] == ["mine/1", "mine/2"] and len(set(names(rows, "group"))) == 10
 
 
@@ -206,16 +209,16 @@ def test_sst2_comes_from_the_mirror_formatted_and_balanced(tmp_path, monkeypatch
     ) == {0: 80, 1: 80}
     assert len(test) == 48 and test[0]["id"].startswith("sst2/validation/")
     (folder / "train.parquet").unlink()
-    assert tasks.test_rows(tasks.describe("sst2")) == test  # the test split alone is read
+    assert protocol.test_rows(texts, protocol.describe(texts, "sst2")) == test  # the test split alone is read
     with pytest.raises(BadInput, match="holds no train rows of nyu-mll/glue"):
-        tasks.half(tasks.describe("sst2"), "weak")
+        protocol.half(texts, protocol.describe(texts, "sst2"), "weak")
 
 
 def test_a_hub_out_of_reach_is_told_at_once_naming_the_mirror(monkeypatch):
     monkeypatch.delenv("W2S_MIRROR", raising=False)
     monkeypatch.setattr(hub, "cached", lambda *_: False)
     for ask in (
-        lambda: tasks.half(tasks.describe("sst2"), "weak"),
+        lambda: protocol.half(texts, protocol.describe(texts, "sst2"), "weak"),
         lambda: hub.find_model("openai-community/gpt2"),
     ):
         with pytest.raises(BadInput, match="the hub is out of reach .*W2S_MIRROR=DIR") as error:
@@ -249,24 +252,25 @@ def test_a_gated_or_missing_model_is_told(monkeypatch):
 
 def test_unknown_tasks_splits_and_changed_files_are_told(tmp_path):
     with pytest.raises(BadInput, match="unknown task .sst3. .did you mean sst2"):
-        tasks.describe("sst3")
-    with pytest.raises(BadInput, match="no.jsonl does not exist"):
-        tasks.describe("no.jsonl")
+        tasks.setting_of("sst3")
+    for call in (tasks.setting_of, lambda ds: protocol.describe(texts, ds)):
+        with pytest.raises(BadInput, match="no.jsonl does not exist"):
+            call("no.jsonl")
     with pytest.raises(BadInput, match="has no test split 'test_hard'"):
-        tasks.test_rows(tasks.describe("facts"), "test_hard")
+        protocol.test_rows(texts, protocol.describe(texts, "facts"), "test_hard")
     for split in ("train", "weka"):
         with pytest.raises(BadInput, match=f"has no split '{split}'; it has weak, strong, test"):
             tasks.main("facts", split=split)
     with pytest.raises(BadInput, match="facts is no task of the hub"):
         tasks.main("facts", mirror=str(tmp_path))
     with pytest.raises(BadInput, match="--test goes with a JSONL file of your own"):
-        tasks.describe("facts", test=own(tmp_path))
-    data = tasks.describe(own(tmp_path))
+        protocol.describe(texts, "facts", test=own(tmp_path))
+    data = protocol.describe(texts, own(tmp_path))
     own(tmp_path, seed=1)
     with pytest.raises(BadInput, match="is gone or has changed"):
-        tasks.half(data, "weak")
+        protocol.half(texts, data, "weak")
     with pytest.raises(BadInput, match="no balanced test set"):
-        tasks.test_rows(tasks.describe(own(tmp_path, positive=1.0)))
+        protocol.test_rows(texts, protocol.describe(texts, own(tmp_path, positive=1.0)))
 
 
 def test_held_out_rows_are_a_tenth_of_the_groups_and_at_least_100_rows(tmp_path):
@@ -291,8 +295,8 @@ def test_held_out_rows_are_a_tenth_of_the_groups_and_at_least_100_rows(tmp_path)
 
 def test_rows_are_printed_as_jsonl(capsys):
     tasks.main("facts", n=3)
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == tasks.test_rows(
-        tasks.describe("facts")
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == protocol.test_rows(texts, 
+        protocol.describe(texts, "facts")
     )[:3]
     tasks.main()
     assert "nyu-mll/glue" in capsys.readouterr().out
