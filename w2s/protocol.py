@@ -33,6 +33,7 @@ from w2s.files import BadInput, hashed
 MAX_TRAIN = 10_000  # rows in each half unless --n_train says otherwise
 
 
+@functools.lru_cache(1000)  # rows about the same passage follow each other
 def same_text(text):
     """The text without case and punctuation: equal for two spellings of one text."""
     return " ".join(text.casefold().translate(punctuation()).split()) or text.strip()
