@@ -2,19 +2,18 @@
 
     python tasks.py                               # the table
     python tasks.py sst2 --split=test --n=5       # rows as JSONL, just as the stages see them
-    python tasks.py --mirror=DIR sst2 hh_helpful  # copies for a machine without the hub (all tasks: no names)
+    python tasks.py --mirror=DIR sst2 hh_helpful  # copies for a machine without the hub
 
-Which setting a task belongs to: texts with a label (nlp/texts.py), preference pairs (rm/pairs.py), or moves in chess
-(chess/moves.py). Which rows are tested and which trained on is the same for all: w2s/protocol.py.
+A task belongs to a setting: texts with a label (nlp/texts.py), preference pairs (rm/pairs.py) or
+moves in chess (chess/moves.py). Which rows are tested and which trained on: w2s/protocol.py.
 """
 
 import json
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-# Not packages: chess/ with an __init__.py would hide the package of that name.
-sys.path += [str(HERE / folder) for folder in ("nlp", "rm", "chess", "facts")]
+# chess/ is no package: with an __init__.py it would hide the real one of that name.
+sys.path += [str(Path(__file__).resolve().parent / f) for f in ("nlp", "rm", "chess", "facts")]
 import moves
 import pairs
 import texts
@@ -27,7 +26,7 @@ MODELS = ("openai-community/gpt2", "openai-community/gpt2-medium")  # default su
 
 
 def setting_of(ds):
-    """The setting of a task, or of a JSONL file, whose first row's fields say it; BadInput for anything else."""
+    """The setting of a task, or of a JSONL file, by the fields of its first row."""
     for setting in SETTINGS:
         if ds in setting.TASKS:
             return setting
@@ -60,7 +59,7 @@ def setting_of_card(card):
 
 
 def default_models(ds):
-    """(supervisor, student): the models of a task, or a JSONL file, where none is named."""
+    """(supervisor, student) of a task or JSONL file where no --model is given."""
     return TASKS.get(ds, {}).get("models", MODELS)
 
 
@@ -83,7 +82,7 @@ def show_table():
 
 
 def make_mirror(folder, names):
-    """Write the data of the named tasks (default: of all that the hub has) to a mirror; one that fails stops no other."""
+    """Write the data of tasks (default: all) to a mirror; one that fails stops no other."""
     on_hub = [name for name, task in TASKS.items() if "repo" in task and "by_hand" not in task]
     for name in names:
         if name not in on_hub:
