@@ -27,7 +27,7 @@ RULE = ("alpha", "prior", "conf_prior", "radius", "as_released")
 def main(
     args, weak: str = "runs/weak", student: str = "runs/student", ceiling: str = "runs/ceiling", *,
     ds: str = None, split: str = "test", out: str = "runs/pgr.json", plot: str = None,
-    curves: bool = False, n_boot: int = stats.N_BOOT,
+    other_texts: bool = False, curves: bool = False, n_boot: int = stats.N_BOOT,
 ):  # fmt: skip
     """Performance gap recovered, with a paired bootstrap over groups of test rows and seeds.
 
@@ -39,6 +39,7 @@ def main(
         split: the test split whose predictions to read
         out: JSON file to write
         plot: PNG file to write (default: --out with .png)
+        other_texts: allow other texts under the same ids, as after controls.py --kind=suffix
     """
     if Path(out).suffix != ".json":
         raise BadInput(f"--out={out} must end in .json")
@@ -51,7 +52,7 @@ def main(
     cards = [[records.finished_run(run, stages) for run in seed] for seed in runs]
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)
-    answers, groups, notes = read_all(setting, runs, cards, ds, split)
+    answers, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
     result = compare(setting, answers, groups, n_boot)
     describe(result, matched, cards, setting, ds, split)
     result["notes"] = notes + doubts.seeds((weak, student, ceiling), cards)
@@ -86,7 +87,7 @@ def pair_seeds(patterns):
     return {seed: [seeds[seed] for seeds in matched] for seed in sorted(matched[0])}
 
 
-def read_all(setting, runs, cards, ds, split):
+def read_all(setting, runs, cards, ds, split, other_texts=False):
     """([3][S] lists of predictions of the same rows in the same order, their groups, notes)."""
     answers, notes, hashes, first = [[], [], []], [], {}, None
     for seed, names in zip(cards, runs):
@@ -103,8 +104,10 @@ def read_all(setting, runs, cards, ds, split):
             answers[k].append([other for _, other in pairs])
     known = [name for sha, name in hashes.items() if sha]
     if len(known) > 1:
-        told = "answered other rows under the same ids: score both with eval.py --force"
-        raise BadInput(f"{known[0]} and {known[1]} {told}")
+        told = f"{known[0]} and {known[1]} answered other texts under the same ids"
+        if not other_texts:
+            raise BadInput(f"{told}: score both with eval.py --force, or allow it: --other_texts")
+        notes.append(told)
     if None in hashes:
         told = "whether it answered the same texts is not known: eval.py --force scores it again"
         notes.append(f"the card of {hashes[None]}'s predictions lacks rows_sha256, {told}")

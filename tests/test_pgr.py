@@ -100,8 +100,10 @@ def test_moves_have_a_pgr_of_right_moves_and_agreement_of_moves(runs):
 
 def test_rows_of_other_texts_under_the_same_ids_are_refused(runs, capsys):
     score(runs / "student", 75, rows_sha256="others")
-    with pytest.raises(BadInput, match="runs/weak and runs/student answered other rows"):
+    told = "runs/weak and runs/student answered other texts under the same ids"
+    with pytest.raises(BadInput, match=told):
         pgr.main()
+    assert result(other_texts=True)["notes"] == [told]
     score(runs / "student", 75, rows_sha256=None)
     assert "note: the card of runs/student's predictions lacks rows_sha256" in told_by(capsys)
     for who in RIGHT:
