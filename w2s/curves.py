@@ -51,8 +51,10 @@ def stopping(runs, cards, path):
     print(f"PGR on these {len(rows)} rows, far less certain than on the test rows")
     told = {}
     for k, name in enumerate(("best", "stopped", "final"), 1):
-        told[name] = one = stats.recovered(values[[0, k, 4]], replicates[:, [0, k, 4]])
-        print(f"  {name:<28} {one['reason'] or stats.in_words(one)}")
+        told[name] = stats.recovered(values[[0, k, 4]], replicates[:, [0, k, 4]])
+        print(f"  {name:<28} {stats.in_words(told[name])}")
+    if told["best"]["reason"]:
+        print(f"  {told['best']['reason']}")
     return told
 
 
