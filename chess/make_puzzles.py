@@ -139,9 +139,7 @@ def main(
         raise files.BadInput(f"no position of {state['games']} games has one clearly best move")
     card = files.new_card("make_puzzles", args, inputs, None) | {"confirmed": confirmed}
     files.write_jsonl(out, rows, card)
-    print(
-        f"{out}: {len(rows)} of {n} puzzles, {confirmed[0]} of {confirmed[1]} tried are confirmed"
-    )
+    print(f"{out}: {len(rows)} of {n} puzzles; confirmed: {confirmed[0]} of {confirmed[1]}")
     print(f"next: python train_weak.py --ds={out}")
 
 
