@@ -1,73 +1,90 @@
-"""The whole experiment on `facts`: three seeds, naive fine-tuning and the confidence loss. Half a minute on two cores.
+"""The whole experiment on `facts`: three seeds, naive fine-tuning and the confidence loss.
 
-    python demo.py
+    python demo.py        # half a minute on two cores
 
-Every line after a $ is a command that you could type. They run here in two processes, seeds side by side, because
-importing torch and transformers sixteen times would take longer than everything else.
+Every line after a $ is a command that you could type. They run here in two processes, seeds side
+by side, because importing torch and transformers sixteen times would take longer than all else.
+It leaves a picture, runs/demo/demo.png: weak supervisor, both students and the strong ceiling.
 """
 
+import importlib
+import json
 import multiprocessing
 import shlex
+import sys
 
-import eval
-import label
-import pgr
-import train_strong
-import train_weak
-from w2s import cli
+from w2s import cli, files
 
 OUT = "runs/demo"
 
 
-def step(stage, *words):
-    """Run one command of the experiment, just as its script would."""
-    print(f"$ python {stage.__name__}.py", shlex.join(words), flush=True)
-    args, options = cli.parse(stage.main, list(words))
-    stage.main(*args, **options)
+def step(script, *words):
+    """Run one command of the experiment, just as the shell would."""
+    print(f"$ python {script}.py", shlex.join(words), flush=True)
+    main = importlib.import_module(script).main
+    args, options = cli.parse(main, list(words))
+    main(*args, **options)
 
 
 def one_seed(seed):
     """Supervisor, weak labels, two students and the ceiling of one seed."""
     here = f"{OUT}/s{seed}"
-    step(train_weak, f"--seed={seed}", f"--out={here}/weak")
-    step(label, f"{here}/weak", f"--out={here}/labels.jsonl")
-    step(train_strong, f"{here}/labels.jsonl", f"--seed={seed}", f"--out={here}/naive")
-    step(
-        train_strong, f"{here}/labels.jsonl", f"--seed={seed}", f"--out={here}/conf", "--loss=conf"
-    )
-    step(
-        train_strong,
-        f"{here}/labels.jsonl",
-        f"--seed={seed}",
-        f"--out={here}/ceiling",
-        "--target=truth",
-    )
+    step("train_weak", f"--seed={seed}", f"--out={here}/weak")
+    step("label", f"{here}/weak", f"--out={here}/labels.jsonl")
+    labels, same = f"{here}/labels.jsonl", f"--seed={seed}"
+    step("train_strong", labels, same, f"--out={here}/naive")
+    step("train_strong", labels, same, f"--out={here}/conf", "--loss=conf")
+    step("train_strong", labels, same, f"--out={here}/ceiling", "--target=truth")
 
 
-def main(*, seeds: int = 3):
-    """Run the demo.
+def draw(results, path):
+    """The first picture of the README: accuracies of `results`, {student: pgr.json}, as bars."""
+    from matplotlib.figure import Figure
 
-    Args:
-        seeds: how many seeds
-    """
-    cli.check({"seeds": seeds})
-    from w2s import models as model  # noqa: F401  the workers below inherit torch and transformers
+    naive, conf = results["naive"], results["conf"]
+    bars = {
+        "weak\nsupervisor": (naive["weak"], "#c9c9c9"),
+        f"naive student\nPGR {naive['pgr']['value']:.2f}": (naive["student"], "#9e9ac8"),
+        f"confidence loss\nPGR {conf['pgr']['value']:.2f}": (conf["student"], "#6a51a3"),
+        "strong\nceiling": (naive["ceiling"], "#3d3d3d"),
+    }
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for x, (one, colour) in enumerate(bars.values()):
+        spread = [[one["acc"] - one["low"]], [one["high"] - one["acc"]]]
+        axes.bar(x, one["acc"], yerr=spread, color=colour, capsize=5, width=0.7)
+        axes.annotate(
+            f"{one['acc']:.3f}", (x, one["high"]), (0, 3), textcoords="offset points", ha="center"
+        )
+    axes.set_xticks(range(len(bars)), list(bars))
+    axes.set_ylabel("test accuracy, 95 % intervals")
+    axes.set_ylim(0.5, 0.9)
+    axes.set_title(f"facts/xs -> facts/m, {naive['n']} test rows, {naive['seeds']} seeds")
+    axes.spines[["top", "right"]].set_visible(False)
+    files.write_figure(figure, path)
 
-    methods = multiprocessing.get_all_start_methods()
-    with multiprocessing.get_context("fork" if "fork" in methods else None).Pool(2) as pool:
+
+@cli.stage
+def main(args, *, seeds: int = 3):
+    """Run the demo."""
+    import train_strong  # noqa: F401
+    from w2s import models  # noqa: F401  the workers below inherit torch and transformers
+
+    # a fork inherits what is imported; elsewhere than on Linux it is unsafe beside threads
+    start = "fork" if sys.platform == "linux" else "spawn"
+    with multiprocessing.get_context(start).Pool(2) as pool:
         pool.map(one_seed, range(seeds), chunksize=1)
-    step(
-        eval,
-        *(
-            f"{OUT}/s{seed}/{run}"
-            for seed in range(seeds)
-            for run in ("weak", "naive", "conf", "ceiling")
-        ),
-    )
+    runs = ("weak", "naive", "conf", "ceiling")
+    step("eval", *(f"{OUT}/s{seed}/{run}" for seed in range(seeds) for run in runs))
+    results = {}
     for student in ("naive", "conf"):
         print(f"\n==== weak -> {student} student -> ceiling")
-        runs = [f"{OUT}/s*/{run}" for run in ("weak", student, "ceiling")]
-        step(pgr, *runs, f"--out={OUT}/{student}.json", f"--plot={OUT}/{student}.png")
+        paths = [f"{OUT}/s*/{run}" for run in ("weak", student, "ceiling")]
+        out = f"{OUT}/{student}.json"
+        step("pgr", *paths, f"--out={out}", f"--plot={OUT}/{student}.png")
+        results[student] = json.loads(files.read_bytes(out))
+    if all(result["pgr"]["value"] is not None for result in results.values()):
+        draw(results, f"{OUT}/demo.png")
 
 
 if __name__ == "__main__":

@@ -1,110 +1,218 @@
 """Stage 4: run(s) -> predictions on test rows, and metrics.
 
-    python eval.py                                                  # runs/weak runs/student runs/ceiling
-    python eval.py 'runs/*/student' --ds=ethics_justice --split=test_hard          # score runs on another task
-    python eval.py --model=openai-community/gpt2 --ds=sst2 --out=runs/zero_shot    # no training: the "0"/"1" head alone
-    python eval.py --model=facts/m --shots=5 --labels=runs/labels.jsonl --out=runs/prompted     # prompted with weak labels
+    python eval.py                                     # runs/weak runs/student runs/ceiling
+    python eval.py 'runs/*/student' --ds=ethics_justice --split=test_hard     # on another task
+    python eval.py --model=openai-community/gpt2 --ds=sst2 --out=runs/zero_shot      # no training
+    python eval.py --model=facts/m --shots=5 --labels=runs/labels.jsonl --out=runs/prompted
 
-In: finished run directories. Out, in each: eval/<task>-<split>.jsonl (predictions), its card, and .metrics.json.
-Everybody is scored on the same rows: the test set of the task that the run was trained for. Next: pgr.py.
+In: finished runs. Out, in each: eval/<task>-<split>.jsonl (predictions), its card, .metrics.json.
+Everybody answers the same rows: the test set of the task that the run was trained for.
+Next: pgr.py.
 """
 
+import json
 from pathlib import Path
 
 import tasks
-from w2s import cli, files, stages, stats
+from w2s import cli, files, hub, protocol, records
+from w2s.files import BadInput
 
 
+@cli.stage
 def main(
-    *runs: str, ds: str = None, split: str = "test", test: str = None, n_test: int = None, model: str = None, out: str = None,
-    head: str = None, max_len: int = None, shots: int = None, labels: str = None, target: str = "weak", seed: int = 0,
-    device: str = None, dtype: str = None, force: bool = False,
+    args, *runs: str, ds: str = None, split: str = "test", test: str = None, n_test: int = None,
+    model: str = None, out: str = None, head: str = None, max_len: int = None, shots: int = None,
+    labels: str = None, target: str = None, seed: int = None, device: str = None,
+    dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Score runs on the test rows of their task, or of another. Other options: cli.COMMON.
+    """Score runs on the test rows of their task, or of another.
 
     Args:
-        runs: run directories (default: runs/weak runs/student runs/ceiling); unfinished ones are refused
         ds: score on this task or JSONL file instead of the one that the run was trained for
-        split: test, or another test split of the task (ETHICS has test_hard)
-        model: with --out and no runs: a model to score without training, through its "0"/"1" head
+        model: with --out and no runs: a model to score without training
         out: the run directory to make for --model
-        head: unembedding or zero, how the head of --model starts
-        max_len: tokens of a text for --model; longer texts lose their beginning
-        shots: prompt --model with this many examples before each row (0: none), and take its next token as the answer
-        labels: the labels file that the examples come from
-        target: whose labels the examples show: weak or truth
-        seed: moves the examples
+        labels: the labels file that the examples of a prompt come from
+        target: whose labels the examples show: weak (default) or truth
+        seed: moves the examples of a prompt (default: 0)
     """
-    cli.check(locals())
-    if (model is None) != (out is None) or (model and runs):
-        raise files.BadInput(
-            "--model and --out go together, without runs: they score a model that was not trained"
-        )
-    if (labels is None) != (not shots) or (shots is not None and (head or not model)):
-        raise files.BadInput(
-            "--shots=5 --labels=FILE go together, with --model and --out and without --head; --shots=0 alone"
-        )
-    if not model and (head or max_len):
-        raise files.BadInput("--head and --max_len go with --model: a trained run has its own")
+    check_options(args)
     if model:
-        args = {"head": head, "max_len": max_len}
-        if shots is not None:
-            args |= {"shots": shots, "labels": labels, "target": target, "seed": seed}
-        new = stages.untrained(
-            tasks.KIND,
-            model,
-            out,
-            args,
-            tasks.describe(ds or "facts", n_test=n_test, test=test),
-            force,
-        )
-        todo = [(out, new)]
+        todo = [(out, untrained(args, force))]
     else:
         runs = files.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
-        todo = [(run, stages.finished_run(run, (*stages.TRAINERS, "eval"))) for run in runs]
-    how = {"device": device, "dtype": dtype}
-    scores = stages.evaluate(tasks.KIND, todo, answer, how, ds, split, test, n_test, force)
-    print(f"\n{'run':<32} {'accuracy':>8}   95 % interval    rows")
-    for run, _, metrics, _ in scores:
-        print(
-            f"{run:<32} {metrics['acc']:8.3f}   {metrics['low']:.3f} to {metrics['high']:.3f}  {metrics['n']:6}"
-        )
-        if metrics["low"] <= 0.5 <= metrics["high"]:
-            print(
-                f"  {run} is at chance: the interval holds 0.5, so the model or --n_train is too small, or --n_test is"
-            )
-    stages.tell_pgr(todo)
+        stages = (*records.TRAINERS, "eval")
+        todo = [(run, records.finished_run(run, stages)) for run in runs]
+    rows_of, scores = {}, []  # the test rows of each data description
+    for run, card in todo:
+        setting = tasks.setting_of_card(card)
+        data = scored_on(setting, run, card, ds, test, n_test)
+        key = json.dumps(data, sort_keys=True)
+        if key not in rows_of:
+            rows_of[key] = protocol.test_rows(setting, data, split)
+        how = {"device": device, "dtype": dtype}
+        scores.append((run, *score(setting, run, card, data, split, rows_of[key], how, force)))
+    show(scores)
+    if [records.role(card) for _, card in todo] == ["weak", "student", "ceiling"]:
+        names = [run for run, _ in todo]
+        records.tell_next(["pgr.py", *names, f"--out={files.beside(names[0], 'pgr.json')}"])
 
 
-def answer(run, card, rows, device, dtype):
-    """(predictions, metrics) of one run on test rows; a run that was not trained gets its card."""
-    from w2s import (
-        models,
-    )  # torch and transformers take seconds to import, so not before they are needed
+def check_options(args):
+    """BadInput for options that mean nothing together."""
+    model, shots, labels = args["model"], args["shots"], args["labels"]
+    if (model is None) != (args["out"] is None) or (model and args["runs"]):
+        told = "they score a model that was not trained"
+        raise BadInput(f"--model and --out go together, without runs: {told}")
+    if (labels is None) != (not shots) or (shots is not None and (args["head"] or not model)):
+        told = "with --model and --out and without --head; --shots=0 alone"
+        raise BadInput(f"--shots=5 --labels=FILE go together, {told}")
+    for name in ("head", "max_len", "target", "seed"):
+        needed = "shots" if name in ("target", "seed") else "model"
+        if args[name] is not None and not args[needed]:
+            raise BadInput(f"--{name} goes with --{needed}: a trained run has its own")
 
-    trained, args = (Path(run) / "model").is_dir(), card["args"]
-    how = {"device": device, "dtype": dtype, "bar": run}
-    if trained:
-        probs = models.probabilities(f"{run}/model", rows, **how)
-    elif "shots" in args:
-        import prompting as prompt
+
+def untrained(args, force):
+    """The card of --out, a run that is never trained but scored; answers() writes it."""
+    model, out, labels, ds = (args[name] for name in ("model", "out", "labels", "ds"))
+    setting = tasks.setting_of(ds or "facts")
+    if setting is not tasks.texts and (args["head"] or args["shots"] is not None):
+        raise BadInput("--head and --shots are for texts")
+    if setting.OUTPUTS == 1:
+        raise BadInput("a reward model that was not trained says 0 of everything: train it first")
+    before = files.read_card(out)
+    if before and before["stage"] != "eval":
+        told = f"choose another name for the scores of {model}"
+        raise BadInput(f"--out={out} is a run of {before['stage']}.py: {told}")
+    data = protocol.describe(setting, ds or "facts", n_test=args["n_test"], test=args["test"])
+    kept = {"model": model, "data": data, "head": args["head"], "max_len": args["max_len"]}
+    if args["shots"] is not None:
+        kept |= {"shots": args["shots"], "labels": labels}
+        kept |= {"target": args["target"] or "weak", "seed": args["seed"] or 0}
+    inputs = hub.model_input(model) | ({"labels": files.sha256(labels)} if labels else {})
+    if records.is_done(out, kept, inputs, force):
+        return files.read_card(out)
+    card = records.new_card("eval", setting, kept, inputs, data)
+    return card | {"model_sha256": inputs.get("model", model)}
+
+
+def scored_on(setting, run, card, ds, test, n_test):
+    """Which test rows: those of the run's own data, unless --ds, --test or --n_test differ."""
+    own = card["data"]
+    if ds is None and own is None:
+        told = "so its task is not known: add --ds"
+        raise BadInput(f"{run} was trained on labels without a card, {told}")
+    if ds is None and test is not None:
+        raise BadInput("--test goes with --ds")
+    if ds is not None and tasks.setting_of(ds) is not setting:
+        raise BadInput(f"--ds={ds} has other rows than {run}, which answers {setting.WHAT}")
+    if ds is not None and ds not in setting.TASKS and test is None:
+        # a file that the run was not trained for is a test set, all of it
+        test = own["test"] if own and own["ds"] == str(Path(ds).resolve()) else ds
+    data = own
+    if ds is not None:
+        data = protocol.describe(setting, ds, n_test=own and own["n_test"], test=test)
+    return data | {"n_test": n_test or data["n_test"]}
+
+
+def score(setting, run, card, data, split, rows, how, force):
+    """(predictions, metrics, the rows' groups) of a run on test rows.
+
+    They are written beside the run, unless this very model was scored on these rows before.
+    how: {"device", "dtype"}, kept on the card of the predictions.
+    """
+    file = Path(run) / "eval" / f"{protocol.name_of(data['ds'])}-{split}.jsonl"
+    metrics_file, groups = file.with_suffix(".metrics.json"), [row["group"] for row in rows]
+    args = {"data": {k: data[k] for k in ("ds", "test", "sha256", "n_test")}, "split": split} | how
+    inputs = {"model": card["model_sha256"]}
+    if not force and is_scored(file, args, inputs) and metrics_file.exists():
+        print(f"{file} is already done; --force scores again")
+        predictions = files.read_jsonl(file, setting.PREDICTION)
+        return predictions, json.loads(metrics_file.read_text()), groups
+    tell_leak(setting, run, card, rows)
+    answers = ask(setting, run, card, rows, how)
+    predictions = [setting.prediction(*pair) for pair in zip(rows, answers)]
+    metrics = setting.measure(predictions, rows)
+    files.write_text(metrics_file, json.dumps(metrics, indent=2) + "\n")
+    about = records.new_card("eval", setting, args, inputs, data)
+    # groups, by which pgr.py resamples, and which rows these are: predictions say neither
+    about |= {"test_groups": groups, "rows_sha256": fingerprint(setting, rows)}
+    files.write_jsonl(file, predictions, about)
+    print(file)
+    return predictions, metrics, groups
+
+
+def fingerprint(setting, rows):
+    """sha256 of the ids, texts and truths of test rows: the same for the same rows."""
+    told = [[row[name] for name in ("id", setting.KEY, setting.TRUTH)] for row in rows]
+    return files.hashed(json.dumps(told)).hex()
+
+
+def is_scored(file, args, inputs):
+    """True if the predictions are of these arguments and this model; BadInput if of other rows."""
+    before = files.read_card(file)
+    if before and before["inputs"] == inputs and before["args"]["data"] != args["data"]:
+        told = "answers to other rows (--ds, --test, --n_test): add --force to replace them"
+        raise BadInput(f"{file} holds this model's {told}")
+    return before is not None and (before["args"], before["inputs"]) == (args, inputs)
+
+
+def tell_leak(setting, run, card, rows):
+    """Warn if a run that learned from a labels file is scored on texts of that file."""
+    labels = Path(card["args"].get("labels") or "")
+    if labels.is_file() and files.sha256(labels) == card["inputs"].get("labels"):
+        trained_on = files.read_jsonl(labels, [setting.KEY])
+        seen = {setting.same(row[setting.KEY]) for row in trained_on}
+        leaked = sum(setting.same(row[setting.KEY]) in seen for row in rows)
+        if leaked:
+            told = f"{leaked} of these {len(rows)} test {setting.WHAT}: its score means little"
+            print(f"warning: {run} was trained on {told}")
+
+
+def ask(setting, run, card, rows, how):
+    """One answer a row by a run's model; a run that was not trained gets its card."""
+    from w2s import models  # torch and transformers take seconds to import
+
+    args, trained = card["args"], (Path(run) / "model").is_dir()
+    if not trained and args.get("shots") is not None:
+        import prompting
 
         if args["labels"] and files.sha256(args["labels"]) != card["inputs"]["labels"]:
-            raise files.BadInput(
-                f"{args['labels']} has changed since {run} was made: choose another --out"
-            )
-        asked = {key: args[key] for key in ("shots", "labels", "target", "seed", "max_len")}
-        probs = prompt.probabilities(args["model"], rows, **asked, **how)
+            told = f"has changed since {run} was made: choose another --out"
+            raise BadInput(f"{args['labels']} {told}")
+        asked = {name: args[name] for name in ("shots", "labels", "target", "seed", "max_len")}
+        answers = prompting.probabilities(args["model"], rows, **asked, **how, bar=run)
     else:
-        probs = models.probabilities(args["model"], rows, args["head"], args["max_len"], **how)
+        name, own = (f"{run}/model", {}) if trained else (args["model"], args)
+        options = {key: own.get(key) for key in ("head", "max_len")}
+        model, tokenizer = models.load(
+            name, **options, device=how["device"], outputs=setting.OUTPUTS
+        )
+        answers = setting.answer(model, tokenizer, rows, how["dtype"], bar=run)
     if not trained:
         files.write_card(run, card)
-    predictions = [
-        {"id": row["id"], "label": row["label"], "prob": prob} for row, prob in zip(rows, probs)
-    ]
-    return predictions, stats.metrics(
-        probs, [row["label"] for row in rows], [row["group"] for row in rows]
-    )
+    return answers
+
+
+def show(scores):
+    """The tables on the terminal; scores: [(run, predictions, metrics, groups)]."""
+    width = max(32, *(len(run) for run, *_ in scores))
+    extra = [name for name in ("legal", "ece") if name in scores[0][2]]
+    columns = "".join(f"{name:>8}" for name in extra)
+    print(f"\n{'run':<{width}} accuracy   95 % interval    rows{columns}")
+    for run, _, metrics, _ in scores:
+        values = "".join(f"{metrics[name]['value']:8.3f}" for name in extra if name in metrics)
+        interval = f"{metrics['low']:.3f} to {metrics['high']:.3f}"
+        print(f"{run:<{width}} {metrics['acc']:8.3f}   {interval}  {metrics['n']:6}{values}")
+    chance = [run for run, _, m, _ in scores if "auroc" in m and m["low"] <= 0.5 <= m["high"]]
+    if chance:
+        what = "is at chance" if len(chance) == 1 else "are at chance"
+        print(f"{', '.join(chance)} {what}: the model, --n_train or --n_test is too small")
+    for run, _, metrics, _ in scores:
+        for bucket in metrics.get("by_difficulty", []):
+            told = f"{bucket['acc']:.3f}   {bucket['low']:.3f} to {bucket['high']:.3f}"
+            name = f"{run}, difficulty {bucket['from']} to {bucket['to']}"
+            print(f"  {name:<{width}} {told}   {bucket['n']:6}")
 
 
 if __name__ == "__main__":

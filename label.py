@@ -1,113 +1,126 @@
 """Stage 2: weak supervisor(s) -> weak labels.
 
-Writes the strong half of the supervisor's task with "weak" = the supervisor's P(label = 1), soft as in the paper (A.1).
-The ground truth stays in "label": the ceiling trains on the same file, and nobody else looks at it.
+Writes the strong half of the supervisor's task with "weak" = what the supervisor says: of texts
+and pairs P(label = 1), soft as in the paper (A.1, A.3), of chess its move (A.2). The ground truth
+stays where it was: the ceiling trains on the same file, and nobody else looks at it.
 
-    python label.py                                                 # runs/weak -> runs/labels.jsonl
+    python label.py                                    # runs/weak -> runs/labels.jsonl
     python label.py 'runs/bag*/weak' --vote=hard --out=runs/ensemble.jsonl
     python label.py 'runs/bag*/weak' --weights --select=agreement --keep=0.8 --out=runs/sure.jsonl
-    python label.py runs/student --out=runs/second.jsonl            # a student labels for the next: bootstrapping, relabelling
+    python label.py runs/student --out=runs/second.jsonl     # bootstrapping, relabelling
 
-In: run directories of train_weak.py (several make an ensemble) or train_strong.py. Out: a labels file with its card.
-Next: train_strong.py.
+In: runs of train_weak.py (several make an ensemble) or train_strong.py.
+Out: a labels file with its card, beside the first run. Next: train_strong.py.
 """
+
+import collections
 
 import numpy as np
 
 import tasks
-from w2s import cli, files, protocol, stages
+from w2s import cli, files, protocol, records
+from w2s.files import BadInput
 
-BATCH = 32  # what a filter has to leave: train_strong.py's default
+BATCH = 32  # what a filter has to leave: the batch of train_strong.py
 
 
+@cli.stage
 def main(
-    *runs: str, out: str = "runs/labels.jsonl", vote: str = "soft", weights: bool = False, select: str = "all",
-    keep: float = 1.0, test_rows: bool = False, device: str = None, dtype: str = None, force: bool = False,
+    args, *runs: str, out: str = None, vote: str = None, weights: bool = False,
+    select: str = "all", keep: float = 1.0, part: str = "1/1", test_rows: bool = False,
+    device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Label the strong half with one supervisor, or with several together. Other options: cli.COMMON.
-
-    Args:
-        runs: run directories of weak supervisors (default: runs/weak); several make an ensemble
-        out: the labels file to write
-        vote: soft takes the mean of the supervisors' probabilities, hard the share of them that say 1 (a tie, 0.5, counts as 0)
-        weights: weigh the supervisors by what they say of the rows of the weak half that they were not trained on
-        select: agreement drops the rows on which the supervisors do not all say the same; all drops none
-        keep: the share of the rows to keep, those with the most confident labels
-        test_rows: label the test rows instead, for controls.py --kind=suffix; nobody may train on them
-    """
+    """Label the strong half with one supervisor, or with several together."""
     runs = files.expand(runs or ("runs/weak",))
-    args = {name: value for name, value in locals().items() if name not in ("out", "force")}
-    cli.check(args)
-    cards, taught = check(runs, weights, select)
-    data = cards[0]["data"]
+    cards, behind = records.supervisors(runs)
+    setting, data = tasks.setting_of_card(cards[0]), cards[0]["data"]
+    vote = vote or ("hard" if setting.TRUTH == "target" else "soft")
+    out = out or str(files.beside(runs[0], "labels.jsonl"))
+    args |= {"runs": runs, "out": out, "vote": vote}
+    check_options(setting, args, cards)
     inputs = {"runs": [card["model_sha256"] for card in cards]} | data["sha256"]
-    if files.is_done(out, args, inputs, force, labels=True):
+    if records.is_done(out, args, inputs, force, ".jsonl"):
         return
-    rows = tasks.test_rows(data) if test_rows else tasks.half(data, "strong")
-    known = held_out(cards[0], data) if weights else []
-
-    from w2s import (
-        models,
-    )  # torch and transformers take seconds to import, so not before they are needed
-
-    probs = [
-        models.probabilities(f"{run}/model", [*rows, *known], device=device, dtype=dtype, bar=run)
-        for run in runs
-    ]
-    probs, known_probs = np.split(np.array(probs), [len(rows)], axis=1)  # [K, N], [K, held out]
-    learned = learn(known_probs, np.array([row["label"] for row in known])) if weights else None
-    for row, weak, each in zip(rows, combine(probs, vote, learned).tolist(), probs.T.tolist()):
-        row["weak"] = weak
-        if len(each) > 1:
-            row["weak_all"] = each
-    tell(runs, rows, vote, learned)
-    kept = chosen(rows, select, keep)
-    files.write_jsonl(
-        out,
-        kept,
-        files.new_card("label", args, inputs, data)
-        | {"supervisors": taught, "test_rows": test_rows},
-    )
-    correct = sum((row["weak"] > 0.5) == row["label"] for row in kept) / len(kept)
-    print(f"{out}: {len(kept)} of {len(rows)} rows, {correct:.1%} of the weak labels are right")
     if test_rows:
-        stages.tell_next(f"controls.py {out} --kind=suffix   # nobody may train on test rows")
+        rows = protocol.test_rows(setting, data)
     else:
-        stages.tell_next(*stages.both("train_strong.py", out))
+        rows = one_part(protocol.half(setting, data, "strong"), part)
+    known = held_out(setting, cards[0], data) if weights else []
+    answers = [ask(setting, run, [*rows, *known], device, dtype) for run in runs]
+    learned = None
+    if weights:
+        probs = np.array([of_one[len(rows) :] for of_one in answers])
+        learned = learn(probs, np.array([row["label"] for row in known]))
+        tell_weights(runs, learned)
+    for row, *votes in zip(rows, *answers):
+        row["weak"] = combine(votes, vote, learned)
+        if len(votes) > 1:
+            row["weak_all"] = votes
+    kept = chosen(rows, select, keep)
+    card = records.new_card("label", setting, args, inputs, data)
+    models = [card["args"]["model"] for card in cards]
+    card |= {"supervisors": behind, "models": models, "test_rows": test_rows}
+    files.write_jsonl(out, kept, card)
+    tell(setting, out, rows, kept, args)
 
 
-def check(runs, weights, select):
-    """(the cards of the runs, sha256 of the models behind their labels); BadInput unless they can label together."""
-    if len(runs) == 1 and (weights or select == "agreement"):
-        raise files.BadInput(
-            f"{'--weights' if weights else '--select=agreement'} needs several supervisors, there is one: {runs[0]}"
-        )
-    cards, taught = stages.supervisors(runs)
-    for run, card in zip(runs, cards):
-        if weights and (
-            card["stage"] != "train_weak" or card["args"]["n_val"] != cards[0]["args"]["n_val"]
+def check_options(setting, args, cards):
+    """BadInput for options that mean nothing for these supervisors or this setting."""
+    for name, on in (("--weights", args["weights"]), ("--select", args["select"] != "all")):
+        if on and len(cards) == 1:
+            raise BadInput(f"{name} needs several supervisors, there is one: {args['runs'][0]}")
+    if setting.TRUTH == "target":
+        for name, on in (
+            ("--vote=soft", args["vote"] == "soft"),
+            ("--weights", args["weights"]),
+            ("--keep", args["keep"] < 1),
         ):
-            raise files.BadInput(
-                f"--weights: {run} did not hold out the same rows of the weak half as {runs[0]} (--n_val)"
-            )
-    return cards, taught
+            if on:
+                told = "a move has no probability: --vote=hard takes the plurality"
+                raise BadInput(f"{name} is not for chess: {told}")
+    k, n = map(int, args["part"].split("/"))
+    if k > n or (n > 1 and args["test_rows"]):
+        raise BadInput(f"--part={args['part']} is no part of n, or goes with --test_rows")
+    for run, card in zip(args["runs"], cards):
+        alike = card["args"]["n_val"] == cards[0]["args"]["n_val"]
+        if args["weights"] and (card["stage"] != "train_weak" or not alike):
+            told = f"did not hold out the same rows of the weak half as {args['runs'][0]} (--n_val)"
+            raise BadInput(f"--weights: {run} {told}")
 
 
-def held_out(card, data):
-    """The rows of the weak half, their truth known, that a supervisor was not trained on (but stopped by)."""
-    rows = protocol.hold_out(tasks.half(data, "weak"), card["args"]["n_val"], 1)[1]
+def one_part(rows, part):
+    """The k-th of n parts of the rows, cut by group; part: "k/n"."""
+    k, n = map(int, part.split("/"))
+    if n == 1:
+        return rows
+    groups = files.by_group(rows, "parts")
+    first, end = (k - 1) * len(groups) // n, k * len(groups) // n
+    if first == end:
+        raise BadInput(f"--part={part}: the strong half has {len(groups)} groups, too few to cut")
+    return [row for group in groups[first:end] for row in group]
+
+
+def ask(setting, run, rows, device, dtype):
+    """One answer a row by the model of a run: P(label = 1), or a move."""
+    from w2s import models  # torch and transformers take seconds to import
+
+    model, tokenizer = models.load(f"{run}/model", device=device, outputs=setting.OUTPUTS)
+    return setting.answer(model, tokenizer, rows, dtype, bar=run)
+
+
+def held_out(setting, card, data):
+    """The rows of the weak half, their truth known, that a supervisor was not trained on."""
+    rows = protocol.hold_out(protocol.half(setting, data, "weak"), card["args"]["n_val"], 1)[1]
     if not rows:
-        raise files.BadInput(
-            "--weights learns on rows that the supervisors held out, and they held out none (--n_val=0)"
-        )
+        raise BadInput("--weights learns on rows that were held out, and there are none (--n_val)")
     return rows
 
 
 def learn(probs, label, steps=1000):
-    """Weights [K] on the simplex under which the supervisors' mixture gives the labels [N] the highest likelihood.
+    """Weights [K] that sum to 1 and give the labels [N] the highest likelihood as a mixture.
 
-    probs [K, N]: P(label = 1). Expectation maximisation, which climbs this concave function to its top (2510.21332 also
-    learns simplex weights over supervisors, along with the student).
+    probs [K, N]: P(label = 1). Expectation maximisation, which climbs this concave function to
+    its top (2510.21332 also learns such weights, along with the student).
     """
     likelihood = np.clip(np.where(label == 1, probs, 1 - probs), 1e-9, None)
     weights = np.full(len(probs), 1 / len(probs))
@@ -116,38 +129,60 @@ def learn(probs, label, steps=1000):
     return weights
 
 
-def combine(probs, vote, weights=None):
-    """One P(label = 1) [N] from the supervisors' [K, N]: the (weighted) mean of what they think, or of how they vote."""
-    return np.clip(
-        np.average(probs if vote == "soft" else probs > 0.5, axis=0, weights=weights), 0, 1
-    )
-
-
-def tell(runs, rows, vote, weights):
-    """Say what weights were learned, and how ties fall where votes can end in one."""
-    if weights is not None:
-        print("weights: " + ", ".join(f"{run} {weight:.2f}" for run, weight in zip(runs, weights)))
-        if max(weights) > 0.99:
-            print(f"all weight is on {runs[weights.argmax()]}: these are its labels alone")
-    elif vote == "hard" and len(runs) % 2 == 0:
-        ties = sum(row["weak"] == 0.5 for row in rows)
-        print(
-            f"{ties} of {len(rows)} votes are tied ({len(runs)} supervisors): their label is 0.5, which counts as 0"
-        )
+def combine(votes, vote, weights=None):
+    """One label from K votes: of moves the plurality, else the (weighted) mean P or share of 1s."""
+    if isinstance(votes[0], str):
+        return collections.Counter(votes).most_common(1)[0][0]  # of equals the first named
+    votes = np.array(votes) if vote == "soft" else np.array(votes) > 0.5
+    return float(np.clip(np.average(votes, weights=weights), 0, 1))
 
 
 def chosen(rows, select, keep):
     """The rows that pass both filters, in order; BadInput where fewer than a batch do."""
-    left = [
-        row for row in rows if select == "all" or len({prob > 0.5 for prob in row["weak_all"]}) == 1
-    ]
-    by_confidence = sorted(range(len(left)), key=lambda i: -abs(left[i]["weak"] - 0.5))
-    kept = [left[i] for i in sorted(by_confidence[: round(keep * len(left))])]
+    agree = [row for row in rows if select == "all" or len(set(map(verdict, row["weak_all"]))) == 1]
+    kept = agree
+    if keep < 1:
+        sure = sorted(range(len(agree)), key=lambda i: -abs(agree[i]["weak"] - 0.5))
+        kept = [agree[i] for i in sorted(sure[: round(keep * len(agree))])]
     if len(kept) < min(BATCH, len(rows)):
-        raise files.BadInput(
-            f"--select={select} --keep={keep} leave {len(kept)} of {len(rows)} rows: a batch needs {BATCH}"
-        )
+        told = f"leave {len(kept)} of {len(rows)} rows: a batch needs {BATCH}"
+        raise BadInput(f"--select={select} --keep={keep} {told}")
     return kept
+
+
+def verdict(vote):
+    """What a vote comes to: a move, or whether it says 1."""
+    return vote if isinstance(vote, str) else vote > 0.5
+
+
+def tell_weights(runs, weights):
+    """Print the weights that were learned."""
+    pairs = (f"{run} {weight:.2f}" for run, weight in zip(runs, weights))
+    print("weights: " + ", ".join(pairs))
+    if max(weights) > 0.99:
+        print(f"all weight is on {runs[weights.argmax()]}: these are its labels alone")
+
+
+def tell(setting, out, rows, kept, args):
+    """Print how good the labels are, and what to call next."""
+    ties = sum(row["weak"] == 0.5 for row in rows)
+    if len(args["runs"]) > 1 and ties:
+        print(f"{ties} of {len(rows)} votes are tied: their label is 0.5, which counts as 0")
+    right = sum(setting.is_right(row, row["weak"]) for row in kept) / len(kept)
+    what = f"{len(kept)} of {len(rows)} {setting.WHAT}"
+    print(f"{out}: {what}, {right:.1%} of the weak labels are right")
+    if setting.TRUTH == "label" and right <= 0.5:
+        print("warning: that is chance or worse: is the supervisor's model or --n_train too small?")
+    for remark in setting.remarks(kept):
+        print(remark)
+    if args["test_rows"]:
+        records.tell_next(["controls.py", out, "--kind=suffix"])
+        return
+    student, ceiling = (f"--out={files.beside(out, run)}" for run in ("student", "ceiling"))
+    records.tell_next(
+        ["train_strong.py", out, student],
+        ["train_strong.py", out, ceiling, "--target=truth"],
+    )
 
 
 if __name__ == "__main__":

@@ -45,8 +45,22 @@ def setting_of(ds):
     raise BadInput(f"{told}; it has {', '.join(row) or 'nothing'}")
 
 
+def setting_of_labels(labels):
+    """The setting of a labels file, by its card or, without one, by its rows."""
+    card = files.read_card(labels)
+    return setting_of_card(card) if card else setting_of(labels)
+
+
+def setting_of_card(card):
+    """The setting of a run or labels file; BadInput for a card of an earlier version."""
+    for setting in SETTINGS:
+        if card.get("setting") == setting.__name__:
+            return setting
+    raise BadInput(f"made by an earlier version of {card.get('stage')}.py: make it again")
+
+
 def default_models(ds):
-    """(supervisor, student): the models that are taken for a task, or a JSONL file, where none is named."""
+    """(supervisor, student): the models of a task, or a JSONL file, where none is named."""
     return TASKS.get(ds, {}).get("models", MODELS)
 
 
@@ -88,8 +102,9 @@ def make_mirror(folder, names):
     print(f"next, on the other machine: {command}")
 
 
+@cli.stage
 def main(
-    *names: str, split: str = "test", n: int = None, data_seed: int = 0, test: str = None,
+    args, *names: str, split: str = "test", n: int = None, data_seed: int = 0, test: str = None,
     mirror: str = None,
 ):  # fmt: skip
     """The table of tasks; with a task, its rows as JSONL; with --mirror, copies of the data sets.
@@ -99,7 +114,6 @@ def main(
         split: weak, strong (the halves), test, or test_hard where there is one
         n: how many rows (default: all, in the halves at most 10,000)
     """
-    cli.check(locals())
     if mirror:
         return make_mirror(mirror, names)
     if len(names) > 1:

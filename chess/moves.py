@@ -1,26 +1,23 @@
-"""Language models of chess: from puzzles to tokens, the likelihood of a move, and the move that a model would play.
+"""The setting of chess moves: the game so far, or a position, and the one best move.
 
-A tokenizer that knows whole moves (chess/xs, s, m) says a move in one token. With any other a move is as many tokens as it
-takes, and the end-of-text token after it, so that "Nf3" is not continued.
+A language model of games learns the move: cross-entropy on the move's tokens alone, five epochs,
+no early stopping, and weak labels are hard, the supervisor's greedy move (paper, A.2). A tokenizer
+that knows whole moves (chess/xs, s, m) says a move in one token. With any other a move is as many
+tokens as it takes, and the end-of-text token after it, so that "Nf3" is not continued.
 """
 
-from puzzles import (  # noqa: F401  the data of the setting
-    BALANCED,
-    CHECKS,
-    FIELDS,
-    KEY,
-    OPTIONAL,
-    PREDICTION,
-    TASKS,
-    WHAT,
-    finish,
-    read,
-    same,
-)
+import collections
+
+from puzzles import (  # noqa: F401
+    BALANCED, CHECKS, FIELDS, KEY, OPTIONAL, PREDICTION, TASKS, WHAT, easier, finish,
+    read, same,
+)  # fmt: skip
 from w2s.files import BadInput
 
 LONGEST = 10  # tokens of a move that is spelled
 NO_MOVE = "?"  # the weak label where a supervisor names no move
+TRUTH, OUTPUTS = "target", 0
+RECIPE = {"epochs": 5, "batch_size": 32, "n_val": 0, "stop": False}
 
 
 def knows_moves(tokenizer):
@@ -30,61 +27,77 @@ def knows_moves(tokenizer):
 
 
 def encode(rows, tokenizer, model, given=None):
-    """The rows, each with "tokens", the prompt's and, where `given` names a field with a move, the move's.
+    """The rows with "tokens", the prompt's and, where `given` names a field, its move's.
 
-    "asked" says how many of these are the move's, the only ones that are learned (lm.nll). Too long a prompt loses whole
-    moves from its beginning; BadInput where nothing of it is left, or it is a position. Rows with no move, or one that the
-    tokenizer cannot spell, are left out, counted and told; BadInput if none is left.
+    "asked" says how many of these are the move's, the only ones that are learned (lm.nll), and
+    "given" the row's share of them. Too long a prompt loses whole moves from its front; BadInput
+    where nothing of it is left, or it is a position. Rows with no move, or one that the tokenizer
+    cannot spell, are left out and counted; BadInput if none is left.
     """
-    from w2s import models
+    from w2s import lm, models
 
     spelled = 1 if knows_moves(tokenizer) else LONGEST
-    room, n_cut, out = model.w2s["max_len"] - spelled, 0, []
-    end = [] if knows_moves(tokenizer) else [tokenizer.eos_token_id]
+    end = [] if spelled == 1 else [tokenizer.eos_token_id]
+    limit, n_cut, out = model.w2s["max_len"], 0, []
     if end == [None]:
-        raise BadInput(
-            "the tokenizer has neither a token for each move nor one that ends a text: give another --model"
-        )
-    if room < 1:
-        raise BadInput(
-            f"--max_len={model.w2s['max_len']} leaves no room for a game beside a move of {spelled} tokens"
-        )
+        told = "neither a token for each move nor one that ends a text: give another --model"
+        raise BadInput(f"the tokenizer has {told}")
+    if limit <= spelled:
+        told = f"leaves no room for a game beside a move of {spelled} tokens"
+        raise BadInput(f"--max_len={limit} {told}")
+    if given:
+        lm.check_head(model, model.config.model_type)
     for row in rows:
-        words = row["prompt"].split()
-        tokens = tokenizer(row["prompt"], verbose=False).input_ids
-        while len(tokens) > room and words:
-            words = words[-(-len(words) * (len(tokens) - room) // len(tokens)) :]
-            tokens = tokenizer(" ".join(words)).input_ids
-        if not words or "/" in row["prompt"] and len(words) < len(row["prompt"].split()):
-            raise BadInput(
-                f"--max_len={room + spelled} is too short for the prompt of {row['id']} and a move beside it"
-            )
+        words, tokens = fitting(row, tokenizer, limit, spelled)
         n_cut += len(words) < len(row["prompt"].split())
-        both = (
-            tokenizer(" ".join([*words, row[given]]), verbose=False).input_ids if given else tokens
-        )
-        move = both[len(tokens) :]
-        if both[: len(tokens)] != tokens:
-            raise BadInput(
-                "the tokenizer joins a move with the one before it: give another --model"
-            )
         if not given:
             out.append(row | {"tokens": tokens})
-        # in move alone: GPT-2's unknown token is the one that ends a text
-        elif row[given] != NO_MOVE and move and tokenizer.unk_token_id not in move:
+            continue
+        both = tokenizer(" ".join([*words, row[given]]), verbose=False).input_ids
+        move = both[len(tokens) :]
+        if both[: len(tokens)] != tokens:
+            raise BadInput("the tokenizer joins a move with the one before it: another --model")
+        # in the move alone: GPT-2's unknown token is the one that ends a text
+        if row[given] != NO_MOVE and move and tokenizer.unk_token_id not in move:
             out.append(row | {"tokens": tokens + move + end, "asked": len(move + end)})
     models.check_tokens([row["tokens"] for row in out], tokenizer, model)
+    of = f"of {len(rows)} puzzles"
     if n_cut:
-        print(
-            f"{n_cut} of {len(rows)} games are longer than {room} tokens and lost their first moves (--max_len)"
-        )
+        print(f"{n_cut} {of} are over {limit - spelled} tokens and lost their front (--max_len)")
     if len(out) < len(rows):
-        print(
-            f"{len(rows) - len(out)} of {len(rows)} puzzles have a move that the tokenizer cannot spell and are left out"
-        )
+        print(f"{len(rows) - len(out)} {of} have a move that the tokenizer cannot spell: left out")
     if not out:
         raise BadInput("the tokenizer can spell no move of these puzzles: give another --model")
-    return out
+    return lm.shares(out) if given else out
+
+
+def fitting(row, tokenizer, limit, spelled):
+    """(words, tokens) of a prompt cut from the front so that a move still fits beside it."""
+    whole = words = row["prompt"].split()
+    room, tokens = limit - spelled, tokenizer(row["prompt"], verbose=False).input_ids
+    while len(tokens) > room and words:
+        words = words[-(-len(words) * (len(tokens) - room) // len(tokens)) :]
+        tokens = tokenizer(" ".join(words)).input_ids
+    if not words or ("/" in row["prompt"] and len(words) < len(whole)):
+        told = f"is too short for the prompt of {row['id']} and a move beside it"
+        raise BadInput(f"--max_len={limit} {told}")
+    return words, tokens
+
+
+def outputs(model, rows):
+    """Mean negative log-likelihood [N, 1] in nats of each row's move."""
+    from w2s import lm
+
+    return lm.nll(model, rows)
+
+
+def rule(name, **options):
+    """(loss, False, {}): a move is learned by cross-entropy alone, its label being hard."""
+    from w2s import lm
+
+    if name != "xent" or any(value is not None for value in options.values()):
+        raise BadInput("moves are hard labels, learned by --loss=xent, which has no options")
+    return lm.share_of_loss, False, {}
 
 
 def next_token(model, tokens):
@@ -95,35 +108,118 @@ def next_token(model, tokens):
     return model.get_output_embeddings()(hidden).argmax(dim=1, keepdim=True).float()
 
 
-def play(name, rows, max_len=None, device=None, dtype=None, bar=None):
-    """The moves that the language model in a folder or on the hub plays, greedily, in the positions of the rows: strings.
+def answer(model, tokenizer, rows, dtype=None, bar=None):
+    """The moves that a language model plays, greedily, in the positions of the rows: strings.
 
-    A model that spells its moves is asked for token after token, of all rows at once that are not yet done.
+    A model that spells its moves is asked for token after token, of all rows not yet done at once.
+    NO_MOVE where it names none.
     """
+    import board
     from w2s import models
 
-    model, tokenizer = models.load(name, None, max_len, device, outputs=0)
     tokens = [row["tokens"] for row in encode(rows, tokenizer, model)]
     said, going = [[] for _ in rows], range(len(rows))
     for _ in range(1 if knows_moves(tokenizer) else LONGEST):
         texts = [tokens[i] + said[i] for i in going]
-        for i, token in zip(
-            going,
-            models.predict(model, texts, dtype, bar, width=1, outputs=next_token)[:, 0]
-            .long()
-            .tolist(),
-        ):
+        chosen = models.predict(model, texts, dtype, bar, width=1, outputs=next_token)
+        for i, token in zip(going, chosen[:, 0].long().tolist()):
             said[i].append(token)
         going = [i for i in going if not is_whole(said[i], tokenizer)]
         if not going:
             break
     words = [tokenizer.decode(ids, skip_special_tokens=True).split() for ids in said]
-    return [word[0] if word else "" for word in words]
+    return [board.plain(word[0]) or NO_MOVE if word else NO_MOVE for word in words]
 
 
 def is_whole(ids, tokenizer):
     """True if a spelled move is over: the end of the text, or white space after a word."""
     text = tokenizer.decode(ids)
-    return (
-        ids[-1] == tokenizer.eos_token_id or text.lstrip()[-1:].isspace() or len(text.split()) > 1
-    )
+    ended = ids[-1] == tokenizer.eos_token_id or len(text.split()) > 1
+    return ended or text.lstrip()[-1:].isspace()
+
+
+# ---- answers
+
+
+def prediction(row, move):
+    """What eval.py writes down of a move: right if it is the target, or mates where that mates."""
+    import board
+
+    return {
+        "id": row["id"],
+        "target": row["target"],
+        "move": move,
+        "correct": int(is_right(row, move)),
+        "legal": int(board.is_legal(row["fen"], move)),
+    }
+
+
+def is_right(row, move):
+    """Whether a move is the target, or mates where the target mates too (as on Lichess)."""
+    import board
+
+    if move == row["target"]:
+        return True
+    return board.is_mate(row["fen"], row["target"]) and board.is_mate(row["fen"], move)
+
+
+def said(prediction):
+    """The move."""
+    return prediction["move"]
+
+
+def truth(prediction):
+    """The best move."""
+    return prediction["target"]
+
+
+def score(prediction):
+    """1 for a right move, else 0: PGR recovers a gap in the mean of this."""
+    return prediction["correct"]
+
+
+def remarks(rows):
+    """What label.py adds about its weak labels."""
+    import board
+
+    legal = sum(board.is_legal(row["fen"], row["weak"]) for row in rows) / len(rows)
+    told, silent = [f"{legal:.1%} are legal moves"], sum(row["weak"] == NO_MOVE for row in rows)
+    if silent:
+        told.append(f"warning: {silent} name no move; nobody learns from these")
+    return told
+
+
+def measure(predictions, rows):
+    """Accuracy, "legal" and "by_difficulty", each with its interval.
+
+    {"acc", "low", "high", "n", "groups", "legal": {"value", "low", "high"}, "other_mates",
+    "by_difficulty": [{"from", "to", "n", "acc", "low", "high"}]}; a bucket is an engine's number
+    of nodes, or 300 points of rating.
+    """
+    groups = [row["group"] for row in rows]
+    correct, legal = ([row[name] for row in predictions] for name in ("correct", "legal"))
+    lawful = rate(legal, groups)
+    result = rate(correct, groups) | {"n": len(rows), "groups": len(set(groups))}
+    result["legal"] = {"value": lawful["acc"], "low": lawful["low"], "high": lawful["high"]}
+    # right, though not the target: another move that mates
+    result["other_mates"] = sum(p["correct"] and p["move"] != p["target"] for p in predictions)
+    known = {row["difficulty"] for row in rows if "difficulty" in row}
+    width = 300 if len(known) > 6 else None  # ratings
+    buckets = collections.defaultdict(list)
+    for i, row in enumerate(rows):
+        if "difficulty" in row:
+            low = row["difficulty"]
+            buckets[low // width * width if width else low].append(i)
+    result["by_difficulty"] = [
+        {"from": low, "to": low + width - 1 if width else low, "n": len(inside)}
+        | rate([correct[i] for i in inside], [groups[i] for i in inside])
+        for low, inside in sorted(buckets.items())
+    ]
+    return result
+
+
+def rate(hits, groups):
+    """{"acc", "low", "high"} of hits (0 or 1) [N]; groups: N names."""
+    from w2s import stats
+
+    return stats.accuracy(hits, [1] * len(hits), groups)

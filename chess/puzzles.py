@@ -50,7 +50,6 @@ WHAT, KEY, BALANCED = "puzzles", "prompt", False
 FIELDS, OPTIONAL = ("prompt", "target"), ("fen", "difficulty")
 CHECKS = files.CHECKS | {"weak": files.TEXT}
 PREDICTION = ("id", "target", "move", "correct", "legal")
-RECIPE = {"epochs": 5, "batch_size": 32, "stop": False}  # paper, A.2
 
 
 def same(prompt):

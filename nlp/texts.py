@@ -10,8 +10,10 @@ from table import TASKS
 from w2s import files, protocol, sources
 
 WHAT, KEY, BALANCED = "rows", "text", True
-FIELDS, OPTIONAL, CHECKS = ("text", "label"), (), files.CHECKS
-PREDICTION = ("id", "label", "prob")
+FIELDS, OPTIONAL, PREDICTION = ("text", "label"), (), ("id", "label", "prob")
+CHECKS = files.CHECKS
+TRUTH, OUTPUTS = "label", 2  # the field with the ground truth; what the head gives for a text
+RECIPE = {"epochs": 2, "batch_size": 32, "n_val": None, "stop": True}
 same = protocol.same_text
 
 
@@ -58,3 +60,78 @@ def read_source(ds, split):
 def finish(rows, seed):
     """The rows as the stages see them."""
     return rows
+
+
+# ---- models
+
+
+def encode(rows, tokenizer, model, given=None):
+    """The rows with "tokens" and, where a field is named, "given" = that field, P(label = 1)."""
+    from w2s import models
+
+    encoded = models.encode(rows, tokenizer, model)
+    return [row | {"given": row[given]} if given else row for row in encoded]
+
+
+def outputs(model, rows):
+    """Logits [N, 2] of N encoded rows; of pairs the two rewards [r_a, r_b]."""
+    from w2s import packing
+
+    return packing.row_logits(model, rows)
+
+
+def rule(name, **options):
+    """(loss, whether it looks at the whole batch, its options as resolved) of a --loss."""
+    from w2s import losses
+
+    return losses.rule(name, **options)
+
+
+def answer(model, tokenizer, rows, dtype=None, bar=None):
+    """P(label = 1) of each row, a list of floats."""
+    from w2s import models
+
+    tokens = [row["tokens"] for row in encode(rows, tokenizer, model)]
+    logits = models.predict(model, tokens, dtype, bar)
+    return logits.double().softmax(dim=1)[:, 1].tolist()
+
+
+# ---- answers
+
+
+def prediction(row, prob):
+    """What eval.py writes down of an answer."""
+    return {"id": row["id"], "label": row["label"], "prob": prob}
+
+
+def said(prediction):
+    """Whether the answer is 1."""
+    return prediction["prob"] > 0.5
+
+
+def truth(prediction):
+    """Whether the label is 1."""
+    return prediction["label"] == 1
+
+
+def score(prediction):
+    """1 for a right answer, else 0: PGR recovers a gap in the mean of this."""
+    return int(said(prediction) == truth(prediction))
+
+
+def is_right(row, answer):
+    """Whether an answer (or weak label) to a row is right; a probability of 1/2 says 0."""
+    return (answer > 0.5) == (row["label"] == 1)
+
+
+def remarks(rows):
+    """What label.py adds about its weak labels: nothing."""
+    return []
+
+
+def measure(predictions, rows):
+    """Metrics of predictions on test rows (stats.metrics)."""
+    from w2s import stats
+
+    probs, labels = ([row[name] for row in predictions] for name in ("prob", "label"))
+    return stats.metrics(probs, labels, [row["group"] for row in rows])

@@ -39,24 +39,23 @@ import sys
 
 import numpy as np
 
-from w2s import files as rows
-from w2s import stats
+from w2s import files, stats
 
 out, prefixes, one, *others = sys.argv[1:]
 
 
 def right(run):
     """[3 seeds, N test rows]: 1 where the run is right"""
-    found = [rows.read_jsonl(f"{out}/{s}/{run}/eval/facts-test.jsonl", ["prob"]) for s in range(3)]
+    found = [files.read_jsonl(f"{out}/{s}/{run}/eval/facts-test.jsonl", ["prob"]) for s in range(3)]
     return np.array([[(row["prob"] > 0.5) == row["label"] for row in seed] for seed in found], dtype=float)
 
 
-groups = rows.read_card(f"{out}/0/xs/eval/facts-test.jsonl")["test_groups"]
+groups = files.read_card(f"{out}/0/xs/eval/facts-test.jsonl")["test_groups"]
 for other in others:
     line = f"| {other} |"
     for prefix in prefixes.split(","):
-        gain = (right(prefix + other) - right(prefix + one))[None]
-        values, replicates = stats.bootstrap(100 * gain, np.ones_like(gain), groups)
+        gain = 100 * (right(prefix + other) - right(prefix + one))
+        values, replicates = stats.bootstrap([(gain, None)], groups)
         line += " {:+.1f} [{:+.1f}, {:+.1f}] |".format(values[0], *stats.interval(replicates[:, 0]))
     print(line)
 PYTHON
@@ -143,17 +142,16 @@ import sys
 
 import numpy as np
 
-from w2s import files as rows
-from w2s import stats
+from w2s import files, stats
 
 out, *kinds = sys.argv[1:]
 for kind in kinds:
-    seeds = [{r["id"]: r for r in rows.read_jsonl(f"{out}/{s}/{kind}.jsonl", ["label", "weak"])} for s in range(3)]
+    seeds = [{r["id"]: r for r in files.read_jsonl(f"{out}/{s}/{kind}.jsonl", ["label", "weak"])} for s in range(3)]
     ids = sorted(set().union(*seeds))
     group = {i: r["group"] for seed in seeds for i, r in seed.items()}
     kept = np.array([[i in seed for i in ids] for seed in seeds], dtype=float)
     right = np.array([[i in seed and (seed[i]["weak"] > 0.5) == seed[i]["label"] for i in ids] for seed in seeds], dtype=float)
-    values, replicates = stats.bootstrap(right[None], kept[None], [group[i] for i in ids])
+    values, replicates = stats.bootstrap([(right, kept)], [group[i] for i in ids])
     low, high = stats.interval(replicates[:, 0])
     print(f"| {kind} | {kept.sum() / 3:.0f} | {values[0]:.3f} [{low:.3f}, {high:.3f}] |")
 PYTHON
@@ -174,17 +172,18 @@ features() { # E.1; the supervisor is no run, so its answers to the test rows ar
     $python - $out 1 2 4 8 16 32 <<'PYTHON'
 import sys
 
-from w2s import files as rows
-from w2s import stats
+import numpy as np
+
+from w2s import files, stats
 
 out, *dims = sys.argv[1:]
-first = rows.read_jsonl(f"{out}/0/ceiling-m/eval/facts-test.jsonl", ["prob"])
-groups = rows.read_card(f"{out}/0/ceiling-m/eval/facts-test.jsonl")["test_groups"]
+first = files.read_jsonl(f"{out}/0/ceiling-m/eval/facts-test.jsonl", ["prob"])
+groups = files.read_card(f"{out}/0/ceiling-m/eval/facts-test.jsonl")["test_groups"]
 
 
 def answers(name, field):
     """[3 seeds, N test rows]: P(label = 1)"""
-    seeds = [{row["id"]: row for row in rows.read_jsonl(f"{out}/{s}/{name}.jsonl", [field])} for s in range(3)]
+    seeds = [{row["id"]: row for row in files.read_jsonl(f"{out}/{s}/{name}.jsonl", [field])} for s in range(3)]
     return [[seed[row["id"]][field] for row in first] for seed in seeds]
 
 
@@ -194,7 +193,9 @@ def told(one):
 
 for d in dims:
     runs = answers(f"test-f{d}", "weak"), answers(f"f{d}/eval/facts-test", "prob"), answers("ceiling-m/eval/facts-test", "prob")
-    result = stats.compare(*runs, [row["label"] for row in first], groups)
+    said = np.array(runs) > 0.5
+    right = said == np.array([row["label"] for row in first])
+    result = stats.compare(right, said, groups)
     accuracies = ["{acc:.3f} [{low:.3f}, {high:.3f}]".format(**result[who]) for who in ("weak", "student", "ceiling")]
     print("|", d, "|", *(f"{one} |" for one in accuracies), told(result["pgr"]), "|")
 PYTHON

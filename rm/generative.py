@@ -1,103 +1,97 @@
-"""Generative fine-tuning: language-model all prompts and completions, preferences ignored, before a reward model is trained.
+"""Generative fine-tuning: read all prompts and completions before a reward model is trained.
 
-The paper's lift of its hardest setting (5.2.2): the strong base first learns to write such completions, both of every pair;
-student and ceiling then start from what comes out.
+The paper's lift of its hardest setting (5.2.2): the strong base first learns to write such
+completions, both of every pair, preferences ignored; student and ceiling start from what comes out.
 
-    python rm/generative.py                                          # runs/rm/labels.jsonl, facts/m -> runs/rm/base
-    python rm/train_rm.py runs/rm/labels.jsonl --model=runs/rm/base/model --out=runs/rm/student_gen
+    python rm/generative.py runs/pairs/labels.jsonl                   # facts/m -> runs/pairs/base
+    python train_strong.py runs/pairs/labels.jsonl --model=runs/pairs/base/model \\
+        --out=runs/pairs/student_gen
 
-In: a labels file of label_rm.py (its labels are not read). Out: a run directory whose model is an ordinary causal language
-model. The logits of a chunk of tokens at a time are made, and made again in the backward pass, so that with a vocabulary
-of 150k they are never whole in memory.
+In: a labels file of pairs (its labels are not read). Out: a run directory beside it, whose model
+is an ordinary causal language model.
 """
 
-import inspect
 import sys
 from pathlib import Path
 
-sys.path += [
-    str(Path(__file__).resolve().parent.parent / folder) for folder in (".", "nlp", "facts")
-]
-import pairs
-from w2s import cli, files, hub, stages
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+import tasks
+from w2s import cli, files, hub, records
+from w2s.files import BadInput
+
+RECIPE = {"epochs": 1, "batch_size": 32}
 
 
+@cli.stage
 def main(
-    labels: str = "runs/rm/labels.jsonl", *, model: str = None, out: str = "runs/rm/base", weak_too: bool = False,
-    seed: int = 0, epochs: int = 1, batch_size: int = 32, micro_batch: int = None, lr: float = None, max_len: int = None,
-    checkpointing: bool = False, device: str = None, dtype: str = None, force: bool = False,
+    args, labels: str = "runs/pairs/labels.jsonl", *, model: str = None, out: str = None,
+    weak_too: bool = False, seed: int = 0, epochs: int = None, batch_size: int = None,
+    micro_batch: int = None, lr: float = None, max_len: int = None, checkpointing: bool = False,
+    device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
-    """Fine-tune a causal language model on the texts of all pairs of a labels file. Other options: cli.COMMON.
+    """Fine-tune a causal language model on the texts of all pairs of a labels file.
 
     Args:
-        labels: the labels file; its prompts and both completions are used, its labels are not
-        model: folder or hub id of a causal model (default: facts/m for facts_pairs, else openai-community/gpt2-medium)
-        out: the run directory to make; train_rm.py's --model is then OUT/model
-        weak_too: Fig. 18: fine-tune the supervisor's base model alike, into OUT_weak, to train the supervisor from anew
+        out: the run directory to make (default: base, beside the labels)
         seed: moves the order
     """
-    rows, data, _ = stages.read_labels(pairs.KIND, labels)
-    model = model or (
-        "facts/m" if data and data["ds"] == "facts_pairs" else "openai-community/gpt2-medium"
-    )
-    args = {
-        name: value
-        for name, value in locals().items()
-        if name in inspect.signature(main).parameters and name != "force"
-    }
+    pairs = tasks.pairs
+    if tasks.setting_of_labels(labels) is not pairs:
+        raise BadInput(f"{labels} holds no pairs: this is the first step of a reward model")
+    rows, source = records.read_labels(pairs, labels)
+    data = source.get("data")
+    out = (out or str(files.beside(labels, "base"))).rstrip("/")
+    model = model or tasks.default_models(data["ds"] if data else None)[1]
+    args |= cli.recipe(args, RECIPE) | {"model": model, "out": out}
     del args["weak_too"]
-    cli.check(args)
     todo = [(args, labels, "student")]
     if weak_too:
-        one = args | {"model": supervisors_base(labels), "out": f"{out.rstrip('/')}_weak"}
-        todo.append((one, f"--ds={data['ds']}", "weak"))
+        supervisor = args | {"model": supervisors_base(source, labels), "out": f"{out}_weak"}
+        todo.append((supervisor, None, "weak"))
     for one, start, run in todo:
         inputs = {"labels": files.sha256(labels)} | hub.model_input(one["model"])
-        if not files.is_done(one["out"], one, inputs, force):
+        if not records.is_done(one["out"], one, inputs, force):
             finetune(rows, data, one, inputs)
-        print(
-            f"next: python rm/train_rm.py {start} --model={one['out']}/model --out={Path(out).parent / run}_gen"
-        )
+        stage = ["train_strong.py", start] if start else ["train_weak.py", f"--ds={data['ds']}"]
+        new = files.beside(out, f"{run}_gen")
+        records.tell_next([*stage, f"--model={one['out']}/model", f"--out={new}"])
 
 
-def supervisors_base(labels):
-    """The model that the supervisor of a labels file was trained from; BadInput where the file's card does not say."""
-    models = set((files.read_card(labels) or {}).get("models", ()))
+def supervisors_base(source, labels):
+    """The model that the supervisor of a labels file was trained from, by the file's card."""
+    models = set(source.get("models", ()))
     if len(models) != 1:
-        raise files.BadInput(
-            f"--weak_too: {labels} does not say which one model its supervisor was trained from"
-        )
+        told = "does not say which one model its supervisor was trained from"
+        raise BadInput(f"--weak_too: {labels} {told}")
     return models.pop()
 
 
 def finetune(rows, data, args, inputs):
-    """One generative fine-tuning with the arguments of main(), from args["model"] to args["out"]."""
-    from w2s import (
-        lm,  # torch and transformers take seconds to import, so not before they are needed
-        loop,
-        models,
-    )
+    """One generative fine-tuning with the arguments of main()."""
+    from w2s import lm, loop, models  # torch and transformers take seconds to import
 
-    out, dtype, lr = args["out"], args["dtype"], args["lr"]
-    net, tokenizer = models.load(
-        args["model"], None, args["max_len"], args["device"], args["seed"], outputs=0
+    out, seed = args["out"], args["seed"]
+    model, tokenizer = models.load(
+        args["model"], max_len=args["max_len"], device=args["device"], seed=seed, outputs=0
     )
-    lm.check_head(net, args["model"])
+    lm.check_head(model, args["model"])
     texts = [{"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"]
-    texts = models.encode(texts, tokenizer, net)
-    card = files.begin(
-        out, "rm/generative", args, inputs, data, loop.derived(net, texts, (), lr, dtype)
-    )
-    same = ("epochs", "batch_size", "micro_batch", "lr", "seed", "dtype", "checkpointing")
-    history = lm.fit(net, texts, name=out, **{name: args[name] for name in same})
-    models.save(net, tokenizer, f"{out}/model")
-    files.end(out, card, history, history[-1])
-    print(
-        f"{out}: {history[0]['loss']:.3f} nats a token at first, {history[-1]['loss']:.3f} at the end"
-    )
+    texts = lm.shares(models.encode(texts, tokenizer, model))
+    plan = loop.resolve(model, args["lr"], args["dtype"])
+    card = records.new_card("generative", tasks.pairs, args, inputs, data)
+    card = records.begin(out, card, model, texts, (), plan)
+    history = loop.fit(
+        model, texts, lm.share_of_loss, epochs=args["epochs"], batch_size=args["batch_size"],
+        micro_batch=args["micro_batch"], lr=plan["lr"], head_lr=plan["head_lr"],
+        dtype=plan["dtype"], seed=seed, checkpointing=args["checkpointing"], outputs=lm.nll,
+        name=out,
+    )  # fmt: skip
+    models.save(model, tokenizer, f"{out}/model")
+    records.end(out, card, history, history[-1])
+    first, last = history[0]["loss"], history[-1]["loss"]
+    print(f"{out}: {first:.3f} nats a token at first, {last:.3f} at the end")
 
 
 if __name__ == "__main__":
-    cli.run(
-        main
-    )  # in one process: the embedding that a language model shares with its head cannot be split yet
+    # in one process: the embedding that a language model shares with its head cannot be split yet
+    cli.run(main)

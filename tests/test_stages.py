@@ -14,7 +14,7 @@ import pgr
 import tasks
 import train_strong
 import train_weak
-from w2s import files, loop, stats
+from w2s import files, loop, protocol, stats
 from w2s.files import HERE, BadInput
 
 SMALL = {"n_train": 200, "n_test": 200}
@@ -58,7 +58,7 @@ def test_the_files_are_those_of_the_contract(here):
     assert list(predictions[0]) == ["id", "label", "prob"] and len(predictions) == 200
     history = read("runs/s0/student/history.jsonl")
     assert (
-        list(history[0]) == ["step", "epoch", "loss", "weak_acc", "true_acc"]
+        list(history[0]) == ["step", "epoch", "loss", "agreement", "true_acc"]
         and len(history) == 2 * 4
     )  # 4 steps an epoch
     card = json.loads((here / "runs/s0/student/card.json").read_text())
@@ -66,7 +66,7 @@ def test_the_files_are_those_of_the_contract(here):
     assert {
         "stage",
         "args",
-        "derived",
+        "resolved",
         "inputs",
         "commit",
         "versions",
@@ -107,13 +107,13 @@ def test_pgr_prints_a_table_and_writes_json_and_a_picture(here, capsys):
 
 def test_student_and_ceiling_train_on_the_same_rows_and_the_supervisor_on_others(here):
     """openai/weak-to-strong's bug E: the ceiling trains on the weak model's half, the student on the other."""
-    data = tasks.describe("facts", **SMALL)
+    data = protocol.describe(tasks.texts, "facts", **SMALL)
     labels = read("runs/s0/labels.jsonl")
-    assert [row["id"] for row in labels] == [row["id"] for row in tasks.half(data, "strong")]
-    weak_groups = {row["group"] for row in tasks.half(data, "weak")}
+    assert [row["id"] for row in labels] == [row["id"] for row in protocol.half(tasks.texts, data, "strong")]
+    weak_groups = {row["group"] for row in protocol.half(tasks.texts, data, "weak")}
     assert not weak_groups & {row["group"] for row in labels}
     cards = [files.read_card(f"runs/s0/{run}") for run in ("student", "ceiling")]
-    assert cards[0]["inputs"] == cards[1]["inputs"] and cards[0]["derived"] == cards[1]["derived"]
+    assert cards[0]["inputs"] == cards[1]["inputs"] and cards[0]["resolved"] == cards[1]["resolved"]
     assert cards[0]["data"] == cards[1]["data"] == files.read_card("runs/s0/weak")["data"] == data
 
 
@@ -122,7 +122,8 @@ def test_the_student_sees_weak_labels_and_the_rule_the_ceiling_truth_and_cross_e
 ):
     seen = []
 
-    def spy(model, rows, given, loss, **options):
+    def spy(model, rows, loss, **options):
+        given = "weak" if all(row["given"] == row.get("weak") for row in rows) else "label"
         seen.append((given, getattr(loss, "func", loss).__name__, getattr(loss, "keywords", {})))
         raise KeyboardInterrupt
 
@@ -149,7 +150,7 @@ def test_everybody_is_scored_on_the_same_rows(here):
     """openai/weak-to-strong's bug G: long examples are dropped per tokenizer."""
     train_weak.main(out="runs/short", max_len=5, **SMALL)
     eval.main("runs/short")
-    wanted = [row["id"] for row in tasks.test_rows(tasks.describe("facts", n_test=200))]
+    wanted = [row["id"] for row in protocol.test_rows(tasks.texts, protocol.describe(tasks.texts, "facts", n_test=200))]
     for run in ("short", "s0/weak", "s0/student", "s1/ceiling"):
         assert [row["id"] for row in read(f"runs/{run}/eval/facts-test.jsonl")] == wanted
 
@@ -202,12 +203,12 @@ def test_training_never_reads_the_test_rows_it_is_scored_on(here, monkeypatch):
     def never(*_):
         raise AssertionError("training looked at the test set")
 
-    monkeypatch.setattr(tasks, "test_rows", never)
+    monkeypatch.setattr(protocol, "test_rows", never)
     train_weak.main(out="runs/weak", **SMALL)
     label.main(out="runs/labels.jsonl")
     train_strong.main("runs/labels.jsonl")
-    ids = {row["id"] for row in tasks.load("facts", "test")}
-    assert not ids & {row["id"] for row in tasks.half(tasks.describe("facts"), "weak")}
+    ids = {row["id"] for row in protocol.load(tasks.texts, "facts", "test")}
+    assert not ids & {row["id"] for row in protocol.half(tasks.texts, protocol.describe(tasks.texts, "facts"), "weak")}
 
 
 def test_an_interrupted_run_is_told_trained_again_and_never_scored(here, monkeypatch, capsys):
@@ -348,7 +349,7 @@ def test_labels_from_elsewhere_scored_on_rows_they_hold_are_told(here, capsys):
     n = len(read("runs/theirs/eval/test-test.jsonl"))
     assert 30 <= n <= 40
     assert (
-        f"warning: runs/theirs was trained on {n} of these {n} test texts"
+        f"warning: runs/theirs was trained on {n} of these {n} test rows"
         in capsys.readouterr().out
     )
     eval.main("runs/s0/student", ds="runs/s0/labels.jsonl")
@@ -482,14 +483,14 @@ def test_the_bare_commands_work_one_after_another_from_any_folder(tmp_path, comm
     result = json.loads((tmp_path / "runs/pgr.json").read_text())
     assert result["weak"]["high"] < result["ceiling"]["low"]
     assert 0 < result["pgr"]["value"] and result["n"] == len(
-        tasks.test_rows(tasks.describe("facts"))
+        protocol.test_rows(tasks.texts, protocol.describe(tasks.texts, "facts"))
     )
 
 
 def test_metrics_stand_beside_the_predictions(here):
     metrics = json.loads((here / "runs/s0/weak/eval/facts-test.metrics.json").read_text())
     rows = read("runs/s0/weak/eval/facts-test.jsonl")
-    groups = [row["group"] for row in tasks.test_rows(tasks.describe("facts", n_test=200))]
+    groups = [row["group"] for row in protocol.test_rows(tasks.texts, protocol.describe(tasks.texts, "facts", n_test=200))]
     wanted = stats.accuracy([row["prob"] for row in rows], [row["label"] for row in rows], groups)
     assert wanted | {"n": 200, "groups": 50} == {
         name: value for name, value in metrics.items() if type(value) is not dict

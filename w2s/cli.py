@@ -1,9 +1,10 @@
-"""The command line: fire, closed against its traps.
+"""The command line: every option with its meaning, and fire closed against its traps.
 
-Bare fire runs first and complains about a mistyped flag afterwards, takes `--force=false` for true, `--out=123` for an
-int and `--ds=a,b` for a tuple, keeps the last of two equal options, and feeds surplus words to whatever is left. Here
-fire only binds the words to the names of main()'s signature; everything is checked against the annotations, and only
-then main() runs. The user's mistakes are one line on stderr and exit code 2.
+Bare fire runs first and complains about a mistyped flag afterwards, takes `--force=false` for
+true, `--out=123` for an int and `--ds=a,b` for a tuple, keeps the last of two equal options, and
+feeds surplus words to whatever is left. Here fire only binds the words to the names of main()'s
+signature; everything is checked against types and OPTIONS, and only then main() runs. The user's
+mistakes are one line on stderr and exit code 2.
 """
 
 import difflib
@@ -19,84 +20,155 @@ from contextlib import redirect_stderr, suppress
 
 from w2s.files import BadInput
 
-POSITIVE = (
-    "n_train",
-    "n_test",
-    "epochs",
-    "batch_size",
-    "micro_batch",
-    "lr",
-    "max_len",
-    "n_boot",
-    "n",
-    "dims",
-    "lora",
-)
-POSITIVE += ("repeats", "steps", "seeds", "tokens", "nodes", "processes")
-NOT_NEGATIVE = ("seed", "data_seed", "n_val", "shots", "sample", "min_elo", "easy")
-FRACTION = {"alpha": 1, "radius": 0.5, "keep": 1}  # from 0 to
-ENDING = {"plot": ".png"}
-CHOICES = {
-    "head": ("unembedding", "zero"),
-    "target": ("weak", "truth"),
-    "vote": ("soft", "hard"),
-    "select": ("all", "agreement"),
-    "kind": (
-        "own",
-        "random",
-        "longest",
-        "shortest",
-        "unconfident",
-        "confident",
-        "coin",
-        "features",
-        "suffix",
-    ),
-    "conf_prior": ("half", "weak"),
-    "dtype": ("bf16", "float32"),
-    "shape": ("gpt2-6x384", "tiny", "qwen-0.5b", "qwen-1.5b", "qwen-7b"),
+# Threads that wait for others must not spin: on a busy machine that costs several times the time.
+# Set before torch is imported; OpenMP reads it once.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# ---- options: a stage's signature has type and default, this table the check and the meaning
+
+
+def positive(value):
+    """A number above 0."""
+    return None if value > 0 else "must be positive"
+
+
+def natural(value):
+    """A whole number from 0 up that torch can hold."""
+    return None if 0 <= value < 2**63 else "must not be negative, nor larger than 2^63"
+
+
+def share(most):
+    """A number from 0 to `most`."""
+    return lambda value: None if 0 <= value <= most else f"must be from 0 to {most}"
+
+
+def of(*names):
+    """One of these words."""
+    return lambda value: None if value in names else f"is not one of {', '.join(names)}"
+
+
+def matching(pattern, wanted):
+    """A text that fits a regular expression."""
+    return lambda value: None if re.fullmatch(pattern, value) else f"is not {wanted}"
+
+
+ERRORS = ("own", "random", "longest", "shortest", "unconfident", "confident")
+OPTIONS = {
+    "ds": (None, "a task (python tasks.py lists them), or the path of your own JSONL file"),
+    "test": (None, "JSONL file of test rows, when --ds is a file (default: a fifth of its groups)"),
+    "split": (None, "test, or another test split of the task (ETHICS has test_hard)"),
+    "model": (None, "folder or hub id of a causal model or encoder (default: by task)"),
+    "out": (None, "the run directory to make"),
+    "labels": (None, "the labels file; it is used whole"),
+    "runs": (None, "run directories; globs in quotes"),
+    "target": (of("weak", "truth"), "weak: the weak labels; truth: ground truth, for the ceiling"),
+    "loss": (None, "the rule, what to do with weak labels (README lists them)"),
+    "alpha": (share(1), "conf, logconf, entropy: largest weight of the second term (default: 0.5)"),
+    "conf_prior": (of("half", "weak"), "conf: share of a batch hardened to 1 (default: half)"),
+    "radius": (share(0.5), "window, mix: dividing confidence |P(1) - 1/2| (default: batch median)"),
+    "as_released": (None, "logconf: with the warm-up of the released code, a jump after a tenth"),
+    "probe": (None, "train the last layer alone, on features computed once (runs/features)"),
+    "easy": (natural, "moves: train only on puzzles of this difficulty or less (Fig. 20)"),
+    "seed": (natural, "moves initialisation and order"),
+    "data_seed": (natural, "moves the two halves, never the test set"),
+    "n_train": (positive, "rows in each half (default: all there are, at most 10,000)"),
+    "n_test": (positive, "rows of the test set (default: all; in scoring, as in training)"),
+    "n_val": (natural, "rows held out (default: a tenth of the groups, at least 100; moves 0)"),
+    "epochs": (positive, "passes over the rows (default: texts 2, pairs 1, moves 5; probes 200)"),
+    "batch_size": (positive, "rows in a batch (default: 32, pairs 220; probes 128)"),
+    "stop": (None, "keep the weights that fit held-out labels best (default: texts do)"),
+    "micro_batch": (positive, "rows that go through at once, to save memory; the result is equal"),
+    "lr": (positive, "learning rate (default by size, 1e-4, 5e-5 or 1e-5; LoRA 2e-4, probes 1e-3)"),
+    "max_len": (positive, "tokens of a text; longer ones lose their front (default: 1024 or less)"),
+    "head": (of("unembedding", "zero"), "start of the head (default: rows of 0 and 1, if any)"),
+    "lora": (positive, "train low-rank terms of this rank instead of the matrices; merged at last"),
+    "checkpointing": (None, "recompute activations in the backward pass, to save memory"),
+    "compile": (None, "let torch.compile fuse the model: half a minute first; on a GPU"),
+    "device": (matching(r"cpu|mps|cuda(:\d+)?", "cpu, mps, cuda, cuda:1"), "default: a GPU if any"),
+    "dtype": (of("bf16", "float32"), "default: bf16 autocast if hardware and size suit it"),
+    "force": (None, "make what is finished again, and replace it"),
+    "bootstrap": (None, "draw groups of rows with replacement, by --seed: bagging over seeds"),
+    "boost": (None, "the run before this one in a boosted ensemble: its errors get more weight"),
+    "vote": (of("soft", "hard"), "soft: mean probability; hard: share of votes, or plurality"),
+    "weights": (None, "weigh the supervisors by what they say of the rows that they held out"),
+    "select": (of("all", "agreement"), "agreement: drop rows on which the supervisors differ"),
+    "keep": (share(1), "the share of the rows to keep, those with the most confident labels"),
+    "part": (matching(r"\d\d?/\d\d?", "k/n, such as 1/2"), "k/n: the k-th of n parts of the half"),
+    "test_rows": (None, "label the test rows, for controls.py --kind=suffix alone"),
+    "shots": (natural, "prompt --model with this many examples before each row (0: none)"),
+    "kind": (of(*ERRORS, "coin", "features", "suffix"), "which simulated supervisor (see above)"),
+    "dims": (positive, "features: how many of them the simulated supervisor sees"),
+    "plot": (matching(r".*\.png", "a name that ends in .png"), "PNG file to write"),
+    "curves": (None, "plot the course of training too, and tell the PGR at three stops (5.1.1)"),
+    "n_boot": (positive, "bootstrap resamples"),
+    "n": (positive, "how many rows (default: all, in the halves at most 10,000)"),
+    "mirror": (None, "folder to write the named tasks' data to (default: all), for W2S_MIRROR"),
+    "seeds": (positive, "how many seeds"),
+    "weak_too": (None, "fine-tune the supervisor's base model alike, into OUT_weak (Fig. 18)"),
+    "games": (None, "PGN file, or parquet with columns moves, white_elo, black_elo"),
+    "min_elo": (natural, "both players of a game must be rated this high"),
+    "nodes": (positive, "engine nodes of the long search"),
+    "sample": (natural, "so many puzzles are searched again with 20 times the nodes"),
+    "engine": (None, "the engine's program (default: stockfish)"),
+    "processes": (positive, "how many engines at once (default: one per core)"),
+    "size": (None, "which size of model"),
+    "steps": (positive, "steps to train for (default: by size)"),
+    "tokens": (positive, "tokens to train on (default: by size)"),
+    "repeats": (positive, "interleaved repeats whose median is printed"),
 }
 
 
-# What the options that several scripts have mean, for --help; the docstring of main() explains the others, or says otherwise.
-COMMON = {
-    "test": "a JSONL file of test rows, when --ds is your own file (default: a fifth of its groups)",
-    "split": "weak, strong (the halves) or test",
-    "mirror": "a folder to write the named tasks' data to (default: all tasks'), for W2S_MIRROR; what is there is kept",
-    "alpha": "conf, logconf, entropy: the largest weight of the second term (default: 0.5; the paper's largest students: 0.75)",
-    "conf_prior": "conf: how many of a batch are hardened to 1: half of it (default), or as many as the weak labels say: weak",
-    "radius": "window, mix: the confidence |P(1) - 1/2| that divides the rows (default: the batch's median of the weak labels)",
-    "as_released": "logconf: with the warm-up of the released code, which creeps to a tenth of alpha and jumps to all of it",
-    "seed": "moves initialisation and order",
-    "data_seed": "moves the two halves, never the test set",
-    "n_train": "rows in each half (default: all there are, at most 10,000)",
-    "n_test": "rows of the test set (default: all; in scoring, as many as in the runs' training)",
-    "n_val": "rows held out for early stopping (default: a tenth of the groups, of 200 rows or more at least 100; 0: none)",
-    "epochs": "passes over the rows",
-    "batch_size": "rows in a batch",
-    "micro_batch": "rows that go through at once, to save memory; the result does not depend on it (default: the batch)",
-    "lr": "learning rate (default by size: 1e-4 under 10M parameters, 5e-5 up to 400M, 1e-5 above)",
-    "max_len": "tokens of a text; longer ones lose their beginning (default: 1024 or the model's own limit)",
-    "head": 'unembedding or zero, how a causal model\'s head starts (default: unembedding where there are tokens "0" and "1")',
-    "lora": "train low-rank terms of this rank beside the frozen matrices, merged on saving (lr then 2e-4 by default)",
-    "checkpointing": "recompute activations in the backward pass, to save memory",
-    "compile": "let torch.compile fuse the model: half a minute first, for long runs on a GPU",
-    "device": "cpu, cuda, cuda:1, ... (default: the GPU where there is one)",
-    "dtype": "bf16 (autocast) or float32 (default: bf16 where the hardware has it and the model has 10M parameters)",
-    "force": "make what is finished again, and replace it",
-}
+def stage(main):
+    """main(args, ...) as a function of its options alone, to be called by name.
+
+    `args` is put in here: all options with their defaults, checked, without force; what a card
+    records.
+    """
+    signature = inspect.signature(main)
+    own = signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    @functools.wraps(main)
+    def call(*words, **options):
+        bound = own.bind(*words, **options)
+        bound.apply_defaults()
+        check(bound.arguments)
+        args = {name: value for name, value in bound.arguments.items() if name != "force"}
+        return main(args, *words, **options)
+
+    call.__signature__ = own
+    return call
+
+
+def recipe(args, defaults):
+    """The defaults of a setting, each replaced by what the user gave for it."""
+    return {
+        name: default if args[name] is None else args[name] for name, default in defaults.items()
+    }
+
+
+def check(options):
+    """BadInput unless the values of the options make sense."""
+    for name, value in options.items():
+        test = OPTIONS.get(name, (None,))[0]
+        wrong = test and value is not None and test(value)
+        if wrong:
+            raise BadInput(f"--{name}={value} {wrong}")
+
+
+# ---- running a script
 
 
 def run(main, processes=False):
-    """Call main() with the command line's arguments; exit code 0 done, 2 the user's input is wrong, 1 anything else.
+    """Call main() with the command line's arguments.
 
-    processes: whether main() may run under torchrun. Ctrl-C ends the process by SIGINT, as a shell expects.
+    Exit code 0: done; 2: the user's input is wrong; 1: anything else. processes: whether main()
+    may run under torchrun. Ctrl-C ends the process by SIGINT, as a shell expects.
     """
     # Library bars and warnings must not drown the one line that tells what is wrong.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not processes:
+        if world_size() > 1 and not processes:
             raise BadInput("torchrun is for the scripts that train: call this one with python")
         args, options = parse(main, sys.argv[1:])
         main(*args, **options)
@@ -115,37 +187,32 @@ def run(main, processes=False):
         os.kill(os.getpid(), signal.SIGINT)  # so that a shell loop around us stops too
 
 
-def parse(main, words):
-    """(args, options) for main(*args, **options) from the words of a command line; BadInput where anything is off.
+def world_size():
+    """How many processes torchrun started, 1 without it; BadInput where that is no number."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdigit():
+        raise BadInput(f"WORLD_SIZE={size} is not a number: unset it, or call torchrun")
+    return int(size)
 
-    Options are `--name=value`, `--name value` or, for booleans, `--name`. Shows the help and exits with 0 on --help.
+
+def parse(main, words):
+    """(args, options) for main(*args, **options) from the words of a command line.
+
+    Options are `--name=value`, `--name value` or, for booleans, `--name`. Shows the help and
+    exits with 0 on --help; BadInput where anything is off.
     """
     import fire
 
     known = inspect.signature(main).parameters
     if "--help" in words or "-h" in words:
-        # fire takes the meaning of an option from the last section of the docstring, "Args:"
-        shared = [name for name in known if f"\n        {name}: " not in main.__doc__]
-        main.__doc__ += "".join(f"    {name}: {COMMON[name]}\n    " for name in shared)
-        text = fire.helptext.HelpText(
-            main, trace=fire.trace.FireTrace(main, name=os.path.basename(sys.argv[0]))
-        )
-        text = re.sub(
-            r"^( +)-\w, --", r"\1--", text, flags=re.MULTILINE
-        )  # fire's one-letter names are refused below
-        print(
-            inspect.getmodule(main).__doc__,
-            re.search(r"(?s)\n(POSITIONAL ARGUMENTS|FLAGS)\n.*", text)[0],
-            sep="",
-        )
+        show_help(main, known)
         sys.exit(0)
     check_names([word for word in words if word.startswith("-")], known)
 
     bound = {}
 
-    @fire.decorators.SetParseFn(
-        str
-    )  # keep the words as they are: fire would turn "123" into an int, "a,b" into a tuple
+    # keep the words as they are: fire would turn "123" into an int, "a,b" into a tuple
+    @fire.decorators.SetParseFn(str)
     @functools.wraps(main)
     def record(*args, **options):
         bound["args"], bound["options"] = args, options
@@ -158,14 +225,29 @@ def parse(main, words):
         surplus = re.findall(r"Could not consume arg: (\S+)", silent.getvalue())
         word = f" ({surplus[0]!r})" if surplus else ""
         raise BadInput(
-            f"too many words on the command line{word}: options are written --name=value, globs in quotes; see --help"
+            f"too many words on the command line{word}: options are written --name=value, globs "
+            "in quotes; see --help"
         ) from None
-    for word in bound["args"]:
-        if word == "":
-            raise BadInput("an argument is empty: was a shell variable not set?")
-    return bound["args"], {
-        name: convert(name, word, known[name].annotation) for name, word in bound["options"].items()
-    }
+    if "" in bound["args"]:
+        raise BadInput("an argument is empty: was a shell variable not set?")
+    options = bound["options"]
+    return bound["args"], {n: convert(n, word, known[n].annotation) for n, word in options.items()}
+
+
+def show_help(main, known):
+    """Print the script's own docstring, then every argument with its type, default and meaning."""
+    import fire
+
+    # fire takes the meaning of an option from the last section of the docstring, "Args:"
+    doc = main.__doc__ if "Args:" in main.__doc__ else f"{main.__doc__.rstrip()}\n\n    Args:\n"
+    missing = [name for name in known if f"\n        {name}: " not in doc]
+    doc = doc.rstrip() + "".join(f"\n        {name}: {OPTIONS[name][1]}" for name in missing)
+    main.__doc__ = f"{doc}\n    "
+    trace = fire.trace.FireTrace(main, name=os.path.basename(sys.argv[0]))
+    text = fire.helptext.HelpText(main, trace=trace)
+    text = re.sub(r"^( +)-\w, --", r"\1--", text, flags=re.MULTILINE)  # no one-letter names
+    arguments = re.search(r"(?s)\n(POSITIONAL ARGUMENTS|FLAGS)\n.*", text)[0]
+    print(inspect.getmodule(main).__doc__, arguments, sep="")
 
 
 def check_names(flags, known):
@@ -174,20 +256,14 @@ def check_names(flags, known):
     for flag in flags:
         match = re.fullmatch(r"--([A-Za-z][\w-]*)(=.*)?", flag, re.DOTALL)
         if not match:
-            raise BadInput(
-                f"{flag!r} is not understood: options are written --name=value; see --help"
-            )
+            raise BadInput(f"{flag!r} is not understood: options are written --name=value")
         name = match[1].replace("-", "_")
-        plain = (
-            name.removeprefix("no")
-            if name not in known and name.removeprefix("no") in known
-            else name
-        )
+        negated = name not in known and name.removeprefix("no") in known
+        plain = name.removeprefix("no") if negated else name
         options = [n for n, p in known.items() if p.kind is not inspect.Parameter.VAR_POSITIONAL]
         if plain not in options:
-            raise BadInput(
-                f"there is no option --{match[1]}{nearest(plain, options, '--')}; see --help"
-            )
+            near = nearest(plain, options, "--")
+            raise BadInput(f"there is no option --{match[1]}{near}; see --help")
         if plain in seen:
             raise BadInput(f"--{plain} is given twice")
         seen.add(plain)
@@ -202,13 +278,12 @@ def nearest(name, names, prefix=""):
 
 
 def convert(name, word, wanted):
-    """The word given for an option as the type its annotation names (int, float, bool, str); BadInput if it is not one."""
+    """The word given for an option as the type its annotation names; BadInput if it is not one."""
     if wanted is bool:
         # fire hands over "True" for --name and "False" for --noname
         if word not in ("True", "False"):
-            raise BadInput(
-                f"--{name}={word}: --{name} takes no value; write --{name} to turn it on, leave it out for off"
-            )
+            told = f"--{name} takes no value; write --{name} to turn it on, leave it out for off"
+            raise BadInput(f"--{name}={word}: {told}")
         return word == "True"
     if word in ("True", "False", ""):
         raise BadInput(f"--{name} needs a value: --{name}=...")
@@ -218,24 +293,3 @@ def convert(name, word, wanted):
         if math.isfinite(wanted(word)):
             return wanted(word)
     raise BadInput(f"--{name}={word} is not {'a whole number' if wanted is int else 'a number'}")
-
-
-def check(options):
-    """BadInput unless the values of the common options make sense; called first thing in every main()."""
-    for name, value in options.items():
-        if value is None:
-            continue
-        if name in POSITIVE and not value > 0:
-            raise BadInput(f"--{name} must be positive, not {value}")
-        if name in NOT_NEGATIVE and not value >= 0:
-            raise BadInput(f"--{name} must not be negative, not {value}")
-        if name in NOT_NEGATIVE and not value < 2**63:
-            raise BadInput(f"--{name}={value} is too large")
-        if name in FRACTION and not 0 <= value <= FRACTION[name]:
-            raise BadInput(f"--{name} must be from 0 to {FRACTION[name]}, not {value}")
-        if name in ENDING and not value.endswith(ENDING[name]):
-            raise BadInput(f"--{name}={value} must end in {ENDING[name]}")
-        if name == "device" and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):
-            raise BadInput(f"--device={value} is not cpu, mps, cuda or cuda:1 and the like")
-        if name in CHOICES and value not in CHOICES[name]:
-            raise BadInput(f"--{name}={value} is not one of {', '.join(CHOICES[name])}")

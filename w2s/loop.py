@@ -27,7 +27,7 @@ from w2s.packing import logits, row_logits, texts, to_device
 
 
 def resolve(model, lr=None, dtype=None):
-    """{"parameters", "lr", "head_lr", "dtype"} of a training, for fit() and for the card.
+    """{"lr", "head_lr", "dtype"} of a training, for fit() and for the card.
 
     The rate is 5e-5 up to 400M parameters, then 1e-5, as in openai's code. Models under 10M, which
     the paper does not have, want 1e-4 and ten times that for the head. Low-rank terms (lora.py),
@@ -41,7 +41,7 @@ def resolve(model, lr=None, dtype=None):
         rate = head_rate = 2e-4
     if lr is not None:
         rate, head_rate = lr, lr * head_rate / rate
-    return {"parameters": n, "lr": rate, "head_lr": head_rate, "dtype": pick_dtype(model, dtype)}
+    return {"lr": rate, "head_lr": head_rate, "dtype": pick_dtype(model, dtype)}
 
 
 def fit(

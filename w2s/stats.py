@@ -1,60 +1,74 @@
 """Metrics and their intervals (numpy): nothing here is printed without one.
 
-Every number is a ratio of sums over test rows, averaged over seeds. The bootstrap resamples groups of test rows (rows
-about the same passage rise and fall together) and seeds, both at once, the same draw for all models: they answered the
-same questions, so their differences are far better known than each accuracy. With three seeds the spread between seeds
-is itself known only roughly, and resampling three of three understates it a little; more seeds are the remedy.
+Every number is a ratio of sums over test rows, averaged over seeds. The bootstrap resamples groups
+of test rows (rows about the same passage rise and fall together) and seeds, both at once and the
+same for all models: they answered the same questions, so their differences are far better known
+than each accuracy. Resampling three of three seeds understates their spread: more are better.
 """
+
+import itertools
 
 import numpy as np
 
 N_BOOT = 10_000
 LEVEL = 0.95
+UNDEFINED = np.errstate(invalid="ignore", divide="ignore")  # 0 / 0 is NaN, and told as None
+MOST_GROUPS = 10_000  # more are joined at random: a fixed cost, and widths known to 1 % still
 
 
-def group_sums(values, groups):
-    """Sum the rows of each group: values [..., N], groups: N names -> [..., G], groups in order of first appearance."""
+def number(groups):
+    """The number of each row's group [N] and how many there are; groups: N names."""
     numbers = {}
     index = np.array([numbers.setdefault(name, len(numbers)) for name in groups])
-    sums = np.zeros((*np.shape(values)[:-1], len(numbers)))
-    np.add.at(sums, (..., index), values)
-    return sums
+    if len(numbers) > MOST_GROUPS:
+        index = (np.random.default_rng(0).permutation(len(numbers)) % MOST_GROUPS)[index]
+    return index, min(len(numbers), MOST_GROUPS)
 
 
-def bootstrap(numerators, denominators, groups, n_boot=N_BOOT, seed=0):
-    """Ratios and their bootstrap replicates, paired over all K quantities.
+def group_sums(values, index, n_groups):
+    """Sum the rows of each group: values [S, N] or [N], index [N] -> [S, G]."""
+    return np.stack([np.bincount(index, row, n_groups) for row in np.atleast_2d(values)])
 
-    numerators, denominators: [K, S, N], quantity k of seed s on test row n; groups: N names.
-    Returns (values [K], replicates [n_boot, K]): sum(numerator) / sum(denominator) per seed, averaged over seeds; NaN
-    where a denominator is 0.
+
+def bootstrap(ratios, groups, n_boot=N_BOOT, seed=0):
+    """K ratios and their bootstrap replicates, all from the same draws.
+
+    ratios: K pairs (numerator, denominator) of [S, N], S seeds and N test rows (with one seed [N]);
+    None is a denominator of ones; groups: N names. Returns (values [K], replicates [n_boot, K]):
+    sum(numerator) / sum(denominator), averaged over seeds; NaN where a denominator is 0.
     """
-    top, bottom = group_sums(numerators, groups), group_sums(denominators, groups)
-    n_seeds, n_groups = top.shape[1:]
+    index, n_groups = number(groups)
+    tops, below, bottoms = [], [], [np.bincount(index, minlength=n_groups)]
+    for top, bottom in ratios:
+        tops.append(group_sums(top, index, n_groups))
+        below.append(0 if bottom is None else len(bottoms))
+        bottoms += [] if bottom is None else [group_sums(bottom, index, n_groups)]
+    n_ratios, n_seeds = len(tops), len(tops[0])
+    bottoms = [np.broadcast_to(one, tops[0].shape) for one in bottoms]
+    sums = np.concatenate(tops + bottoms)  # all in one matrix product
 
-    def ratios(group_weights, seed_weights):
+    @UNDEFINED
+    def means(group_weights, seed_weights):
         """[B, G], [B, S] -> [B, K]"""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            per_seed = np.einsum("ksg,bg->bks", top, group_weights, optimize=True) / np.einsum(
-                "ksg,bg->bks", bottom, group_weights, optimize=True
-            )
+        drawn = (group_weights @ sums.T).reshape(len(group_weights), -1, n_seeds)
+        per_seed = drawn[:, :n_ratios] / drawn[:, n_ratios:][:, below]
         return np.einsum("bks,bs->bk", per_seed, seed_weights) / n_seeds
 
-    replicates = [ratios(*drawn) for drawn in draws(n_groups, n_seeds, n_boot, seed)]
-    return ratios(np.ones((1, n_groups)), np.ones((1, n_seeds)))[0], np.concatenate(replicates)
+    replicates = [means(*drawn) for drawn in draws(n_groups, n_seeds, n_boot, seed)]
+    return means(np.ones((1, n_groups)), np.ones((1, n_seeds)))[0], np.concatenate(replicates)
 
 
 def draws(n_groups, n_seeds, n_boot, seed=0):
-    """How often each group [B, G] and each seed [B, S] is drawn, in pieces: 10,000 x 10,000 groups would take 800 MB."""
+    """How often each group [B, G] and each seed [B, S] is drawn, in pieces of 500 draws."""
     rng = np.random.default_rng(seed)
     for start in range(0, n_boot, 500):
         size = min(500, n_boot - start)
-        drawn_groups = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=size)
-        drawn_seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=size)
-        yield drawn_groups.astype(float), drawn_seeds.astype(float)
+        counts = (rng.multinomial(n, np.full(n, 1 / n), size=size) for n in (n_groups, n_seeds))
+        yield tuple(count.astype(float) for count in counts)
 
 
 def interval(replicates):
-    """The central 95 % of bootstrap replicates [B] as (low, high); (None, None) where there are none."""
+    """The central 95 % of replicates [B] as (low, high); (None, None) where there are none."""
     finite = replicates[np.isfinite(replicates)]
     if not len(finite):
         return None, None
@@ -68,172 +82,149 @@ def estimate(value, replicates):
     return {"value": float(value) if np.isfinite(value) else None, "low": low, "high": high}
 
 
+def in_words(one):
+    """An estimate and its interval as text."""
+    if one["value"] is None:
+        return "none"
+    return f"{one['value']:6.3f}   {one['low']:6.3f} to {one['high']:.3f}"
+
+
 def accuracy(prob, label, groups, n_boot=N_BOOT):
-    """{"acc", "low", "high"} of P(label = 1) [N] against labels [N]; a probability above 1/2 says 1."""
-    correct = ((np.asarray(prob) > 0.5) == (np.asarray(label) == 1)).astype(float)[None, None]
-    values, replicates = bootstrap(correct, np.ones_like(correct), groups, n_boot)
+    """{"acc", "low", "high"} of P(label = 1) [N] against labels [N]; above 1/2 says 1."""
+    correct = (np.asarray(prob) > 0.5) == (np.asarray(label) == 1)
+    values, replicates = bootstrap([(correct, None)], groups, n_boot)
     low, high = interval(replicates[:, 0])
     return {"acc": float(values[0]), "low": low, "high": high}
 
 
 def metrics(prob, label, groups, n_boot=2_000):
-    """Everything eval.py reports of P(label = 1) [N] against labels [N]; groups: N names; n_boot: of all but the accuracy.
+    """Everything eval.py reports of P(label = 1) [N] against labels [N]; groups: N names.
 
-    {"acc", "low", "high", "n", "groups"} and, as {"value", "low", "high"} each (None where undefined):
-    precision, recall, f1 of class 1; balanced_acc, the mean of the two classes' recalls; auroc, ties counting half; nll, the
-    mean negative log-likelihood in nats (probabilities at least 1e-12); ece, the expected calibration error in 10 bins of the
-    answer's confidence from 1/2 to 1 (Guo et al. 2017). Any noise adds to ece, so its interval lies rather too high.
+    n_boot: of all but the accuracy. The accuracy and, as estimates: precision, recall, f1 of class
+    1; balanced_acc, the mean of both classes' recalls; auroc; nll, the mean negative log-likelihood
+    in nats (probabilities at least 1e-12); ece, the expected calibration error in 10 bins of the
+    answer's confidence from 1/2 to 1 (Guo et al. 2017), too high rather than low: noise adds to it.
     """
     prob, true = np.asarray(prob, dtype=float), np.asarray(label) == 1
-    says, everywhere = prob > 0.5, np.ones(len(prob))
-    confidence, nll = (
-        np.maximum(prob, 1 - prob),
-        -np.log(np.maximum(np.where(true, prob, 1 - prob), 1e-12)),
-    )
-    bins = np.minimum((confidence - 0.5) * 20, 9).astype(int) == np.arange(10)[:, None]
-    hit = says & true
-    top = [hit, hit, 2 * hit, ~says & ~true, nll, *(bins * (confidence - (says == true)))]
-    bottom = [says, true, 1 * says + true, ~true, everywhere, *np.ones((10, len(prob)))]
-    values, replicates = bootstrap(
-        np.array(top, float)[:, None], np.array(bottom, float)[:, None], groups, n_boot
-    )
-    result = accuracy(prob, label, groups) | {"n": len(prob), "groups": len(set(groups))}
-    every = np.vstack([values, replicates])
-    result |= {
-        name: estimate(every[0, k], every[1:, k])
-        for k, name in enumerate(("precision", "recall", "f1"))
+    says, confidence = prob > 0.5, np.maximum(prob, 1 - prob)
+    nll = -np.log(np.maximum(np.where(true, prob, 1 - prob), 1e-12))
+    hit, gap = says & true, confidence - (says == true)
+    ratios = [
+        (hit, says),
+        (hit, true),
+        (2 * hit, 1 * says + true),
+        (~says & ~true, ~true),
+        (nll, None),
+        *((inside * gap, None) for inside in bins(confidence, np.arange(11, 20) / 20)),
+        (says == true, None),
+    ]
+    values, replicates = bootstrap(ratios, groups, max(n_boot, N_BOOT))
+    low, high = interval(replicates[:, -1])
+    result = {"acc": float(values[-1]), "low": low, "high": high}
+    result |= {"n": len(prob), "groups": len(set(groups))}
+    every = np.vstack([values, replicates[:n_boot]])
+    columns = dict(zip(("precision", "recall", "f1"), every[:, :3].T)) | {
+        "balanced_acc": (every[:, 1] + every[:, 3]) / 2,
+        "auroc": auroc(prob, true, groups, n_boot),
+        "nll": every[:, 4],
+        "ece": np.abs(every[:, 5:-1]).sum(axis=1),
     }
-    for name, column in (
-        ("balanced_acc", (every[:, 1] + every[:, 3]) / 2),
-        ("auroc", auroc(prob, true, groups, n_boot)),
-        ("nll", every[:, 4]),
-        ("ece", np.abs(every[:, 5:]).sum(axis=1)),
-    ):
-        result[name] = estimate(column[0], column[1:])
-    return result
+    return result | {name: estimate(column[0], column[1:]) for name, column in columns.items()}
+
+
+def bins(values, edges):
+    """Which values lie in each of len(edges) + 1 bins, a boolean array a bin; an edge is above."""
+    which = np.searchsorted(edges, values, side="right")
+    return [which == k for k in range(len(edges) + 1)]
 
 
 def auroc(prob, true, groups, n_boot=N_BOOT, seed=0):
-    """P(a random 1 gets a higher prob [N] than a random 0), ties counting half: the value and, after it, n_boot replicates."""
-    numbers = {name: k for k, name in enumerate(dict.fromkeys(groups))}
-    order = np.argsort(prob, kind="stable")
-    index, ones, ordered = (
-        np.array([numbers[name] for name in groups])[order],
-        np.asarray(true)[order],
-        np.asarray(prob)[order],
-    )
-    first, last = (
-        np.searchsorted(ordered, ordered, "left"),
-        np.searchsorted(ordered, ordered, "right"),
-    )
+    """P(a random 1 gets a higher prob [N] than a random 0, ties half) and n_boot replicates."""
+    index, n_groups = number(groups)
+    ones, zeros = (np.flatnonzero(which) for which in (true, ~true))
+    zeros = zeros[np.argsort(prob[zeros])]
+    first, last = (np.searchsorted(prob[zeros], prob[ones], side) for side in ("left", "right"))
+    of_ones, of_zeros = index[ones], index[zeros]
 
-    def areas(group_weights):
-        """[B, G] -> [B]"""
-        weights = group_weights[:, index]
-        zeros_below = np.pad(np.cumsum(weights * ~ones, axis=1), ((0, 0), (1, 0)))
-        wins = (weights * ones * (zeros_below[:, first] + zeros_below[:, last]) / 2).sum(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return wins / ((weights * ones).sum(axis=1) * zeros_below[:, -1])
+    @UNDEFINED
+    def area(weights):
+        """[G] -> a number; sums of whole numbers, which no order of summing rounds."""
+        below = np.concatenate([[0], np.cumsum(weights.take(of_zeros))])
+        wins = weights.take(of_ones) @ (below.take(first) + below.take(last)) / 2
+        return wins / (weights.take(of_ones).sum() * below[-1])
 
-    pieces = (weights for weights, _ in draws(len(numbers), 1, n_boot, seed))
-    return np.concatenate([areas(np.ones((1, len(numbers)))), *map(areas, pieces)])
+    drawn = (weights for piece, _ in draws(n_groups, 1, n_boot, seed) for weights in piece)
+    return np.array([area(weights) for weights in itertools.chain([np.ones(n_groups)], drawn)])
 
 
-def pgr(weak, student, ceiling):
-    """Performance gap recovered, (student - weak) / (ceiling - weak), of seed-mean accuracies (section 3 of the paper)."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (np.asarray(student) - weak) / (np.asarray(ceiling) - weak)
+def compare(score, said, groups, prob=None, label=None, n_boot=N_BOOT, seed=0):
+    """Everything pgr.py reports of supervisor, student and ceiling, from S seeds on N test rows.
 
-
-def compare(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
-    """Everything pgr.py reports, from predictions of S seeds on the same N test rows.
-
-    weak, student, ceiling: P(label = 1) [S, N], or their moves; label [N], or the best moves; groups: N names.
-    Returns {"pgr": {value, low, high, reason}, "weak" / "student" / "ceiling": {acc, low, high}, "agreement": {"all",
-    "weak_right", "weak_wrong": {value, low, high}}, "n", "groups", "seeds"}. The PGR is None, with the reason, where the
-    interval of (ceiling - weak) holds 0.
-    Agreement: how often student and supervisor say the same, over all rows and where the supervisor is right or wrong (5.1.3).
+    score: [3, S, N], 1 where they are right; said: [3, S, N], what they say; groups: N names;
+    prob: [3, S, N], P(label = 1), and label [N], for the diagnostics, which are {} without.
+    Returns the numbers of pgr.json. Agreement: how often student and supervisor say the same, over
+    all rows and where the supervisor is right or wrong (5.1.3).
     """
-    answers = [said(answer) for answer in (weak, student, ceiling)]
-    correct = [(answer == said(label)).astype(float) for answer in answers]
-    agree, right, everywhere = (
-        (answers[1] == answers[0]).astype(float),
-        correct[0],
-        np.ones_like(correct[0]),
-    )
-    numerators = np.stack([*correct, agree, agree * right, agree * (1 - right)])
-    denominators = np.stack([everywhere, everywhere, everywhere, everywhere, right, 1 - right])
-    values, replicates = bootstrap(numerators, denominators, groups, n_boot, seed)
-    result = {"pgr": estimate(pgr(*values[:3]), pgr(*replicates[:, :3].T)) | {"reason": None}}
-    gap = estimate(values[2] - values[0], replicates[:, 2] - replicates[:, 0])
-    if gap["low"] <= 0:
-        where = f"{'holds' if gap['high'] >= 0 else 'lies below'} 0: there is no gap to recover"
-        reason = (
-            f"the interval of (ceiling - weak), {gap['low']:+.3f} to {gap['high']:+.3f}, {where}; "
-        )
-        reason += "take more rows or seeds, or a stronger student"
-        result["pgr"] = {"value": None, "low": None, "high": None, "reason": reason}
-    for k, who in enumerate(("weak", "student", "ceiling")):
-        one = estimate(values[k], replicates[:, k])
+    score, agree = np.asarray(score, dtype=float), np.asarray(said[1]) == np.asarray(said[0])
+    right = score[0] == 1
+    ratios = [*((one, None) for one in score), (agree, None)]
+    ratios += [(agree & right, right), (agree & ~right, ~right)]
+    more = () if prob is None else diagnostic_ratios(np.asarray(prob), np.asarray(label))
+    values, replicates = bootstrap(itertools.chain(ratios, more), groups, n_boot, seed)
+    estimates = [estimate(*pair) for pair in zip(values[:6], replicates[:, :6].T)]
+    result = {"pgr": recovered(values[:3], replicates[:, :3])}
+    for who, one in zip(WHO, estimates):
         result[who] = {"acc": one["value"], "low": one["low"], "high": one["high"]}
-    result["agreement"] = {
-        where: estimate(values[k], replicates[:, k])
-        for k, where in enumerate(("all", "weak_right", "weak_wrong"), 3)
-    }
-    return result | {
-        "n": int(np.shape(label)[0]),
-        "groups": len(set(groups)),
-        "seeds": len(correct[0]),
-    }
+    result["agreement"] = dict(zip(("all", "weak_right", "weak_wrong"), estimates[3:]))
+    result |= {"n": score.shape[2], "groups": len(set(groups)), "seeds": score.shape[1]}
+    derived = [] if prob is None else zip(diagnostics(values[6:]), diagnostics(replicates[:, 6:]).T)
+    return result | {"diagnostics": {k: estimate(*pair) for k, pair in zip(DIAGNOSTICS, derived)}}
 
 
-def said(values):
-    """What is said, as an array to compare: of probabilities and labels whether it is 1, of moves the moves."""
-    values = np.asarray(values)
-    return values if values.dtype.kind == "U" else values > 0.5
+@UNDEFINED
+def recovered(values, replicates):
+    """The PGR of three means (paper, section 3); None, with a reason, if the gap may be 0."""
+    low, high = interval(replicates[:, 2] - replicates[:, 0])
+    if low > 0:
+        weak, student, ceiling = np.vstack([values, replicates]).T
+        pgr = (student - weak) / (ceiling - weak)
+        return estimate(pgr[0], pgr[1:]) | {"reason": None}
+    where = f"{'holds' if high >= 0 else 'lies below'} 0: there is no gap to recover"
+    reason = f"the interval of (ceiling - weak), {low:+.3f} to {high:+.3f}, {where}; "
+    reason += "take more rows or seeds, or a stronger student"
+    return {"value": None, "low": None, "high": None, "reason": reason}
 
 
-def diagnose(weak, student, ceiling, label, groups, n_boot=N_BOOT, seed=0):
-    """Why a student is what it is: {name: {value, low, high}}, from the same predictions as compare() takes.
+# inherited    share of the student's errors that its supervisor makes too
+# similarity   chance-adjusted agreement (CAPA, 2502.04313): 0 by chance, 1 always the same and
+#              certain of it; a run that is unsure has little even beside itself
+# misfit       mean (student - weak)^2 of P(label = 1)
+# gain         how far the student's mean squared error is below the supervisor's; theory has
+#              gain >= misfit for students of a convex class (2405.15116)
+# calibration  expected error in ten bins of P(label = 1), seeds pooled; noise makes it positive
+WHO = ("weak", "student", "ceiling")
+DIAGNOSTICS = ("inherited", "similarity", "misfit", "gain", *(f"calibration of {w}" for w in WHO))
 
-    inherited    share of the student's errors that its supervisor makes too
-    similarity   chance-adjusted agreement of both (CAPA, 2502.04313): 0 as two models of their accuracies would by chance,
-                 1 always the same; unlike plain agreement it does not rise because both get better
-    misfit       mean (student - weak)^2 of P(label = 1), and gain, by how much the student's mean squared error is below
-                 the supervisor's: theory has gain >= misfit for students of a convex class (2405.15116)
-    calibration  of the three: expected calibration error in ten bins of P(label = 1), seeds pooled; noise makes it positive
-    """
-    probs, y = np.array([weak, student, ceiling]), np.asarray(label)
-    right = np.where(y == 1, probs, 1 - probs)  # the probability of the right answer
-    wrong = (probs > 0.5) != (y == 1)
-    together = probs[0] * probs[1] + (1 - probs[0]) * (1 - probs[1])
-    bins = np.minimum(np.floor(probs * 10), 9)
-    gaps = [(probs[k] - y) * (bins[k] == b) for k in range(3) for b in range(10)]
-    squared = [(probs[1] - probs[0]) ** 2, (probs[0] - y) ** 2 - (probs[1] - y) ** 2]
-    numerators = np.array(
-        [wrong[0] & wrong[1], together, right[0], right[1], *squared, *gaps], dtype=float
-    )
-    denominators = np.ones_like(numerators)
-    denominators[0] = wrong[1]
 
-    def derive(means):
-        """[..., K] -> [..., 7] in the order of the names below."""
-        inherited, observed, a, b, misfit, gain = np.moveaxis(means[..., :6], -1, 0)
-        chance = a * b + (1 - a) * (1 - b)
-        errors = np.abs(means[..., 6:]).reshape(*means.shape[:-1], 3, 10).sum(axis=-1)
-        similarity = (observed - chance) / (1 - chance)
-        return np.concatenate(
-            [np.stack([inherited, similarity, misfit, gain], axis=-1), errors], axis=-1
-        )
+def diagnostic_ratios(probs, label):
+    """The 36 ratios that diagnostics() takes; probs [3, S, N], label [N]."""
+    right = np.where(label == 1, probs, 1 - probs)  # the probability of the right answer
+    wrong = (probs > 0.5) != (label == 1)
+    yield wrong[0] & wrong[1], wrong[1]
+    yield probs[0] * probs[1] + (1 - probs[0]) * (1 - probs[1]), None
+    yield from ((one, None) for one in right[:2])
+    yield (probs[1] - probs[0]) ** 2, None
+    yield (probs[0] - label) ** 2 - (probs[1] - label) ** 2, None
+    for one in probs:
+        for inside in bins(one, np.arange(1, 10) / 10):
+            yield (one - label) * inside, None
 
-    values, replicates = bootstrap(numerators, denominators, groups, n_boot, seed)
-    names = [
-        "inherited",
-        "similarity",
-        "misfit",
-        "gain",
-        *(f"calibration of {who}" for who in ("weak", "student", "ceiling")),
-    ]
-    return {
-        name: estimate(*pair) for name, *pair in zip(names, derive(values), derive(replicates).T)
-    }
+
+@UNDEFINED
+def diagnostics(means):
+    """[..., 36], the means of diagnostic_ratios, -> [..., 7] in the order of DIAGNOSTICS."""
+    inherited, observed, a, b, misfit, gain = np.moveaxis(means[..., :6], -1, 0)
+    chance = a * b + (1 - a) * (1 - b)
+    errors = np.abs(means[..., 6:]).reshape(*means.shape[:-1], 3, 10).sum(axis=-1)
+    first = np.stack([inherited, (observed - chance) / (1 - chance), misfit, gain], axis=-1)
+    return np.concatenate([first, errors], axis=-1)

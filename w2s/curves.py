@@ -1,0 +1,71 @@
+"""pgr.py --curves: accuracy on held-out rows in the course of training (paper, Fig. 7)."""
+
+import numpy as np
+
+from w2s import files, protocol, stats
+from w2s.files import BadInput
+
+COLOURS = ("#6a51a3", "#3d3d3d")  # student, ceiling
+
+
+def held_out(run, card):
+    """The rows that a student or ceiling held out; BadInput where nobody knows them any more."""
+    labels = card["args"].get("labels")
+    if not labels or "true_acc" not in card.get("kept", {}):
+        raise BadInput(f"--curves: {run} is no student or ceiling that held out rows (--n_val)")
+    if files.sha256(labels) != card["inputs"]["labels"]:
+        raise BadInput(f"--curves: {labels} has changed since {run} learned from it")
+    rows = files.read_jsonl(labels, ["id", "label", "weak"])
+    rows = [{"group": row["id"]} | row for row in rows]
+    return protocol.hold_out(rows, card["args"]["n_val"], 1)[1]
+
+
+def stopping(runs, cards, path):
+    """The PGR on held-out rows at three weights of the student (5.1.1); draws Fig. 7 into path.
+
+    runs, cards: [S][3]. best: by the truth of these rows; stopped: by the labels given; final: the
+    last weights. Nothing looks at a test row. Returns {name: {value, low, high, reason}}. Histories
+    do not say which rows were right, so the errors of the three accuracies count as independent:
+    these intervals are wide rather than narrow.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes, accuracies = figure.add_subplot(), []
+    print(f"\n{'held-out rows (truth)':<28} {'best':>6} {'epoch':>6} stopped  epoch  final")
+    for (_, *names), (_, *both) in zip(runs, cards):
+        rows, others = (held_out(*pair) for pair in zip(names, both))
+        if [row["id"] for row in rows] != [row["id"] for row in others]:
+            raise BadInput(f"--curves: {names[0]} and {names[1]} held out other rows")
+        weak = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
+        axes.axhline(weak, color="#c9c9c9", zorder=0)
+        stops = [course(axes, *pair) for pair in zip(names, COLOURS)]
+        accuracies.append([weak, *stops[0], both[1]["kept"]["true_acc"]])
+    axes.set_title("- true, .. given labels; * best, o stopped; grey: supervisor", fontsize=9)
+    axes.set(xlabel="epoch", ylabel=f"accuracy on {len(rows)} held-out rows")
+    files.write_figure(figure, path)
+    sums = np.array(accuracies).T[..., None]  # [5, S, 1]
+    values, replicates = stats.bootstrap([(one, None) for one in sums], ["held out"])
+    noise = np.random.default_rng(0).standard_normal(replicates.shape)
+    replicates = replicates + noise * np.sqrt(values * (1 - values) / len(rows))
+    print(f"PGR on these {len(rows)} rows, far less certain than on the test rows")
+    told = {}
+    for k, name in enumerate(("best", "stopped", "final"), 1):
+        told[name] = one = stats.recovered(values[[0, k, 4]], replicates[:, [0, k, 4]])
+        print(f"  {name:<28} {one['reason'] or stats.in_words(one)}")
+    return told
+
+
+def course(axes, run, colour):
+    """Draw and print a run's history; returns its true accuracy at its best, stopped and last."""
+    history = files.read_jsonl(f"{run}/history.jsonl", ["epoch", "agreement", "true_acc"])
+    best = max(history, key=lambda line: line["true_acc"])
+    stopped = max(history, key=lambda line: (line["agreement"], line["step"]))
+    epochs = [line["epoch"] for line in history]
+    for field, style in (("true_acc", "-"), ("agreement", ":")):
+        axes.plot(epochs, [line[field] for line in history], style, color=colour)
+    for line, marker in ((best, "*"), (stopped, "o")):
+        axes.plot(line["epoch"], line["true_acc"], marker, color=colour, fillstyle="none")
+    told = [f"{line['true_acc']:6.3f} {line['epoch']:6.2f}" for line in (best, stopped)]
+    print(f"{run:<28} {'  '.join(told)} {history[-1]['true_acc']:6.3f}")
+    return [line["true_acc"] for line in (best, stopped, history[-1])]

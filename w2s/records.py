@@ -1,0 +1,238 @@
+"""Run directories and labels files: what a stage writes down, and what the next one takes.
+
+A run is finished when its card says so; nothing unfinished is ever scored or labelled with.
+A card holds {"stage", "setting", "finished", "args", "resolved", "inputs", "data", "commit",
+"versions", "time"}: the arguments with their defaults, what was derived from them, the sha256 of
+the inputs, and which rows the experiment is about (protocol.describe).
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import shlex
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from w2s import cli, files
+from w2s.files import HERE, BadInput
+
+TRAINERS = ("train_weak", "train_strong")
+
+
+# ---- writing
+
+
+def new_card(stage, setting, args, inputs, data):
+    """What every card holds.
+
+    setting: the module; args: the stage's arguments with defaults filled in; inputs: {argument:
+    sha256 of the file it names}; data: which rows, or None where nobody knows.
+    """
+    packages = ("torch", "transformers", "datasets", "numpy")
+    installed = [name for name in packages if importlib.util.find_spec(name)]
+    return {
+        "stage": stage,
+        "setting": setting.__name__,
+        "finished": True,
+        "args": args,
+        "inputs": inputs,
+        "data": data,
+        "commit": commit(),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in installed},
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }
+
+
+def begin(out, card, model, train, held_out, plan):
+    """Make the run directory anew; with its card, not yet finished, the folder is a run under way.
+
+    What the defaults came to is printed and kept, "resolved"; plan: that of loop.resolve.
+    """
+    for old in ("model", "eval"):
+        shutil.rmtree(Path(out) / old, ignore_errors=True)
+    (Path(out) / "history.jsonl").unlink(missing_ok=True)
+    counts = {"rows": len(train), "held_out": len(held_out)}
+    where = {"device": str(model.device), "processes": cli.world_size()}
+    card = card | {"finished": False, "resolved": counts | plan | model.w2s | where}
+    files.write_card(out, card)
+    print(f"{out}: " + ", ".join(f"{name} {value}" for name, value in card["resolved"].items()))
+    return card | {"began": time.monotonic()}
+
+
+def end(out, card, history, kept):
+    """Write history and card of a run whose model is saved; kept: the line of its weights."""
+    seconds = round(time.monotonic() - card.pop("began"), 1)
+    lines = "".join(json.dumps(line) + "\n" for line in history)
+    files.write_text(Path(out) / "history.jsonl", lines)
+    digest = files.sha256(Path(out) / "model")
+    finished = {"finished": True, "seconds": seconds, "kept": kept, "model_sha256": digest}
+    files.write_card(out, card | finished)
+    agreement = ""
+    if "agreement" in kept:
+        agreement = f", agrees with {kept['agreement']:.1%} of the held-out labels"
+    print(f"{out}: kept the weights of epoch {kept['epoch']:.2f}{agreement}; {seconds} s")
+
+
+def commit():
+    """The git commit of this code, with a + where files differ from it; None outside git."""
+    # without locks: a training must not get in the way of a commit
+    git = ["git", "--no-optional-locks", "-C", str(HERE)]
+    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+    if head.returncode:
+        return None
+    status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+    return head.stdout.strip() + ("+" if status.stdout else "")
+
+
+# ---- done already?
+
+
+def is_done(out, args, inputs, force, suffix=""):
+    """True (and told) if `out` was finished with the same arguments and inputs.
+
+    suffix: ".jsonl" for a labels file, "" for a run directory. BadInput where going on would lose
+    something: a finished run of other arguments (unless force), or a folder or file that no stage
+    of ours made. An unfinished run starts again.
+    """
+    out = Path(out)
+    if (out.suffix == ".jsonl") != bool(suffix):
+        wanted = "labels end in .jsonl" if suffix else "a run is a folder, its name has no .jsonl"
+        raise BadInput(f"--out={out}: {wanted}")
+    card = files.read_card(out)
+    if card is None:
+        check_is_free(out, force)
+        return False
+    changes = changed(card, args, inputs)
+    if not card.get("finished"):
+        others = f" with other arguments: {changes}" if changes else ""
+        print(f"{out} was begun and not finished: starting again{others}")
+        return False
+    if force:
+        return False
+    if changes:
+        told = f"{out} was made with other arguments or inputs ({changes})"
+        raise BadInput(f"{told}: choose another --out, or add --force")
+    since = ""
+    if card["commit"] != commit():
+        since = f" (by commit {card['commit']}; the code is now at {commit()})"
+    print(f"{out} is already done with the same arguments and inputs{since}; --force repeats it")
+    return True
+
+
+def check_is_free(out, force):
+    """BadInput if `out`, which has no card, is a file or folder that somebody else made."""
+    if out.suffix != ".jsonl" and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"--out={out} exists and is no run (it has no card.json): choose another")
+    if out.suffix == ".jsonl" and out.exists() and not force:
+        told = "exists without a card, so we did not make it: choose another name, or add --force"
+        raise BadInput(f"--out={out} {told}")
+
+
+def changed(card, args, inputs):
+    """What differs between a card and the arguments and inputs of now, as text, "" for nothing.
+
+    Inputs are compared by their sha256, not by their paths: where a file lies does not matter.
+    """
+    before, paths = card["args"], {"out", *inputs, *card["inputs"]}
+    told = []
+    for name in {**before, **args}:
+        if name not in paths and before.get(name) != args.get(name):
+            told.append(f"{name} was {before.get(name)}, now {args.get(name)}")
+    for name in {**card["inputs"], **inputs}:
+        if card["inputs"].get(name) != inputs.get(name):
+            told.append(f"{name} is not the same, or has changed")
+    return "; ".join(told)
+
+
+# ---- reading
+
+
+def finished_run(path, stages=TRAINERS):
+    """The card of a finished run directory made by one of these stages; BadInput for all else."""
+    wanted = " or ".join(f"{stage}.py" for stage in stages)
+    card = None if Path(path).suffix == ".jsonl" else files.read_card(path)
+    if card is None or "args" not in card:
+        exists = Path(path).exists()
+        there = "is not a run directory (it has no card.json)" if exists else "does not exist"
+        raise BadInput(f"{path} {there}: give the --out of {wanted}")
+    if card["stage"] not in stages:
+        raise BadInput(f"{path} was made by {card['stage']}.py: give the --out of {wanted}")
+    if not card.get("finished"):
+        again = f"call {card['stage']}.py again with the same arguments as before"
+        raise BadInput(f"{path} is not finished: {again}")
+    return card
+
+
+def role(card):
+    """What a run is in the experiment: "weak", "student", "ceiling"; None if it was not trained."""
+    if card["stage"] == "train_strong":
+        return {"weak": "student", "truth": "ceiling"}[card["args"]["target"]]
+    return "weak" if card["stage"] == "train_weak" else None
+
+
+def read_labels(setting, labels):
+    """(rows, card) of a labels file; somebody else's has no card ({}), and perhaps no groups."""
+    card = files.read_card(labels) or {}
+    if labels in setting.TASKS:
+        told = f"the ground truth of a task is learned with train_weak.py --ds={labels}"
+        raise BadInput(f"{labels} is a task, no labels file: {told}")
+    fields = ["weak", "id", *setting.FIELDS]
+    rows = files.read_jsonl(labels, fields, setting.CHECKS, setting.OPTIONAL)
+    if not card:
+        if setting.TRUTH == "target":
+            rows = setting.finish(rows, 0)  # perhaps in another notation
+        print(f"{labels} has no card of ours: its task is not known, so eval.py will need --ds")
+    if card.get("test_rows"):
+        raise BadInput(f"{labels} holds test rows (label.py --test_rows): nobody may train on them")
+    return [{"group": row["id"]} | row for row in rows], card
+
+
+def check_training(setting, args):
+    """BadInput for options of a training that mean nothing together, or for this setting."""
+    if args["head"] and setting.OUTPUTS != 2:
+        raise BadInput(f"--head is for texts: {setting.WHAT} have no use for two answer tokens")
+    if args["stop"] and args["n_val"] == 0:
+        raise BadInput("--stop looks at held-out rows, and there are none (--n_val=0)")
+    if args.get("boost") and args["bootstrap"]:
+        raise BadInput("--boost draws rows by weight, so it goes without --bootstrap")
+    if setting.OUTPUTS == 0 and cli.world_size() > 1:
+        told = "a language model shares its embedding with its head, which is not split yet"
+        raise BadInput(f"torchrun does not train on {setting.WHAT}: {told}")
+    if not args.get("probe"):
+        return
+    if setting.OUTPUTS != 2:
+        raise BadInput(f"--probe is for texts, not for {setting.WHAT}")
+    for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
+        if args[name]:
+            raise BadInput(f"--{name} does not go with --probe, which trains the last layer alone")
+
+
+def supervisors(runs):
+    """(the runs' cards, sha256 of all models behind their labels, teachers' teachers too).
+
+    BadInput unless they can label the same rows together.
+    """
+    cards = [finished_run(run) for run in runs]
+    for i, (run, card) in enumerate(zip(runs, cards)):
+        if Path(run) in map(Path, runs[:i]):
+            raise BadInput(f"{run} is given twice: a supervisor has one vote")
+        if role(card) == "ceiling":
+            raise BadInput(f"{run} has learned the ground truth of the rows that it is to label")
+        if card["data"] is None:
+            unknown = "which rows it has not seen is not known"
+            raise BadInput(f"{run} was trained on labels without a card: {unknown}")
+        if card["data"] != cards[0]["data"]:
+            unlike = f"the same task, sizes and data seed as {runs[0]}"
+            raise BadInput(f"{run} was not trained on {unlike}: {card['data']}")
+    behind = [sha for c in cards for sha in (c["model_sha256"], *(c.get("supervisor") or []))]
+    return cards, behind
+
+
+def tell_next(*commands):
+    """Print what to call next, ready to be pasted; a command is a list of words."""
+    lines = [shlex.join(["python", *map(str, command)]) for command in commands]
+    print("next: " + "\n      ".join(lines))
