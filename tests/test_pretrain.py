@@ -5,14 +5,15 @@ import json
 import subprocess
 import sys
 
-import moves
-import pretrain
 import pytest
 import torch
-import world
 from games import GAMES, games_file
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import moves
+import pretrain
+import world
 from w2s import files, loop, models
 from w2s.files import HERE, BadInput
 
