@@ -182,11 +182,11 @@ def test_what_a_puzzle_may_have_is_checked_where_it_is_there(wrong, told, tmp_pa
 
 # each passed as a puzzle once: a row, and what is wrong with it
 FAULTY = {
-    "another position": ({"prompt": "e4 e5", "target": "Nf3", "fen": MATE}, "is not the position"),
+    "another position": ({"prompt": "e4 e5", "target": "Qh4", "fen": MATE}, "is not the position"),
     "illegal game": ({"prompt": "f3 e5 Ke4", "target": "Qh4", "fen": MATE}, "move 3, 'Ke4', is"),
     "no king": ({"prompt": "8/8/8/8/8/8/4P3/4K3 w - - 0 1", "target": "e4"}, "no position of a"),
     "king in check": ({"prompt": "4k3/8/8/8/8/8/4R3/4K3 w - - 0 1", "target": "Rxe8"}, "no posi"),
-    "no king left": ({"prompt": "8/8/8/8/8/8/4P3/4K3 w - - 0 1", "target": "e2e4 e8d8"}, "no posi"),
+    "no king left": ({"prompt": "8/7p/8/8/8/8/4P3/4K3 w - - 0 1", "target": "e2e4 h7h5"}, "no po"),
 }
 
 
