@@ -1,5 +1,5 @@
-# make demo: the whole experiment on the embedded task, three seeds, in about a minute; make test: the tests.
-# Both set up .venv first, once. PYTHON=python3.12 make demo picks another interpreter (3.11 or newer).
+# make demo: the whole experiment on the embedded task, three seeds; make test: the tests.
+# The first time, both set up .venv. PYTHON=python3.12 make demo picks another interpreter (3.11 or newer).
 PYTHON ?= python3
 
 demo: .venv/installed

@@ -46,8 +46,9 @@ out, prefixes, one, *others = sys.argv[1:]
 
 def right(run):
     """[3 seeds, N test rows]: 1 where the run is right"""
-    found = [files.read_jsonl(f"{out}/{s}/{run}/eval/facts-test.jsonl", ["prob"]) for s in range(3)]
-    return np.array([[(row["prob"] > 0.5) == row["label"] for row in seed] for seed in found], dtype=float)
+    names = [f"{out}/{s}/{run}/eval/facts-test.jsonl" for s in range(3)]
+    seeds = [files.read_jsonl(name, ["prob", "label"]) for name in names]
+    return np.array([[(r["prob"] > 0.5) == r["label"] for r in seed] for seed in seeds], dtype=float)
 
 
 groups = files.read_card(f"{out}/0/xs/eval/facts-test.jsonl")["test_groups"]
@@ -146,11 +147,12 @@ from w2s import files, stats
 
 out, *kinds = sys.argv[1:]
 for kind in kinds:
-    seeds = [{r["id"]: r for r in files.read_jsonl(f"{out}/{s}/{kind}.jsonl", ["label", "weak"])} for s in range(3)]
-    ids = sorted(set().union(*seeds))
-    group = {i: r["group"] for seed in seeds for i, r in seed.items()}
-    kept = np.array([[i in seed for i in ids] for seed in seeds], dtype=float)
-    right = np.array([[i in seed and (seed[i]["weak"] > 0.5) == seed[i]["label"] for i in ids] for seed in seeds], dtype=float)
+    seeds = [files.read_jsonl(f"{out}/{s}/{kind}.jsonl", ["label", "weak"]) for s in range(3)]
+    group = {row["id"]: row["group"] for seed in seeds for row in seed}
+    found = [{row["id"]: (row["weak"] > 0.5) == row["label"] for row in seed} for seed in seeds]
+    ids = sorted(group)
+    kept = np.array([[i in seed for i in ids] for seed in found], dtype=float)
+    right = np.array([[seed.get(i, False) for i in ids] for seed in found], dtype=float)
     values, replicates = stats.bootstrap([(right, kept)], [group[i] for i in ids])
     low, high = stats.interval(replicates[:, 0])
     print(f"| {kind} | {kept.sum() / 3:.0f} | {values[0]:.3f} [{low:.3f}, {high:.3f}] |")
@@ -177,14 +179,15 @@ import numpy as np
 from w2s import files, stats
 
 out, *dims = sys.argv[1:]
-first = files.read_jsonl(f"{out}/0/ceiling-m/eval/facts-test.jsonl", ["prob"])
+first = files.read_jsonl(f"{out}/0/ceiling-m/eval/facts-test.jsonl", ["prob", "label"])
 groups = files.read_card(f"{out}/0/ceiling-m/eval/facts-test.jsonl")["test_groups"]
 
 
 def answers(name, field):
     """[3 seeds, N test rows]: P(label = 1)"""
-    seeds = [{row["id"]: row for row in files.read_jsonl(f"{out}/{s}/{name}.jsonl", [field])} for s in range(3)]
-    return [[seed[row["id"]][field] for row in first] for seed in seeds]
+    seeds = [files.read_jsonl(f"{out}/{s}/{name}.jsonl", [field]) for s in range(3)]
+    found = [{row["id"]: row[field] for row in seed} for seed in seeds]
+    return [[seed[row["id"]] for row in first] for seed in found]
 
 
 def told(one):
@@ -192,11 +195,10 @@ def told(one):
 
 
 for d in dims:
-    runs = answers(f"test-f{d}", "weak"), answers(f"f{d}/eval/facts-test", "prob"), answers("ceiling-m/eval/facts-test", "prob")
-    said = np.array(runs) > 0.5
-    right = said == np.array([row["label"] for row in first])
-    result = stats.compare(right, said, groups)
-    accuracies = ["{acc:.3f} [{low:.3f}, {high:.3f}]".format(**result[who]) for who in ("weak", "student", "ceiling")]
+    runs = answers(f"test-f{d}", "weak"), answers(f"f{d}/eval/facts-test", "prob")
+    said = np.array([*runs, answers("ceiling-m/eval/facts-test", "prob")]) > 0.5
+    result = stats.compare(said == [row["label"] == 1 for row in first], said, groups)
+    accuracies = ["{acc:.3f} [{low:.3f}, {high:.3f}]".format(**result[who]) for who in stats.WHO]
     print("|", d, "|", *(f"{one} |" for one in accuracies), told(result["pgr"]), "|")
 PYTHON
 }

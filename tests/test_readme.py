@@ -103,6 +103,13 @@ def test_every_file_that_a_document_names_is_there():
             assert (HERE / path).exists() or (HERE / name).parent.joinpath(path).exists(), path
 
 
+def test_shell_scripts_are_shell_and_call_scripts_that_are_there():
+    for name in tracked("*.sh", ".ci/run"):
+        assert subprocess.run(["bash", "-n", HERE / name]).returncode == 0
+        called = re.findall(r"[\w/]+\.py\b", (HERE / name).read_text())
+        assert not [path for path in called if not (HERE / path).exists()], name
+
+
 # ---- README
 
 
@@ -240,8 +247,9 @@ def is_stored(node):
 
 def test_from_train_strong_to_the_loss_a_reader_opens_few_files(tmp_path):
     """A text student is trained, and the files whose functions are called are counted."""
-    for module in ("train_strong", *(f"w2s.{path.stem}" for path in HERE.glob("w2s/[a-z]*.py"))):
-        importlib.import_module(module)  # so that importing is not counted
+    library = [f"w2s.{path.stem}" for path in HERE.glob("w2s/[a-z]*.py")]
+    for module in ("transformers.models.llama.modeling_llama", "train_strong", *library):
+        importlib.import_module(module)  # so that importing is neither counted nor slowed down
     rows = [
         {"id": f"{i}", "group": f"{i // 4}", "text": f"the pet of ba mi ru is {pet} ?"}
         | {"label": i % 2, "weak": 0.3 + 0.4 * (i % 2)}
