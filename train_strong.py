@@ -24,7 +24,7 @@ Out: a run directory like train_weak.py's, beside the labels. Next: eval.py.
 """
 
 import tasks
-from w2s import cli, files, hub, protocol, records
+from w2s import cli, files, hub, records
 
 PROBE = {"epochs": 200, "batch_size": 128, "stop": True}  # paper, D.2; lr 1e-3
 
@@ -69,7 +69,7 @@ def main(
     if lora:
         low_rank.add(model, lora, dtype, seed)
     rows = setting.encode(rows, tokenizer, model, given=given)
-    train, held_out = protocol.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
+    train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
     plan = loop.resolve(model, lr, dtype)
     card = records.new_card("train_strong", setting, args, inputs, data)
     card |= {"supervisor": source.get("supervisors"), "labels_from": source.get("stage")}

@@ -52,7 +52,7 @@ def main(
     if lora:
         low_rank.add(model, lora, dtype, seed)
     rows = setting.encode(rows, tokenizer, model, given=setting.TRUTH)
-    train, held_out = protocol.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
+    train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
     if bootstrap:
         train = resampled(train, seed)
     if boost:

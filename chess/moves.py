@@ -9,8 +9,18 @@ tokens as it takes, and the end-of-text token after it, so that "Nf3" is not con
 import collections
 
 from puzzles import (  # noqa: F401
-    BALANCED, CHECKS, FIELDS, KEY, OPTIONAL, PREDICTION, TASKS, WHAT, easier, finish,
-    read, same,
+    BALANCED,
+    CHECKS,
+    FIELDS,
+    KEY,
+    OPTIONAL,
+    PREDICTION,
+    TASKS,
+    WHAT,
+    easier,
+    finish,
+    read,
+    same,
 )  # fmt: skip
 from w2s.files import BadInput
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch: see w2s/cli.py
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_OFFLINE"] = (
     "1"  # no test may reach for the hub; those about the hub say so themselves

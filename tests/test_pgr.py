@@ -219,10 +219,9 @@ def with_history(runs, n_rows, n_val=None):
 
 
 def test_curves_tell_three_pgrs_with_the_error_of_few_rows(runs, capsys):
-    from w2s import protocol
 
     rows = with_history(runs, 8_000)
-    held_out = protocol.hold_out([{"group": row["id"]} | row for row in rows], None, 1)[1]
+    held_out = files.hold_out([{"group": row["id"]} | row for row in rows], None, 1)[1]
     weak = sum((row["weak"] > 0.5) == row["label"] for row in held_out) / len(held_out)
     told = result(curves=True)["stopping"]
     for name, accuracy in (("best", 0.8), ("stopped", 0.75), ("final", 0.65)):

@@ -7,21 +7,21 @@ import random
 import subprocess
 import sys
 
+import eval_rm
+import label_rm
 import pytest
 import torch
+import train_rm
 from test_loop import parameters
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import eval
-import eval_rm
 import generative
 import label
-import label_rm
 import pairs
 import pgr
-import train_rm
 import train_strong
 from w2s import files, lm, loop, models, packing
 from w2s.files import HERE, BadInput

@@ -4,7 +4,6 @@ import collections
 import hashlib
 import json
 import random
-
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import pairs
 import tasks
 import texts
 import world
-from w2s import hub, protocol
+from w2s import files, hub, protocol
 from w2s.files import BadInput
 
 
@@ -214,7 +213,9 @@ def test_sst2_comes_from_the_mirror_formatted_and_balanced(tmp_path, monkeypatch
     ) == {0: 80, 1: 80}
     assert len(test) == 48 and test[0]["id"].startswith("sst2/validation/")
     (folder / "train.parquet").unlink()
-    assert protocol.test_rows(texts, protocol.describe(texts, "sst2")) == test  # the test split alone is read
+    assert (
+        protocol.test_rows(texts, protocol.describe(texts, "sst2")) == test
+    )  # the test split alone is read
     with pytest.raises(BadInput, match="holds no train rows of nyu-mll/glue"):
         protocol.half(texts, protocol.describe(texts, "sst2"), "weak")
 
@@ -281,7 +282,7 @@ def test_unknown_tasks_splits_and_changed_files_are_told(tmp_path):
 def test_held_out_rows_are_a_tenth_of_the_groups_and_at_least_100_rows(tmp_path):
     def cut(n, n_val=None, per_group=4):
         rows = [{"id": str(i), "group": str(i // per_group)} for i in range(n)]
-        train, held_out = protocol.hold_out(rows, n_val, batch_size=1)
+        train, held_out = files.hold_out(rows, n_val, batch_size=1)
         assert sorted(names(train + held_out), key=int) == names(rows)
         assert not set(names(train, "group")) & set(names(held_out, "group"))
         return len(held_out)
@@ -295,14 +296,14 @@ def test_held_out_rows_are_a_tenth_of_the_groups_and_at_least_100_rows(tmp_path)
         12,
     )
     with pytest.raises(BadInput, match="are fewer than one batch: .*--batch_size than 32"):
-        protocol.hold_out([{"id": str(i), "group": str(i)} for i in range(34)], None, 32)
+        files.hold_out([{"id": str(i), "group": str(i)} for i in range(34)], None, 32)
 
 
 def test_rows_are_printed_as_jsonl(capsys):
     tasks.main("facts", n=3)
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == protocol.test_rows(texts, 
-        protocol.describe(texts, "facts")
-    )[:3]
+    assert [
+        json.loads(line) for line in capsys.readouterr().out.splitlines()
+    ] == protocol.test_rows(texts, protocol.describe(texts, "facts"))[:3]
     tasks.main()
     assert "nyu-mll/glue" in capsys.readouterr().out
 
@@ -391,11 +392,11 @@ def test_a_prefix_that_is_uneven_is_told_with_its_share(tmp_path, capsys):
 
 def test_a_training_set_that_early_stopping_eats_up_is_told(capsys):
     rows = [{"id": str(i), "group": str(i)} for i in range(1000)]
-    assert len(protocol.hold_out(rows[:200], None, 32)[0]) == 100
+    assert len(files.hold_out(rows[:200], None, 32)[0]) == 100
     told = "100 rows to train on (100 of 200 are held out, see --n_val) are few"
     assert told in capsys.readouterr().err
-    protocol.hold_out(rows, None, 32)
-    protocol.hold_out(rows[:200], 40, 32)
+    files.hold_out(rows, None, 32)
+    files.hold_out(rows[:200], 40, 32)
     assert capsys.readouterr().err == ""
 
 
@@ -408,7 +409,7 @@ def test_cutting_is_linear_in_the_rows():
     began = time.process_time()
     assert sum(names(protocol.balanced_test(rows), "label")) > 20_000
     protocol.cut_test(rows)
-    protocol.hold_out(rows, 79_000, 32)
+    files.hold_out(rows, 79_000, 32)
     protocol.joined(texts, [row | {"text": "one"} for row in rows])
     assert time.process_time() - began < 4
 

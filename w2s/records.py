@@ -211,27 +211,6 @@ def check_training(setting, args):
             raise BadInput(f"--{name} does not go with --probe, which trains the last layer alone")
 
 
-def supervisors(runs):
-    """(the runs' cards, sha256 of all models behind their labels, teachers' teachers too).
-
-    BadInput unless they can label the same rows together.
-    """
-    cards = [finished_run(run) for run in runs]
-    for i, (run, card) in enumerate(zip(runs, cards)):
-        if Path(run) in map(Path, runs[:i]):
-            raise BadInput(f"{run} is given twice: a supervisor has one vote")
-        if role(card) == "ceiling":
-            raise BadInput(f"{run} has learned the ground truth of the rows that it is to label")
-        if card["data"] is None:
-            unknown = "which rows it has not seen is not known"
-            raise BadInput(f"{run} was trained on labels without a card: {unknown}")
-        if card["data"] != cards[0]["data"]:
-            unlike = f"the same task, sizes and data seed as {runs[0]}"
-            raise BadInput(f"{run} was not trained on {unlike}: {card['data']}")
-    behind = [sha for c in cards for sha in (c["model_sha256"], *(c.get("supervisor") or []))]
-    return cards, behind
-
-
 def tell_next(*commands):
     """Print what to call next, ready to be pasted; a command is a list of words."""
     lines = [shlex.join(["python", *map(str, command)]) for command in commands]
