@@ -186,7 +186,11 @@ def test_the_label_says_whether_the_answer_is_right_and_nothing_else_tells(name,
 @pytest.mark.parametrize("name", FROM_HUB)
 def test_the_protocol_holds_for_every_task(name, mirrored, capsys):
     data = protocol.describe(texts, name)
-    weak, strong, test = protocol.half(texts, data, "weak"), protocol.half(texts, data, "strong"), protocol.test_rows(texts, data)
+    weak, strong, test = (
+        protocol.half(texts, data, "weak"),
+        protocol.half(texts, data, "strong"),
+        protocol.test_rows(texts, data),
+    )
     sets = [
         {what: set(field(part, what)) for what in ("id", "group", "text")}
         for part in (weak, strong, test)
@@ -213,7 +217,10 @@ def test_the_protocol_holds_for_every_task(name, mirrored, capsys):
         for row in weak + strong + test
     )
     fewer = protocol.describe(texts, name, n_train=20, n_test=10)
-    assert protocol.half(texts, fewer, "weak") == weak[:20] and protocol.half(texts, fewer, "strong") == strong[:20]
+    assert (
+        protocol.half(texts, fewer, "weak") == weak[:20]
+        and protocol.half(texts, fewer, "strong") == strong[:20]
+    )
     assert protocol.test_rows(texts, fewer) == test[:10]
 
 
@@ -257,7 +264,11 @@ def test_a_pinned_digest_of_the_drawn_answers_and_the_order(mirrored):
     import hashlib
 
     data = protocol.describe(texts, "dream", n_train=30, n_test=30)
-    parts = [protocol.half(texts, data, "weak"), protocol.half(texts, data, "strong"), protocol.test_rows(texts, data)]
+    parts = [
+        protocol.half(texts, data, "weak"),
+        protocol.half(texts, data, "strong"),
+        protocol.test_rows(texts, data),
+    ]
     assert hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16] == DIGEST
 
 
@@ -272,7 +283,9 @@ def test_building_test_reads_the_test_split_alone(tmp_path, monkeypatch):
         "test_hard",
         [example("ethics_virtue", "test_hard", i)[0] for i in range(30)],
     )
-    assert len(protocol.test_rows(texts, protocol.describe(texts, "ethics_virtue"), "test_hard")) == 20
+    assert (
+        len(protocol.test_rows(texts, protocol.describe(texts, "ethics_virtue"), "test_hard")) == 20
+    )
     with pytest.raises(
         BadInput, match="holds no test rows of hendrycks/ethics.*--mirror=DIR ethics_virtue"
     ):

@@ -348,9 +348,7 @@ def test_a_mirror_is_written_and_resumed(hub_at, tmp_path):
     (twitter / "test.parquet").unlink()
     before = (twitter / "train.parquet").stat().st_mtime_ns
     done = call(hub_at, home, f"--mirror={folder}", "twitter_sentiment")
-    assert done.returncode == 0 and "train.parquet: already there" in done.stdout, (
-        done.stderr
-    )
+    assert done.returncode == 0 and "train.parquet: already there" in done.stdout, done.stderr
     assert (
         twitter / "train.parquet"
     ).stat().st_mtime_ns == before and "next, on the other machine" in done.stdout

@@ -4,7 +4,6 @@ import collections
 import hashlib
 import json
 import random
-
 import subprocess
 import sys
 import time
@@ -214,7 +213,9 @@ def test_sst2_comes_from_the_mirror_formatted_and_balanced(tmp_path, monkeypatch
     ) == {0: 80, 1: 80}
     assert len(test) == 48 and test[0]["id"].startswith("sst2/validation/")
     (folder / "train.parquet").unlink()
-    assert protocol.test_rows(texts, protocol.describe(texts, "sst2")) == test  # the test split alone is read
+    assert (
+        protocol.test_rows(texts, protocol.describe(texts, "sst2")) == test
+    )  # the test split alone is read
     with pytest.raises(BadInput, match="holds no train rows of nyu-mll/glue"):
         protocol.half(texts, protocol.describe(texts, "sst2"), "weak")
 
@@ -300,9 +301,9 @@ def test_held_out_rows_are_a_tenth_of_the_groups_and_at_least_100_rows(tmp_path)
 
 def test_rows_are_printed_as_jsonl(capsys):
     tasks.main("facts", n=3)
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == protocol.test_rows(texts, 
-        protocol.describe(texts, "facts")
-    )[:3]
+    assert [
+        json.loads(line) for line in capsys.readouterr().out.splitlines()
+    ] == protocol.test_rows(texts, protocol.describe(texts, "facts"))[:3]
     tasks.main()
     assert "nyu-mll/glue" in capsys.readouterr().out
 
