@@ -128,7 +128,10 @@ OPTIONS = {
         matching(r"[1-9]\d?/[1-9]\d?", "k/n, such as 1/2"),
         "k/n: label the k-th of n parts of the strong half, cut by group: fresh rows for a chain",
     ),
-    "test_rows": (None, "label the test rows, for controls.py --kind=suffix; nobody trains on them"),
+    "test_rows": (
+        None,
+        "label the test rows, for controls.py --kind=suffix; nobody trains on them",
+    ),
     "shots": (natural, "prompt --model with this many examples before each row (0: none)"),
     "kind": (of(*ERRORS, "coin", "features", "suffix"), "which simulated supervisor (see above)"),
     "dims": (positive, "features: how many of them the simulated supervisor sees"),
@@ -175,7 +178,9 @@ def stage(main):
 
 def recipe(args, defaults):
     """The defaults of a setting, each replaced by what the user gave for it."""
-    return {name: default if args[name] is None else args[name] for name, default in defaults.items()}
+    return {
+        name: default if args[name] is None else args[name] for name, default in defaults.items()
+    }
 
 
 def check(options):
