@@ -46,7 +46,10 @@ def is_number(value):
     return type(value) in (int, float) and math.isfinite(value)
 
 
-TEXT, PROBABILITY = (is_text, "a string that is not empty"), (is_probability, "a number from 0 to 1")
+TEXT, PROBABILITY = (
+    (is_text, "a string that is not empty"),
+    (is_probability, "a number from 0 to 1"),
+)
 CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target", "fen"), TEXT) | {
     "label": (lambda value: type(value) is int and value in (0, 1), "0 or 1"),
     "weak": PROBABILITY,
@@ -70,7 +73,9 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
     if lines[-1] == b"":
         lines.pop()
     if not lines:
-        raise BadInput(f"{path} is empty: it needs a JSON object a line, with {', '.join(required)}")
+        raise BadInput(
+            f"{path} is empty: it needs a JSON object a line, with {', '.join(required)}"
+        )
     rows, first_line = [], {}
     for number, line in enumerate(lines, 1):
         row = parse_line(line, f"{path}:{number}", number == len(lines))
