@@ -519,24 +519,3 @@ def test_metrics_stand_beside_the_predictions(here):
         "ece",
     }
     assert metrics["nll"]["low"] < metrics["nll"]["value"] < metrics["nll"]["high"]
-
-
-def test_seeds_are_paired_by_what_the_star_matched(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("s0/weak", "s1/weak", "s0/student", "s1/student", "s2/student"):
-        (tmp_path / name).mkdir(parents=True)
-    assert pgr.pair_seeds(["s*/weak", "s*/weak"]) == [
-        ["s0/weak", "s0/weak"],
-        ["s1/weak", "s1/weak"],
-    ]
-    assert pgr.pair_seeds(["s0/weak", "s1/student"]) == [["s0/weak", "s1/student"]]
-    for patterns, told in (
-        (["s*/weak", "s*/student"], "has no run for"),
-        (["s0/weak", "s*/weak"], "all three with a ., or none"),
-    ):
-        with pytest.raises(BadInput, match=told):
-            pgr.pair_seeds(patterns)
-    with pytest.raises(BadInput, match="matches no folder"):
-        pgr.pair_seeds(["t*/weak"])
-    with pytest.raises(BadInput, match="only . is understood"):
-        pgr.pair_seeds(["s?/weak"])
