@@ -146,3 +146,11 @@ def mask(name, model):
     if (alone - beside).norm() > 1e-3 * alone.norm():
         told = "what it says of a text depends on the texts beside it in a batch"
         print(f"warning: {name} ({model.config.model_type}) ignores the attention mask: {told}")
+
+
+def checkpointing(model):
+    """Recompute activations in the backward pass from now on; BadInput where that cannot be."""
+    if not model.supports_gradient_checkpointing:
+        told = f"transformers cannot recompute the activations of {model.config.model_type}"
+        raise BadInput(f"--checkpointing: {told}: leave it out, take a smaller --micro_batch")
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
