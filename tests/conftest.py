@@ -91,7 +91,9 @@ def make_model(folder, architecture):
 
     torch.manual_seed(0)
     ids = {"bos_token_id": 1, "eos_token_id": 3, "pad_token_id": 2}
-    config = AutoConfig.for_model(architecture, **(ARCHITECTURES | PADDED | ODD)[architecture], **ids)
+    config = AutoConfig.for_model(
+        architecture, **(ARCHITECTURES | PADDED | ODD)[architecture], **ids
+    )
     model = (
         AutoModelForMaskedLM if architecture in ENCODERS else AutoModelForCausalLM
     ).from_config(config)

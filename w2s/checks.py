@@ -29,7 +29,7 @@ def not_loaded(name, error):
 
 
 def kind(name, config, head, outputs):
-    """"own" (a classifier with as many outputs), "encoder" or "causal"; BadInput for the others."""
+    """ "own" (a classifier with as many outputs), "encoder" or "causal"; BadInput for the others."""
     sort, what = config.model_type, f"--model={name} ({config.model_type})"
     encoder = sort in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     classifier = "ForSequenceClassification" in str(config.architectures)
@@ -46,13 +46,17 @@ def kind(name, config, head, outputs):
         raise BadInput(f"{what}: transformers has no sequence classifier for this architecture")
     if not (encoder or own) and sort not in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise BadInput(f"{what} is neither a causal language model nor an encoder")
-    if outputs and not encoder:
+    return "own" if own else "encoder" if encoder else "causal"
+
+
+def score(name, config):
+    """BadInput for an architecture whose classifier is no linear `score` on the last token."""
+    if config.model_type not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
         if not isinstance(getattr(model, "score", None), torch.nn.Linear):
             told = "transformers' classifier has no linear layer `score` on the last token"
-            raise BadInput(f"{what}: {told}: give another model")
-    return "own" if own else "encoder" if encoder else "causal"
+            raise BadInput(f"--model={name} ({config.model_type}): {told}: give another model")
 
 
 def tokenizer_of(name, path, config):

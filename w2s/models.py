@@ -51,6 +51,8 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
         kind = checks.kind(name, config, head, outputs)
         tokenizer = checks.tokenizer_of(name, path, config)
         settle(config, outputs)
+        if outputs:
+            checks.score(name, config)
         torch.manual_seed(seed)
         if outputs and kind == "causal":
             model, head = causal_classifier(name, path, config, tokenizer, head)
@@ -308,7 +310,7 @@ def has_bf16(device):
 
 
 def pick_dtype(model, dtype=None):
-    """"bf16" (autocast) or "float32": --dtype, else bf16 where it is fast and the model not tiny."""
+    """ "bf16" (autocast) or "float32": --dtype, else bf16 where it is fast and the model not tiny."""
     if dtype:
         return dtype
     return "bf16" if size(model) >= 10_000_000 and has_bf16(model.device) else "float32"
