@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, ENCODERS, ODD, PADDED
+from conftest import ARCHITECTURES, ENCODERS, PADDED
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -135,7 +135,7 @@ def test_packing_is_not_believed_where_it_only_gives_the_right_answer(tiny, ask,
             packing, "packed_attention", lambda m, q, *a, **k: ours(m, q.detach(), *a, **k)
         )
     net.set_attn_implementation("sdpa")
-    assert not packing.can_pack(net)
+    assert not checks.can_pack(net)
 
 
 @pytest.mark.parametrize("architecture", ["convbert", "roberta"])
@@ -517,7 +517,10 @@ def test_no_text_ends_in_the_pad_token_of_a_saved_model(tiny, appends, tmp_path)
     torch.testing.assert_close(theirs(**batch).logits, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_texts_that_end_in_every_special_token_are_refused(tiny):
+def test_texts_that_end_in_every_special_token_get_a_new_one_or_are_refused(tiny):
+    net, tokenizer = load(tiny, "llama")
+    models.check_tokens([[5, 2], [7, 3]], tokenizer, net)
+    assert net.config.pad_token_id == tokenizer.pad_token_id == len(tokenizer) - 1 < 64
     net, tokenizer = load(tiny, "llama")
     net.resize_token_embeddings(len(tokenizer))
     with pytest.raises(BadInput, match="texts end in .*, the tokenizer's pad token"):
