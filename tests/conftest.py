@@ -1,4 +1,4 @@
-"""Tiny models with random weights, saved in Hugging Face layout, for tests that need no download."""
+"""Tiny models with random weights in Hugging Face layout, for tests that need no download."""
 
 import importlib
 import os
@@ -78,7 +78,7 @@ ENCODERS = ("bert", "distilbert", "roberta", "convbert", "camembert", "mpnet")
 
 
 def make_model(folder, architecture):
-    """A model of this architecture with random weights and a letter tokenizer, whose id 0 is "!" as in GPT-2's."""
+    """A model with random weights and a tokenizer of letters, whose id 0 is "!" as in GPT-2's."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import (
@@ -128,7 +128,7 @@ def make_model(folder, architecture):
 
 @pytest.fixture
 def command(monkeypatch):
-    """command("train_weak.py", "--out=x") does in this process, where torch is imported once, what the shell would."""
+    """command("train_weak.py", "--out=x") does in this process what the shell would in another."""
     from w2s import cli
     from w2s.files import HERE
 

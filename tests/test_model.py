@@ -3,10 +3,10 @@
 import copy
 import json
 import math
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from w2s import checks, lora, models, packing
-from w2s.files import HERE, BadInput
+from w2s.files import BadInput
 from w2s.losses import conf, xent
 
 ROWS = [{"id": str(i), "text": "ab0c1!,z" * i + "xyz!"[: i % 5 + 1]} for i in range(12)]
@@ -147,7 +147,7 @@ def test_an_architecture_that_ignores_the_mask_is_told(tiny, architecture, capsy
 
 @torch.no_grad()
 def test_the_last_token_is_read_by_position_not_by_id(tiny):
-    """openai/weak-to-strong's bug C: length = count of ids != 0, but id 0 is "!" in GPT-2's vocabulary."""
+    """openai/weak-to-strong counts the ids that are not 0, but 0 is "!" in GPT-2's vocabulary."""
     net, tokenizer = load(tiny, "gpt2")
     ends_in_bang, ends_in_pad = (
         tokenizer("wow!").input_ids,
@@ -182,7 +182,7 @@ def test_the_head_starts_from_the_unembedding_rows_of_0_and_1(tiny, architecture
         and torch.equal(net.score.weight, rows)
         and net.score.bias is None
     )
-    # so an untrained model answers as the language model would: the same difference between the tokens "0" and "1"
+    # so an untrained model answers as the language model would
     tokens = random_tokens((7, 3))
     with torch.no_grad():
         said = torch.stack([causal(torch.tensor([ids])).logits[0, -1, [4, 5]] for ids in tokens])
@@ -249,7 +249,7 @@ def test_what_is_saved_transformers_loads_with_the_same_logits(tiny, architectur
 
 @pytest.mark.parametrize("architecture", ["gpt2", "bert"])
 def test_long_texts_lose_their_beginning_and_no_row_is_dropped(tiny, architecture, capsys):
-    """openai/weak-to-strong's bug G drops them, per tokenizer, so that models are scored on different test sets."""
+    """openai/weak-to-strong drops them, by tokenizer: models are scored on different test sets."""
     net, tokenizer = load(tiny, architecture, max_len=10)
     rows = models.encode(
         [{"id": "a", "text": "abcdefghijklmnop"}, {"id": "b", "text": "ab"}], tokenizer, net
@@ -469,7 +469,7 @@ def test_a_configuration_that_makes_no_sense_is_told_in_one_line(tiny, tmp_path,
 
 
 def test_a_tokenizer_that_transformers_would_replace_is_refused_or_kept(tiny, tmp_path, capsys):
-    """transformers 5 builds a tokenizer of its own for every Qwen2, whatever tokenizer.json says."""
+    """transformers 5 builds a tokenizer of its own for every Qwen2, whatever is in the file."""
     folder = Path(changed(tiny, "qwen2", tmp_path / "m"))
     shutil.copy(Path(tiny("llama")) / "tokenizer.json", folder)
     with pytest.raises(BadInput, match="replaces the tokenizer.json of qwen2 models"):
@@ -622,16 +622,39 @@ def merged(folder, checkpointing, sharded=False):
     return net, tokenizer
 
 
+def one_of_two(rank, port, folders, out):
+    """What a process under torchrun does, forked so that nothing has to be imported anew."""
+    from w2s import parallel
+
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= place | {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    torch.set_num_threads(1)
+    parallel.join(str(out))
+    for name in ("bert", "llama checkpointing"):
+        net, _ = merged(folders[name.split()[0]], "checkpointing" in name, sharded=True)
+        lora.merge(net)
+        whole = {key: p.full_tensor() for key, p in net.state_dict().items()}
+        if rank == 0:
+            save_file(whole, out / f"{name}.safetensors")
+    net, tokenizer = merged(folders["llama"], False, sharded=True)
+    models.save(net, tokenizer, out / "run")  # ends all processes but the first
+    shutil.copy(out / "run" / "model.safetensors", out / "llama.safetensors")
+    os._exit(0)  # an ordinary exit now and then aborts in gloo's threads
+
+
 @pytest.fixture(scope="module")
 def two_processes(tiny, tmp_path_factory):
-    out = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*command, __file__, tiny("llama"), tiny("bert"), str(out)],
-        env=os.environ | {"PYTHONPATH": f"{HERE}:{HERE}/tests", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=200, cwd=out,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    out, folders = tmp_path_factory.mktemp("two"), {name: tiny(name) for name in ("llama", "bert")}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    both = [fork.Process(target=one_of_two, args=(rank, port, folders, out)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+        assert process.exitcode == 0
     return out
 
 
@@ -654,7 +677,7 @@ def test_low_rank_terms_of_two_processes_are_merged_like_those_of_one(tiny, two_
 @pytest.mark.parametrize("heads", [4, 2])
 @pytest.mark.parametrize(("causal", "window"), [(True, None), (True, 7), (False, None)])
 def test_attention_in_bf16_is_that_of_float32(causal, window, heads):
-    """Plain matrix products for short texts, torch's kernel for long ones; forward and gradient, against float64 by hand."""
+    """Short texts by matrix products, long ones by torch's kernel; against float64 by hand."""
     lengths, generator = (3, 5, 8, 20, 21, 600), torch.Generator().manual_seed(0)
     texts, fill = packing.groups(lengths, 64, torch.device("cpu"), step=8), 7
     assert (
@@ -724,7 +747,7 @@ def test_in_bf16_on_a_cpu_shapes_come_again_and_what_fills_them_up_changes_nothi
 @pytest.mark.parametrize("grouped", [{"enable_gqa": True}, {}], ids=["torch 2.12", "torch 2.11"])
 @torch.no_grad()
 def test_what_a_gpu_is_asked_for_is_the_same_attention(tiny, architecture, grouped, monkeypatch):
-    """No GPU here: torch's variable-length kernel is played by float32 attention that keeps its documented contract."""
+    """No GPU here: attention in float32 plays torch's kernel and keeps its documented contract."""
 
     def stand_in(
         q,
@@ -763,21 +786,3 @@ def test_what_a_gpu_is_asked_for_is_the_same_attention(tiny, architecture, group
     wanted = packing.logits(net, tokens)
     monkeypatch.setattr(packing, "on_gpu", lambda device: True)
     torch.testing.assert_close(packing.logits(net, tokens), wanted, rtol=1e-4, atol=1e-4)
-
-
-if __name__ == "__main__":  # one of the two processes
-    from w2s import parallel
-
-    llama, bert, out = sys.argv[1:]
-    parallel.join(out)
-    for name, folder in (("bert", bert), ("llama checkpointing", llama)):
-        net, _ = merged(folder, "checkpointing" in name, sharded=True)
-        lora.merge(net)
-        whole = {key: p.full_tensor().contiguous() for key, p in net.state_dict().items()
-                 if hasattr(p, "full_tensor")}  # fmt: skip
-        if models.rank() == 0:
-            save_file(whole, f"{out}/{name}.safetensors")
-    net, tokenizer = merged(llama, False, sharded=True)
-    models.save(net, tokenizer, f"{out}/run")  # ends all processes but the first
-    shutil.copy(f"{out}/run/model.safetensors", f"{out}/llama.safetensors")
-    os._exit(0)  # an ordinary exit now and then aborts in gloo's threads

@@ -4,6 +4,7 @@ import tempfile
 
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto import modeling_auto as auto
 from transformers.utils import cached_file
@@ -21,13 +22,13 @@ def not_loaded(name, error):
         told = "accept its terms on its hub page, then set HF_TOKEN to a token that may read it"
         return BadInput(f"{name} is gated: {told}")
     if "trust_remote_code" in str(error):
-        told = "brings code of its own (auto_map), which is never run"
-        return BadInput(f"--model={name} {told}: give a model that transformers itself knows")
+        told = "which is never run: give a model that transformers itself knows"
+        return BadInput(f"--model={name} brings code of its own (auto_map), {told}")
     return BadInput(f"--model={name} cannot be loaded: {first_line(error)}")
 
 
 def kind(name, config, head, outputs):
-    """ "own" (a classifier with as many outputs), "encoder" or "causal"; BadInput for the others."""
+    """Of "own" (a classifier with as many outputs), "encoder", "causal"; BadInput for others."""
     sort, what = config.model_type, f"--model={name} ({config.model_type})"
     encoder = sort in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     classifier = "ForSequenceClassification" in str(config.architectures)
@@ -42,18 +43,13 @@ def kind(name, config, head, outputs):
         raise BadInput(f"--head and --shots are for causal language models: {told}")
     if outputs and sort not in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         raise BadInput(f"{what}: transformers has no sequence classifier for this architecture")
-    if not (encoder or own) and sort not in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise BadInput(f"{what} is neither a causal language model nor an encoder")
     return "own" if own else "encoder" if encoder else "causal"
 
 
 def score(name, model):
     """BadInput for a causal model's classifier that is no linear `score` on the last token."""
-    sort, layer = model.config.model_type, getattr(model, "score", None)
-    if (
-        not isinstance(layer, torch.nn.Linear)
-        and sort not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    ):
+    sort, linear = model.config.model_type, isinstance(getattr(model, "score", None), nn.Linear)
+    if not linear and sort not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         told = "transformers' classifier has no linear layer `score` on the last token"
         raise BadInput(f"--model={name} ({sort}): {told}: give another model")
 
@@ -162,8 +158,8 @@ def can_pack(model, max_len=1024):
         packing.AttentionInterface.register("packed", counted)
         model.set_attn_implementation("packed")
         same = close(tried(model, packing.packed, long), wanted)
-        if model.device.type == "cuda":  # where torch's own kernel computes, in bf16
-            with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+        if model.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+            with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):  # torch's own kernel
                 same = same and bool(packing.packed(model, [[1, 2, 3]]).isfinite().all())
         taken = model.config._attn_implementation == "packed"
         if same and taken and len(called) == text.num_hidden_layers:
@@ -177,7 +173,7 @@ def can_pack(model, max_len=1024):
 
 
 def tried(model, run, long):
-    """(hidden states [6, H], {number of a parameter: its gradient}) of texts run in one way."""
+    """(hidden states [6, H], the parameters' gradients) of six texts run packed or padded."""
     generator, size = torch.Generator().manual_seed(0), model.get_input_embeddings().num_embeddings
     lengths = (5, 3, 9, 9, long, 4)
     tokens = [torch.randint(size, (n,), generator=generator).tolist() for n in lengths]

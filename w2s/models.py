@@ -94,8 +94,7 @@ def read_weights(auto, name, path, config, whole):
     how = {"config": config, "dtype": torch.float32, "trust_remote_code": False}
     how |= {"ignore_mismatched_sizes": True, "output_loading_info": True}  # checks.weights looks
     model, info = auto.from_pretrained(path, **how)
-    has_head = checks.weights(name, model, info, whole)
-    return model, has_head
+    return model, checks.weights(name, model, info, whole)
 
 
 def causal_classifier(name, path, config, tokenizer, head):
@@ -285,7 +284,7 @@ def probabilities(name, rows, head=None, max_len=None, device=None, dtype=None, 
 
 
 def pick_device(device=None):
-    """The torch.device of --device (default: the GPU if there is one); BadInput if there is none."""
+    """The torch.device of --device, by default the GPU if there is one."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -302,7 +301,7 @@ def has_bf16(device):
 
 
 def pick_dtype(model, dtype=None):
-    """ "bf16" (autocast) or "float32": --dtype, else bf16 where it is fast and the model not tiny."""
+    """What --dtype says, "bf16" or "float32"; else bf16 where it is fast and the model not tiny."""
     if dtype:
         return dtype
     return "bf16" if size(model) >= 10_000_000 and has_bf16(model.device) else "float32"
