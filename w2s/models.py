@@ -42,7 +42,7 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
     "packed", "parameters"}. Raises BadInput for a model that cannot be used.
     """
     path, device = hub.find_model(name), pick_device(device)
-    try:
+    try:  # what transformers says of a model that it cannot digest is told in one line
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind = checks.kind(name, config, head, outputs)
         tokenizer = checks.tokenizer_of(name, path, config)
@@ -149,13 +149,8 @@ def set_pad_token(model, tokenizer, ends=()):
     text, size = model.config.get_text_config(), model.get_input_embeddings().num_embeddings
     if hasattr(model, "score"):  # what the tokenizer itself appends ends every text
         ends = {*ends, *tokenizer("").input_ids[-1:]}
-    own = (
-        text.pad_token_id,
-        tokenizer.pad_token_id,
-        tokenizer.eos_token_id,
-        tokenizer.unk_token_id,
-    )
-    usual = (*own, *tokenizer.all_special_ids, *([] if ends else [0]))
+    usual = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
+    usual = [text.pad_token_id, *usual, *tokenizer.all_special_ids, *([] if ends else [0])]
     fits = [i for i in usual if i is not None and 0 <= i < size and i not in ends]
     if not fits and len(tokenizer) >= size:
         told = "give it a pad token that ends none"
@@ -181,11 +176,9 @@ def save(model, tokenizer, folder):
         from w2s import lora
 
         lora.merge(model)
-    weights = None
     if world() > 1:
         from w2s.parallel import whole_weights
-
-        weights = whole_weights(model)
+    weights = whole_weights(model) if world() > 1 else None
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     tokenizer.model_max_length = model.w2s["max_len"]
@@ -209,9 +202,9 @@ def encode(rows, tokenizer, model):
     long = [i for i, ids in enumerate(tokens) if len(ids) > max_len]
     for i in long:
         tokens[i] = tokenizer(texts[i], truncation=True, max_length=max_len).input_ids
-    empty = [row["id"] for row, ids in zip(rows, tokens) if not ids]
-    if empty:
-        raise BadInput(f"the tokenizer makes no tokens of the text of row {empty[0]!r}")
+    for row, ids in zip(rows, tokens):
+        if not ids:
+            raise BadInput(f"the tokenizer makes no tokens of the text of row {row['id']!r}")
     if long:
         told = f"texts are longer than {max_len} tokens and lost their beginning (--max_len)"
         print(f"{len(long)} of {len(texts)} {told}")
