@@ -113,7 +113,7 @@ def make_model(shape, device, packed=True, lm=False):
     """A 2-way classifier, or a language model, with random weights in one of SHAPES, as model.load would hand it out."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from w2s import models
+    from w2s import checks, models
 
     torch.manual_seed(0)
     no_dropout = (
@@ -132,7 +132,7 @@ def make_model(shape, device, packed=True, lm=False):
     if packed:
         models.fuse_gelu(net)
         models.keep_freed_memory()
-        net.w2s["packed"] = models.can_pack(net)
+        net.w2s["packed"] = checks.can_pack(net)
     return net
 
 
