@@ -14,7 +14,6 @@ import math
 import os
 
 import torch
-import torch.distributed as dist
 from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR
 from tqdm import tqdm
 
@@ -44,9 +43,8 @@ def resolve(model, lr=None, dtype=None):
 
 def fit(
     model, rows, loss, *, lr, head_lr, dtype, epochs, batch_size, whole_batch=False, held_out=(),
-    stop=True, micro_batch=None, seed=0, checkpointing=False, compile=False, clip=1.0,
-    weight_decay=0.0, betas=(0.9, 0.999), warm_up=0.0, outputs=row_logits, resume=None,
-    name="training",
+    stop=True, micro_batch=None, seed=0, checkpointing=False, compile=False, name="training",
+    clip=1.0, weight_decay=0.0, betas=(0.9, 0.999), warm_up=0.0, outputs=row_logits, resume=None,
 ):  # fmt: skip
     """Train the weights that want a gradient, in place; returns the history, a dict per evaluation.
 
@@ -129,8 +127,7 @@ def used_tokens(model, rows, held_out, weight_decay=0.0):
     try:
         yield [renumbered(row) for row in rows], [renumbered(row) for row in held_out]
     finally:
-        with torch.no_grad():
-            whole[used] = embedding.weight
+        whole.data[used] = embedding.weight.data
         embedding.weight, embedding.padding_idx = whole, padding
 
 
@@ -233,7 +230,7 @@ def mean_loss(losses, step, steps, name):
     """The mean loss since the last evaluation; FloatingPointError where it is not finite."""
     mean = torch.stack(losses).mean()
     if world() > 1:
-        dist.all_reduce(mean)
+        torch.distributed.all_reduce(mean)
     mean, told = mean.item(), f"at step {step} of {steps}: try a smaller --lr"
     if not math.isfinite(mean):
         raise FloatingPointError(f"the loss is {mean} {told}")
