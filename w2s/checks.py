@@ -29,7 +29,7 @@ def not_loaded(name, error):
 
 
 def kind(name, config, head, outputs):
-    """"own" (a classifier with as many outputs), "encoder" or "causal"; BadInput for the others."""
+    """ "own" (a classifier with as many outputs), "encoder" or "causal"; BadInput for the others."""
     sort, what = config.model_type, f"--model={name} ({config.model_type})"
     encoder = sort in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     classifier = "ForSequenceClassification" in str(config.architectures)

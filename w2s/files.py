@@ -280,7 +280,9 @@ def end(out, card, history, kept):
         },
     )
     agreement = (
-        f", agrees with {kept['agreement']:.1%} of the held-out labels" if "agreement" in kept else ""
+        f", agrees with {kept['agreement']:.1%} of the held-out labels"
+        if "agreement" in kept
+        else ""
     )
     print(f"{out}: kept the weights of epoch {kept['epoch']:.2f}{agreement}; {seconds} s")
 

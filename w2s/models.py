@@ -308,7 +308,7 @@ def has_bf16(device):
 
 
 def pick_dtype(model, dtype=None):
-    """"bf16" (autocast) or "float32": --dtype, else bf16 where it is fast and the model not tiny."""
+    """ "bf16" (autocast) or "float32": --dtype, else bf16 where it is fast and the model not tiny."""
     if dtype:
         return dtype
     return "bf16" if size(model) >= 10_000_000 and has_bf16(model.device) else "float32"
