@@ -86,7 +86,7 @@ def main(
     from w2s import lora as low_rank
 
     net, tokenizer = models.load(
-        model, head, max_len, device, 0 if probe else seed
+        model, head=head, max_len=max_len, device=device, seed=0 if probe else seed
     )  # a probe's seeds share features
     low_rank.add(net, lora, models.pick_dtype(net, dtype), seed)
     plan = loop.resolve(net, lr, dtype)

@@ -62,7 +62,9 @@ def main(
     )
 
     out = parallel.join(out)
-    net, tokenizer = models.load(model, head, max_len, device, seed)
+    net, tokenizer = models.load(
+        model, head=head, max_len=max_len, device=device, seed=seed
+    )
     low_rank.add(net, lora, models.pick_dtype(net, dtype), seed)
     plan = loop.resolve(net, lr, dtype)
     rows = [row | {"given": float(row["label"])} for row in rows]
