@@ -103,6 +103,8 @@ def make_model(shape, device, packed=True, lm=False):
     model.w2s["parameters"] = model.num_parameters()
     if packed:
         models.fuse_gelu(model)
+        if device.type == "cuda":
+            models.fuse_norms(model)
         models.keep_freed_memory()
         model.w2s["packed"] = models.can_pack(model)
     return model
@@ -129,7 +131,7 @@ def train(model, rows, loss="xent", dtype="bf16", **options):
     from w2s import lm, loop, losses
 
     plan, rule = loop.resolve(model, dtype=dtype), losses.LOSSES[loss]
-    del plan["parameters"]
+    plan.pop("parameters", None)
     if model.get_output_embeddings():
         rows, rule = lm.shares(rows), {"loss": lm.share_of_loss, "outputs": lm.nll}
     loop.fit(model, rows, epochs=1, name="ours", **rule, **plan, **{"batch_size": 32} | options)

@@ -36,7 +36,7 @@ def parameters(net):
 def fit(net, rows=None, loss="xent", lr=None, dtype=None, **options):
     """loop.fit with what a stage resolves before: 4 batches an epoch by default."""
     plan = loop.resolve(net, lr, dtype)
-    del plan["parameters"]
+    plan.pop("parameters", None)
     rule = LOSSES[loss] if isinstance(loss, str) else {"loss": loss}
     options = {"epochs": 2, "batch_size": 16} | plan | rule | options
     return loop.fit(net, rows or make_rows(), options.pop("loss"), **options)

@@ -23,6 +23,8 @@ from w2s.files import BadInput
 # Threads that wait for others must not spin: on a busy machine that costs several times the time.
 # Set before torch is imported; OpenMP reads it once.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Batches differ in length: a GPU's memory falls to pieces, and finding more makes steps wait.
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 # ---- options: a stage's signature has type and default, this table the check and the meaning
 
