@@ -78,8 +78,11 @@ def main(
 
     out, given = parallel.join(out), "weak" if target == "weak" else "label"
     rule, whole_batch, _ = losses.rule(
-        "xent" if given == "label" else loss, alpha=alpha, prior=conf_prior, radius=radius,
-        as_released=as_released or None
+        "xent" if given == "label" else loss,
+        alpha=alpha,
+        prior=conf_prior,
+        radius=radius,
+        as_released=as_released or None,
     )
 
     from w2s import loop, models, probes

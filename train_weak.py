@@ -62,17 +62,13 @@ def main(
     )
 
     out = parallel.join(out)
-    net, tokenizer = models.load(
-        model, head=head, max_len=max_len, device=device, seed=seed
-    )
+    net, tokenizer = models.load(model, head=head, max_len=max_len, device=device, seed=seed)
     low_rank.add(net, lora, models.pick_dtype(net, dtype), seed)
     plan = loop.resolve(net, lr, dtype)
     rows = [row | {"given": float(row["label"])} for row in rows]
     train, held_out = protocol.hold_out(models.encode(rows, tokenizer, net), n_val, batch_size)
     train = drawn(train, seed, bootstrap, [run for run, _ in before], device, dtype)
-    card = files.begin(
-        out, "train_weak", args, inputs, data, plan | net.w2s
-    )
+    card = files.begin(out, "train_weak", args, inputs, data, plan | net.w2s)
     history = loop.fit(
         net, train, losses.xent, held_out=held_out, epochs=epochs, batch_size=batch_size,
         micro_batch=micro_batch, lr=plan["lr"], head_lr=plan["head_lr"], dtype=plan["dtype"],

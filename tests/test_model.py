@@ -5,7 +5,7 @@ import torch
 from conftest import ARCHITECTURES, ENCODERS, PADDED
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from w2s import lora, loop, models, packing
+from w2s import loop, lora, models, packing
 from w2s.files import BadInput
 from w2s.losses import LOSSES
 
@@ -106,7 +106,11 @@ def test_the_last_token_is_read_by_position_not_by_id(tiny):
         net.w2s["packed"] = packed
         net.set_attn_implementation("packed" if packed else "sdpa")
         for tokens in (ends_in_bang, ends_in_pad):
-            extra = {"texts": {"groups": packing.groups([len(tokens)], 32, net.device)}} if packed else {}
+            extra = (
+                {"texts": {"groups": packing.groups([len(tokens)], 32, net.device)}}
+                if packed
+                else {}
+            )
             hidden = net.base_model(torch.tensor([tokens]), **extra).last_hidden_state
             torch.testing.assert_close(
                 packing.logits(net, [tokens, [5]])[0],
@@ -269,9 +273,7 @@ def test_low_rank_terms_start_at_nothing_train_alone_and_merge_into_an_ordinary_
     lora.add(net, 3)
     with torch.no_grad():
         assert torch.equal(packing.logits(net, tokens), packing.logits(plain, tokens))
-    linear = [
-        m for m in plain.base_model.modules() if isinstance(m, torch.nn.Linear | lora.Conv1D)
-    ]
+    linear = [m for m in plain.base_model.modules() if isinstance(m, torch.nn.Linear | lora.Conv1D)]
     head = [p for p in plain.parameters() if p not in set(plain.base_model.parameters())]
     assert net.num_parameters(only_trainable=True) == sum(
         3 * sum(m.weight.shape) for m in linear
