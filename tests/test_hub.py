@@ -286,7 +286,7 @@ def call(endpoint, home, *words, **env):
     "name", ["sst2", "cola", "dream", "mc_taco", "ethics_justice", "ethics_virtue", "boolq"]
 )
 def test_the_hub_is_loaded_by_the_very_client_that_users_have(name, hub_at, tmp_path, monkeypatch):
-    """Several configs (sst2, cola), a pinned sha (dream), a parquet branch (mc_taco), csv (ethics)."""
+    """Configs (sst2, cola), a pinned sha (dream), a parquet branch (mc_taco), csv (ethics)."""
     done = call(hub_at, tmp_path / "cache", name)
     assert done.returncode == 0, done.stderr
     source = texts.TASKS[name]["splits"]["test"][0]
