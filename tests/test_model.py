@@ -15,7 +15,7 @@ from conftest import ARCHITECTURES, ENCODERS, PADDED
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from w2s import checks, loop, lora, models, packing
+from w2s import checks, lora, models, packing
 from w2s.files import BadInput
 from w2s.losses import conf, xent
 
