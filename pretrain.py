@@ -245,11 +245,9 @@ def main(
     Args:
         corpus: facts, chess or text
         size: xs, s or m; SIZES says what that is
-        games: of chess: a PGN or parquet file
         file: of text: a plain text, UTF-8
         out: the model folder (default: facts/SIZE, chess/SIZE, runs/text/SIZE)
         tokens: to train on; texts are read again where there are fewer (default: by size)
-        min_elo: of chess: both players must be rated this high
         world_seed: of facts: which world of people
     """
     cli.check(locals())

@@ -20,7 +20,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from tqdm import tqdm
 
 import board
-from w2s import cli, files
+import moves
+from w2s import cli, files, records
 
 MARGIN, SHORT_MARGIN = 0.3, 0.1  # expected score above the second best move, by long, short search
 SHORT = 200  # nodes of a short search
@@ -40,10 +41,10 @@ def play(engine, seed):
         yield move
 
 
-def puzzles_of(engine, moves, nodes):
+def puzzles_of(engine, game, nodes):
     """The puzzles of a game's plain moves; ValueError where one of them is illegal."""
     position, played, found, last = board.position(), [], [], 0
-    for move in itertools.islice(moves, LAST):
+    for move in itertools.islice(game, LAST):
         far = len(played) >= max(FIRST, last + APART)
         if far and (puzzle := puzzle_at(engine, position, nodes)):
             found.append({"prompt": " ".join(played), **puzzle})
@@ -96,8 +97,9 @@ def confirm(row):
     return board.search(engine, board.position(row["fen"]), 20 * nodes)[0][0] == row["target"]
 
 
+@cli.stage
 def main(
-    games: str = None, *, out: str = "runs/puzzles.jsonl", n: int = 6000, seed: int = 0,
+    args, games: str = None, *, out: str = "runs/puzzles.jsonl", n: int = 6000, seed: int = 0,
     nodes: int = 10_000, sample: int = 200, engine: str = None, processes: int = None,
     force: bool = False,
 ):  # fmt: skip
@@ -108,17 +110,11 @@ def main(
         out: the JSONL file to write
         n: how many puzzles (fewer where the games run out)
         seed: moves the games that the engine plays
-        nodes: of the long search
-        sample: puzzles to search again with 20 times the nodes, to tell how many are confirmed
-        engine: the engine's program (default: stockfish, on the path or in /usr/games)
-        processes: engines at once (default: one per core); the puzzles do not depend on it
     """
-    cli.check(locals())
-    args = {"games": games, "n": n, "seed": seed, "nodes": nodes, "sample": sample}
-    args["engine"] = engine
+    args = {name: value for name, value in args.items() if name not in ("out", "processes")}
     board.open_engine(engine).quit()
     inputs = {"games": files.sha256(games)} if games else {}
-    if files.is_done(out, args, inputs, force, labels=True):
+    if records.is_done(out, args, inputs, force, ".jsonl"):
         return
     begun = Path(f"{out}.begun")
     state = {"about": [args, inputs], "games": 0, "rows": []}
@@ -137,11 +133,9 @@ def main(
     begun.unlink()
     if not rows:
         raise files.BadInput(f"no position of {state['games']} games has one clearly best move")
-    card = files.new_card("make_puzzles", args, inputs, None) | {"confirmed": confirmed}
-    files.write_jsonl(out, rows, card)
-    print(
-        f"{out}: {len(rows)} of {n} puzzles, {confirmed[0]} of {confirmed[1]} tried are confirmed"
-    )
+    card = records.new_card("make_puzzles", moves, args, inputs, None)
+    files.write_jsonl(out, rows, card | {"confirmed": confirmed})
+    print(f"{out}: {len(rows)} of {n} puzzles; confirmed: {confirmed[0]} of {confirmed[1]}")
     print(f"next: python train_weak.py --ds={out}")
 
 

@@ -21,7 +21,6 @@ SHORT = 512  # tokens; up to here the scores of a group may be kept for the back
 # where each batch has a length of its own. So lengths are rounded up there: that of the packed row,
 # and that of the texts of a group.
 ROW_STEP, GROUP_STEP = 64, 8
-LARGE = 2**22  # numbers; matrices above this size are left out when gradients are compared
 
 # hidden states of the first tokens [N, H] -> logits [N, 2], for the encoders that can run packed
 ENCODER_HEADS = {
@@ -225,82 +224,3 @@ def pad(model, tokens):
         row[: len(text)] = torch.tensor(text)
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
     return tuple(to_device(x, model.device) for x in (ids, mask, lengths))
-
-
-# ---- can this architecture run packed?
-
-
-def can_pack(model, max_len=1024):
-    """True, with packed attention switched on, if this architecture computes the same packed.
-
-    Tried out at load rather than looked up in a list: our attention must be called in every layer,
-    and hidden states and gradients must be those of padded texts. One of them is longer than any
-    window that the configuration names below max_len (a longer one hides nothing). To be quick it
-    goes forward only, and matrices of more than LARGE numbers are left out of the gradients.
-    """
-    if reads(model) is None:
-        return False
-    text, usual, called = model.config.get_text_config(), model.config._attn_implementation, set()
-    windows = [n for key, n in text.to_dict().items() if "window" in key or "chunk" in key]
-    window = max((n for n in windows if type(n) is int and 0 < n < max_len), default=0)
-    long = max(9, min(window + 9, max_len))
-    wanted = tried(model, padded, long)
-
-    def counted(module, *args, **kwargs):
-        called.add(module)
-        return packed_attention(module, *args, **kwargs)
-
-    try:
-        AttentionInterface.register("packed", counted)
-        model.set_attn_implementation("packed")
-        same = close(tried(model, packed, long), wanted)
-        taken = model.config._attn_implementation == "packed"
-        if same and taken and len(called) == text.num_hidden_layers:
-            model.varlen = model.device.type == "cuda" and kernel_works(model, wanted, long)
-            return True
-    except Exception:  # an architecture that does not hand unknown keywords down to its attention
-        pass
-    finally:
-        AttentionInterface.register("packed", packed_attention)
-    model.set_attn_implementation(usual)
-    return False
-
-
-def kernel_works(model, wanted, long):
-    """True if torch's own kernel gives the same in bf16, as it will run; without it groups() run.
-
-    wanted: tried() of padded texts in float32.
-    """
-    model.varlen = True
-    try:
-        with torch.autocast("cuda", torch.bfloat16):
-            answers = tried(model, packed, long), wanted
-    except RuntimeError as error:  # a card, or a size of heads, that it was not written for
-        print(f"torch's kernel for packed texts does not run here: {str(error).splitlines()[0]}")
-        return False
-    got, oracle = (torch.cat([hidden.flatten(), *map(torch.flatten, g)]) for hidden, g in answers)
-    return bool((got - oracle).norm() <= 0.1 * oracle.norm())
-
-
-def tried(model, run, long):
-    """(hidden states [6, H], {number of a parameter: its gradient}) of texts run in one way."""
-    generator, size = torch.Generator().manual_seed(0), model.get_input_embeddings().num_embeddings
-    lengths = (5, 3, 9, 9, long, 4)
-    tokens = [torch.randint(size, (n,), generator=generator).tolist() for n in lengths]
-    weights = [p for p in model.parameters() if p.requires_grad and p.numel() <= LARGE]
-    with torch.enable_grad():
-        hidden = run(model, tokens[:4])
-        toward = torch.randn(hidden.shape, generator=generator).to(hidden)
-        gradients = torch.autograd.grad((hidden * toward).sum(), weights, allow_unused=True)
-    with torch.no_grad():
-        hidden = torch.cat([hidden.detach(), run(model, tokens[4:])])
-    return hidden, [torch.zeros(()).to(p) if g is None else g for p, g in zip(weights, gradients)]
-
-
-def close(got, wanted):
-    """True if two answers of tried() are the same to rounding."""
-    (hidden, gradients), (oracle, oracles) = got, wanted
-    noise = 1e-5 * max(g.norm() for g in oracles)  # all that a key's bias has for a gradient
-    return bool(((hidden - oracle).norm(dim=1) <= 1e-3 * oracle.norm(dim=1)).all()) and all(
-        (g - o).norm() <= 1e-2 * o.norm() + noise for g, o in zip(gradients, oracles)
-    )
