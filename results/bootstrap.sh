@@ -32,5 +32,6 @@ strong "$out/labels.jsonl" --model="${models[$steps]}" --out="$out/ceiling" --ta
 "$python" "${here}eval.py" "$out/weak" "$out"/step* "$out/naive" "$out/ceiling"
 for student in naive "step$#"; do
     echo "== $student"
-    "$python" "${here}pgr.py" "$out/weak" "$out/$student" "$out/ceiling" --out="$out/pgr_$student.json"
+    runs=("$out/weak" "$out/$student" "$out/ceiling")
+    "$python" "${here}pgr.py" "${runs[@]}" --out="$out/pgr_$student.json"
 done
