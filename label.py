@@ -14,6 +14,7 @@ Out: a labels file with its card, beside the first run. Next: train_strong.py.
 """
 
 import collections
+from pathlib import Path
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def main(
 ):  # fmt: skip
     """Label the strong half with one supervisor, or with several together."""
     runs = files.expand(runs or ("runs/weak",))
-    cards, behind = records.supervisors(runs)
+    cards, behind = supervisors(runs)
     setting, data = tasks.setting_of_card(cards[0]), cards[0]["data"]
     vote = vote or ("hard" if setting.TRUTH == "target" else "soft")
     out = out or str(files.beside(runs[0], "labels.jsonl"))
@@ -58,10 +59,31 @@ def main(
             row["weak_all"] = votes
     kept = chosen(rows, select, keep)
     card = records.new_card("label", setting, args, inputs, data)
-    models = [card["args"]["model"] for card in cards]
-    card |= {"supervisors": behind, "models": models, "test_rows": test_rows}
+    bases = [one["args"]["model"] for one in cards]
+    card |= {"supervisors": behind, "models": bases, "test_rows": test_rows}
     files.write_jsonl(out, kept, card)
     tell(setting, out, rows, kept, args)
+
+
+def supervisors(runs):
+    """(the runs' cards, sha256 of all models behind their labels, teachers' teachers too).
+
+    BadInput unless they can label the same rows together.
+    """
+    cards = [records.finished_run(run) for run in runs]
+    for i, (run, card) in enumerate(zip(runs, cards)):
+        if Path(run) in map(Path, runs[:i]):
+            raise BadInput(f"{run} is given twice: a supervisor has one vote")
+        if records.role(card) == "ceiling":
+            raise BadInput(f"{run} has learned the ground truth of the rows that it is to label")
+        if card["data"] is None:
+            unknown = "which rows it has not seen is not known"
+            raise BadInput(f"{run} was trained on labels without a card: {unknown}")
+        if card["data"] != cards[0]["data"]:
+            unlike = f"the same task, sizes and data seed as {runs[0]}"
+            raise BadInput(f"{run} was not trained on {unlike}: {card['data']}")
+    behind = [sha for c in cards for sha in (c["model_sha256"], *(c.get("supervisor") or []))]
+    return cards, behind
 
 
 def check_options(setting, args, cards):
@@ -110,7 +132,7 @@ def ask(setting, run, rows, device, dtype):
 
 def held_out(setting, card, data):
     """The rows of the weak half, their truth known, that a supervisor was not trained on."""
-    rows = protocol.hold_out(protocol.half(setting, data, "weak"), card["args"]["n_val"], 1)[1]
+    rows = files.hold_out(protocol.half(setting, data, "weak"), card["args"]["n_val"], 1)[1]
     if not rows:
         raise BadInput("--weights learns on rows that were held out, and there are none (--n_val)")
     return rows

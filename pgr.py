@@ -1,7 +1,7 @@
 """Stage 5: predictions of supervisor, student and ceiling -> performance gap recovered.
 
-    PGR = (student - weak) / (ceiling - weak)    1: as good as with ground truth; 0: no better than
-                                                 the supervisor
+    PGR = (student - weak) / (ceiling - weak)    1: like ground truth; 0: no better than weak
+
     python pgr.py                                       # runs/weak runs/student runs/ceiling
     python pgr.py 's*/weak' 's*/student' 's*/ceiling'   # seeds, paired by what * matched
     python pgr.py --curves                   # and the course of training: runs/pgr.curves.png
@@ -27,7 +27,7 @@ RULE = ("alpha", "prior", "conf_prior", "radius", "as_released")
 def main(
     args, weak: str = "runs/weak", student: str = "runs/student", ceiling: str = "runs/ceiling", *,
     ds: str = None, split: str = "test", out: str = "runs/pgr.json", plot: str = None,
-    curves: bool = False, n_boot: int = stats.N_BOOT,
+    other_texts: bool = False, curves: bool = False, n_boot: int = stats.N_BOOT,
 ):  # fmt: skip
     """Performance gap recovered, with a paired bootstrap over groups of test rows and seeds.
 
@@ -39,6 +39,7 @@ def main(
         split: the test split whose predictions to read
         out: JSON file to write
         plot: PNG file to write (default: --out with .png)
+        other_texts: allow other texts under the same ids, as after controls.py --kind=suffix
     """
     if Path(out).suffix != ".json":
         raise BadInput(f"--out={out} must end in .json")
@@ -51,20 +52,9 @@ def main(
     cards = [[records.finished_run(run, stages) for run in seed] for seed in runs]
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)
-    answers, groups, notes = read_all(setting, runs, cards, ds, split)
-    score, said = (
-        [[[of(row) for row in rows] for rows in seeds] for seeds in answers]
-        for of in (setting.score, setting.said)
-    )
-    given = ()
-    if "prob" in setting.PREDICTION:
-        probs = [[[row["prob"] for row in rows] for rows in seeds] for seeds in answers]
-        given = (probs, [row["label"] for row in answers[0][0]])
-    result = stats.compare(score, said, groups, *given, n_boot=n_boot)
-    about = describe(matched, cards, setting, ds, split)
-    for who in WHO:
-        result[who] |= about.pop(who)
-    result |= about
+    answers, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
+    result = compare(setting, answers, groups, n_boot)
+    describe(result, matched, cards, setting, ds, split)
     result["notes"] = notes + doubts.seeds((weak, student, ceiling), cards)
     for seed, names in zip(cards, runs):
         result["notes"] += doubts.roles(seed, names)
@@ -97,7 +87,7 @@ def pair_seeds(patterns):
     return {seed: [seeds[seed] for seeds in matched] for seed in sorted(matched[0])}
 
 
-def read_all(setting, runs, cards, ds, split):
+def read_all(setting, runs, cards, ds, split, other_texts=False):
     """([3][S] lists of predictions of the same rows in the same order, their groups, notes)."""
     answers, notes, hashes, first = [[], [], []], [], {}, None
     for seed, names in zip(cards, runs):
@@ -114,8 +104,10 @@ def read_all(setting, runs, cards, ds, split):
             answers[k].append([other for _, other in pairs])
     known = [name for sha, name in hashes.items() if sha]
     if len(known) > 1:
-        told = "answered other rows under the same ids: score both with eval.py --force"
-        raise BadInput(f"{known[0]} and {known[1]} {told}")
+        told = f"{known[0]} and {known[1]} answered other texts under the same ids"
+        if not other_texts:
+            raise BadInput(f"{told}: score both with eval.py --force, or allow it: --other_texts")
+        notes.append(told)
     if None in hashes:
         told = "whether it answered the same texts is not known: eval.py --force scores it again"
         notes.append(f"the card of {hashes[None]}'s predictions lacks rows_sha256, {told}")
@@ -142,15 +134,29 @@ def read(setting, run, card, ds, split):
     return files.read_jsonl(file, setting.PREDICTION), about
 
 
-def describe(matched, cards, setting, ds, split):
-    """What pgr.json says of the experiment: task, setting, split, models, rule, seeds, runs."""
-    args = [card["args"] for card in cards[0]]
-    options = [f"{name}={args[1][name]}" for name in RULE if args[1].get(name)]
-    told = {who: {"model": one.get("model")} for who, one in zip(WHO, args)}
-    rule = " ".join([args[1]["loss"], *options]) if args[1].get("loss") else None
-    told["student"] |= {"rule": rule, "seeds": [seed for seed in matched if seed]}
-    told |= {"task": ds or cards[0][0]["data"]["ds"], "setting": setting.__name__, "split": split}
-    return told | {"runs": dict(zip(WHO, map(list, zip(*matched.values()))))}
+def compare(setting, answers, groups, n_boot):
+    """stats.compare() of the predictions [3][S] of a setting."""
+
+    def each(value):
+        """[3, S, N]"""
+        return [[[value(row) for row in rows] for rows in seeds] for seeds in answers]
+
+    given = ()
+    if "prob" in setting.PREDICTION:
+        given = (each(lambda row: row["prob"]), [row["label"] for row in answers[0][0]])
+    return stats.compare(each(setting.score), each(setting.said), groups, *given, n_boot=n_boot)
+
+
+def describe(result, matched, cards, setting, ds, split):
+    """Add to a result what it is of: task, setting, split, models, rule, seeds, runs."""
+    for who, card in zip(WHO, cards[0]):
+        result[who]["model"] = card["args"].get("model")
+    args = cards[0][1]["args"]
+    options = [f"{name}={args[name]}" for name in RULE if args.get(name)]
+    rule = " ".join([args["loss"], *options]) if args.get("loss") else None
+    result["student"] |= {"rule": rule, "seeds": [seed for seed in matched if seed]}
+    result |= {"task": ds or cards[0][0]["data"]["ds"], "setting": setting.__name__}
+    result |= {"split": split, "runs": dict(zip(WHO, map(list, zip(*matched.values()))))}
 
 
 def show(result):
@@ -191,7 +197,8 @@ def draw(result, path):
     panels = 3 if result["diagnostics"] else 2
     figure = Figure(figsize=(4 * panels, 3.6), layout="constrained")
     models = " -> ".join(str(result[who]["model"]) for who in WHO[:2])
-    figure.suptitle(f"{result['task']}: {models}, {result['student']['rule']}", fontsize=9)
+    rule = result["student"]["rule"] or "not trained"
+    figure.suptitle(f"{result['task']}: {models}, {rule}", fontsize=9)
     axes = figure.subplots(1, panels)
     for x, (who, colour) in enumerate(zip(WHO, COLOURS)):
         one = result[who]

@@ -9,8 +9,18 @@ tokens as it takes, and the end-of-text token after it, so that "Nf3" is not con
 import collections
 
 from puzzles import (  # noqa: F401
-    BALANCED, CHECKS, FIELDS, KEY, OPTIONAL, PREDICTION, TASKS, WHAT, easier, finish,
-    read, same,
+    BALANCED,
+    CHECKS,
+    FIELDS,
+    KEY,
+    OPTIONAL,
+    PREDICTION,
+    TASKS,
+    WHAT,
+    easier,
+    finish,
+    read,
+    same,
 )  # fmt: skip
 from w2s.files import BadInput
 
@@ -91,7 +101,7 @@ def outputs(model, rows):
     return lm.nll(model, rows)
 
 
-def rule(name, **options):
+def rule(name, batch_size=None, **options):
     """(loss, False, {}): a move is learned by cross-entropy alone, its label being hard."""
     from w2s import lm
 

@@ -1,11 +1,11 @@
-"""From a source's row to a prompt with a yes or no: statements and questions, as table.py uses them.
+"""From a source's row to a prompt with a yes or no: statements and questions, as table.py has them.
 
-One style of prompt: the source's own words, the candidate answer last, then a short question that it answers with yes
-or no. A task's "make" gets one source row (every string stripped, none empty) and returns one of
+One style of prompt: the source's own words, the candidate answer last, then a short question that
+it answers with yes or no. A task's "make" gets one row (every string stripped, none empty); of it
 
-    {"text", "label", "group"}            a row that is true or false
-    {"right", "wrong": [...], "group"}    a k-way question, as the finished text of each answer; it becomes two rows
-    None                                  the row is not of this task
+    {"text", "label", "group"}            is a row that is true or false
+    {"right", "wrong": [...], "group"}    a k-way question with finished answers, for two rows
+    None                                  no row of this task
 
 "group" is the text that related rows share (passage, premise, ...), None for a row of its own.
 """
@@ -19,17 +19,12 @@ from w2s.files import hashed
 ASKED = "Question: {question}\nAnswer: {answer}\nIs this answer right?"
 
 
-def columns(template):
-    """The names in a template."""
-    return " ".join(name for _, name, _, _ in string.Formatter().parse(template) if name)
-
-
 def statement(template, group=None, column="label", /, is_one=int, first=None, **needs):
-    """What a task of statements needs: {"make", "needs", "group"}.
+    """The "make", "needs" and "group" of a task whose rows are true or false.
 
-    template: the prompt, with columns in braces; group: the column that related rows share; is_one: whether a value
-    of `column` is a 1; first: what is done to a row before (None: the row is not of this task); needs: what
-    columns hold that are no text, as sources.fits wants it (None: the column is first's work).
+    template: the prompt, columns in braces; group: the column that related rows share; column: the
+    label's; is_one: which of its values are a 1; first: what is done to a row before (None: it is
+    not of this task); needs: what columns that are no text hold (None: the column is first's work).
     """
 
     def make(row):
@@ -38,17 +33,16 @@ def statement(template, group=None, column="label", /, is_one=int, first=None, *
             text, about = template.format_map(row), row[group] if group else None
             return {"text": text, "label": int(is_one(row[column])), "group": about}
 
-    needs = sources.texts(columns(template)) | {column: (0, 1)} | needs
-    return {"make": make, "needs": existing(needs), "group": group or "row"}
+    return finished(make, template, group or "row", {column: (0, 1)} | needs)
 
 
 def question(template, group, answers, right, /, first=None, **needs):
-    """What a task of k-way questions needs; as statement(), and {answer} in the template is the candidate answer.
+    """The same of a task of k-way questions; {answer} in the template is the candidate answer.
 
-    answers: the columns of the answers, one column that lists them, or a function of the row; right: the column that
-    holds the right one's number, or a function. Doubles of the right answer are no wrong ones.
+    answers: the columns of the answers, one column that lists them, or a function of the row;
+    right: the column of the right one's number, or a function. Its doubles are no wrong answers.
     """
-    needs = sources.texts(columns(template)) | {"answer": None} | needs
+    needs = {"answer": None} | needs
     if isinstance(answers, str):
         needs = sources.texts(answers) | needs
         answers = operator.itemgetter(*answers.split())
@@ -60,16 +54,19 @@ def question(template, group, answers, right, /, first=None, **needs):
         true = texts[right(row)]
         return {"right": true, "wrong": [t for t in texts if t != true], "group": row[group]}
 
-    return {"make": make, "needs": existing(needs), "group": group}
+    return finished(make, template, group, needs)
 
 
-def existing(needs):
-    """The needs without the columns that a source does not have."""
-    return {column: wanted for column, wanted in needs.items() if wanted is not None}
+def finished(make, template, group, needs):
+    """The three entries; what is in the template and not in needs is a column of text."""
+    names = [name for _, name, _, _ in string.Formatter().parse(template) if name]
+    needs = dict.fromkeys(names, str) | needs
+    needs = {column: wanted for column, wanted in needs.items() if wanted is not None}
+    return {"make": make, "needs": needs, "group": group}
 
 
 def as_rows(name, made, group):
-    """The rows of what "make" made: a true or false one, or the right and one wrong answer, drawn by a hash."""
+    """The row of what "make" made, or two, the right and a wrong answer that a hash draws."""
     if "label" in made:
         return [{"id": name, "group": group, "text": made["text"], "label": made["label"]}]
     wrong = made["wrong"][int.from_bytes(hashed(f"wrong/{name}")[:8]) % len(made["wrong"])]
@@ -79,7 +76,12 @@ def as_rows(name, made, group):
     ]
 
 
-# ---- for single tasks
+# ---- what single tasks do first
+
+
+def with_dialogue(row):
+    """dream: the turns as one text."""
+    return row | {"dialogue": "\n".join(row["dialogue"])}
 
 
 def with_trait(row):
@@ -88,15 +90,10 @@ def with_trait(row):
     return row | {"scenario": scenario, "trait": trait}
 
 
-def with_dialogue(row):
-    """dream: the turns as one text."""
-    return row | {"dialogue": "\n".join(row["dialogue"])}
-
-
 def with_orders(row):
-    """ETHICS utilitarianism: both orders of two situations; the right one has the more pleasant one last.
+    """ETHICS utilitarianism: two situations in both orders, first the one that ends pleasantly.
 
-    Half of the training pairs share a situation with another pair, nearly always one that begins alike: the group.
+    Half of the training pairs share a situation with another, nearly always one that begins alike.
     """
     more, less = row["baseline"], row["less_pleasant"]
     words = " ".join(more.lower().split()[:5])
@@ -114,11 +111,11 @@ def if_long(row):
 
 
 def first_words(scenarios, same=3, kept=10):
-    """ETHICS justice: keys of consecutive scenarios. Those that begin with the same 3 words are a group, named by 10.
+    """ETHICS justice: consecutive scenarios that begin with the same 3 words have one key.
 
-    Chosen on the data: of the known groups of 4 in the two test sets this keeps 1,163 of 1,189 whole (2 words: 1,172,
-    and groups twice as large; 4 words: 1,122). The name lets a group of train be known again in test, mostly: 223 of
-    21,791 training rows begin with the same 10 words as a test row all the same, as one elsewhere heads their run.
+    Chosen on the data: of the known groups of 4 in test sets this keeps 1,163 of 1,189 whole (2
+    words: 1,172, and groups twice as large; 4 words: 1,122). 10 words are the key, so that most
+    groups of train are known again in test.
     """
     keys, before = [], None
     for words in (scenario.lower().split() for scenario in scenarios):

@@ -1,6 +1,6 @@
-"""The setting of texts with a 0/1 label, read by a classifier: its tasks and rows, and how a model learns and answers.
+"""The setting of texts with a 0/1 label: its tasks and rows, and how a model learns and answers.
 
-{"id": "sst2/train/17", "group": "sst2/train/17", "text": "a charming film\\nIs this review positive?", "label": 1}
+{"id": "cola/train/17", "group": "cola/train/17", "text": "Him saw she.\\nIs ...?", "label": 0}
 """
 
 import sys
@@ -18,7 +18,7 @@ same = protocol.same_text
 
 
 def read(ds, split):
-    """All rows of one split of a task, or of a JSONL file with text and label, as {"id", "group", "text", "label"}."""
+    """All rows of one split of a task, or of a JSONL file with text and label."""
     if ds in TASKS:
         return TASKS[ds]["load"](split) if "load" in TASKS[ds] else read_source(ds, split)
     rows = protocol.read_own(sys.modules[__name__], ds)
@@ -28,8 +28,8 @@ def read(ds, split):
 def read_source(ds, split):
     """All rows of one split of a task that comes from the hub or a mirror.
 
-    Ids are the source's row numbers: "dream/train/17/right" and ".../wrong" for the two rows of a k-way question.
-    Rows with an empty field are left out, and told. BadInput as by sources.source_rows.
+    Ids are the source's row numbers: "dream/train/17/right" and ".../wrong" for the two rows of a
+    k-way question. Rows with an empty field are left out, and told.
     """
     task, (source, *_) = TASKS[ds], TASKS[ds]["splits"][split]
     where, count, rows = sources.source_rows(ds, task, split)
@@ -47,14 +47,11 @@ def read_source(ds, split):
     if skipped:
         told = "have an empty field or but one answer and are left out"
         print(f"{where}: {skipped} of {count} {told}", file=sys.stderr)
-    keys = task.get("regroup", list)([prompt["group"] for _, prompt in made])
-    return [
-        row
-        for (name, prompt), key in zip(made, keys)
-        for row in formats.as_rows(
-            name, prompt, protocol.group_name(ds, same(key)) if key else name
-        )
-    ]
+    out, keys = [], task.get("regroup", list)([prompt["group"] for _, prompt in made])
+    for (name, prompt), key in zip(made, keys):
+        group = protocol.group_name(ds, same(key)) if key else name
+        out += formats.as_rows(name, prompt, group)
+    return out
 
 
 def finish(rows, seed):

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# The tables of results/rules.md: every rule, error structures, imitation, ensembles, probes, prompts; facts, seeds 0 to 2.
+# The tables of results/rules.md: every rule, error structures, imitation, ensembles, probes,
+# prompts; facts, seeds 0 to 2.
 #
-#     results/rules.sh             # all of it; or a part: results/rules.sh rules   (errors, ensembles, features, probes, analysis)
+#     results/rules.sh             # all of it; or a part: results/rules.sh rules
+#                                  # (errors, ensembles, features, probes, analysis)
 #
-# Two processes side by side, one thread each. What is done already is not done again (OUT=runs/rules; its log: log.txt).
+# Two processes side by side, one thread each. What is done already is not done again
+# (OUT=runs/rules; its log: log.txt).
 set -eu
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
@@ -17,23 +20,29 @@ side() { # commands from stdin, two at a time; a line may be several, with &&
 }
 
 row() { # a line of a table: its name, then supervisor, student and ceiling as pgr.py takes them
-    $python pgr.py "$2" "$3" "$4" --out="$out/pgr/${3##*/}.json" | tee -a $out/log.txt | awk -v name="$1" '
+    name=$1 && shift
+    $python pgr.py "$@" --out="$out/pgr/${2##*/}.json" | tee -a $out/log.txt | awk -v name="$name" '
         function told(k) { return $k " [" $(k + 1) ", " $(k + 3) "]" }
         /^weak /              { weak = told(2) }
         /^student  /          { student = told(2) }
         /^ceiling /           { ceiling = told(2) }
         /^PGR /               { pgr = $2 == "undefined:" ? "undefined" : told(2) }
         /where it is wrong /  { wrong = told(5) }
-        END                   { print "| " name " | " weak " | " student " | " ceiling " | " pgr " | " wrong " |" }'
+        END { print "| " name " | " weak " | " student " | " ceiling " | " pgr " | " wrong " |" }'
 }
 
-head() { printf '\n### %s\n\n| | weak | student | ceiling | PGR | agreement where weak is wrong |\n|---|---|---|---|---|---|\n' "$1"; }
+head() {
+    printf '\n### %s\n\n| | weak | student | ceiling | PGR | agreement where weak is wrong |\n' "$1"
+    echo '|---|---|---|---|---|---|'
+}
 
 options() { # the options of a rule of the list above
     case $1 in conf.75) echo "--loss=conf --alpha=0.75" ;; *) echo "--loss=$1" ;; esac
 }
 
-gains() { # prefixes (columns), a name, other names (lines): by how many points of accuracy the others beat the one, paired
+# prefixes (columns), a name, other names (lines): by how many points of accuracy the others beat
+# the one, paired
+gains() {
     $python - $out "$1" "$2" $3 <<'PYTHON'
 import sys
 
@@ -48,7 +57,7 @@ def right(run):
     """[3 seeds, N test rows]: 1 where the run is right"""
     names = [f"{out}/{s}/{run}/eval/facts-test.jsonl" for s in range(3)]
     seeds = [files.read_jsonl(name, ["prob", "label"]) for name in names]
-    return np.array([[(r["prob"] > 0.5) == r["label"] for r in seed] for seed in seeds], dtype=float)
+    return np.array([[(r["prob"] > 0.5) == r["label"] for r in seed] for seed in seeds]) * 1.0
 
 
 groups = files.read_card(f"{out}/0/xs/eval/facts-test.jsonl")["test_groups"]
@@ -64,10 +73,12 @@ PYTHON
 
 base() { # supervisors, labels, ceilings
     for s in 0 1 2; do for w in xs s; do
-        echo "train_weak.py --model=facts/$w --seed=$s --out=$out/$s/$w && label.py $out/$s/$w --out=$out/$s/$w.jsonl"
+        echo "train_weak.py --model=facts/$w --seed=$s --out=$out/$s/$w" \
+            "&& label.py $out/$s/$w --out=$out/$s/$w.jsonl"
     done; done | side
     for s in 0 1 2; do for m in s m; do
-        echo "train_strong.py $out/$s/xs.jsonl --model=facts/$m --seed=$s --target=truth --out=$out/$s/ceiling-$m"
+        echo "train_strong.py $out/$s/xs.jsonl --model=facts/$m --seed=$s" \
+            "--target=truth --out=$out/$s/ceiling-$m"
     done; done | side
     $python eval.py "$out/?/xs" "$out/?/s" "$out/?/ceiling-?" >> $out/log.txt
 }
@@ -75,7 +86,8 @@ base() { # supervisors, labels, ceilings
 rules() {
     for s in 0 1 2; do for pair in "xs s" "xs m" "s m"; do for rule in $rules; do
         set -- $pair
-        echo "train_strong.py $out/$s/$1.jsonl --model=facts/$2 --seed=$s $(options $rule) --out=$out/$s/$1-$2-$rule"
+        echo "train_strong.py $out/$s/$1.jsonl --model=facts/$2 --seed=$s" \
+            "$(options $rule) --out=$out/$s/$1-$2-$rule"
     done; done; done | side
     $python eval.py "$out/?/*-*-*" >> $out/log.txt
     for pair in "xs m" "s m" "xs s"; do
@@ -88,14 +100,16 @@ rules() {
 errors() {
     for s in 0 1 2; do
         for kind in own random longest shortest unconfident confident coin; do
-            echo "controls.py $out/$s/xs.jsonl --kind=$kind --run=$out/$s/ceiling-m --seed=$s --out=$out/$s/e-$kind.jsonl" \
+            echo "controls.py $out/$s/xs.jsonl --kind=$kind --run=$out/$s/ceiling-m --seed=$s" \
+                "--out=$out/$s/e-$kind.jsonl" \
                 "&& train_strong.py $out/$s/e-$kind.jsonl --seed=$s --out=$out/$s/e-$kind"
         done
         echo "label.py $out/$s/xs --test_rows --out=$out/$s/test.jsonl" \
             "&& controls.py $out/$s/test.jsonl --kind=suffix --out=$out/$s/said/facts.jsonl" \
             "&& controls.py $out/$s/xs.jsonl --kind=suffix --out=$out/$s/said.jsonl"
     done | side
-    for s in 0 1 2; do for rule in xent conf; do # the test rows with the suffix are called facts too, so that pgr.py finds them
+    # the test rows with the suffix are called facts too, so that pgr.py finds them
+    for s in 0 1 2; do for rule in xent conf; do
         echo "train_strong.py $out/$s/said.jsonl --seed=$s --loss=$rule --out=$out/$s/said-$rule" \
             "&& eval.py $out/$s/said-$rule --ds=$out/$s/said/facts.jsonl"
     done; done | side
@@ -105,12 +119,16 @@ errors() {
         row $kind "$out/*/xs" "$out/*/e-$kind" "$out/*/ceiling-m"
     done
     head "E.3: the supervisor's opinion in every text; xs -> m"
-    for rule in xent conf; do row $rule "$out/*/xs" "$out/*/said-$rule" "$out/*/ceiling-m"; done
+    for rule in xent conf; do
+        row $rule "$out/*/xs" "$out/*/said-$rule" "$out/*/ceiling-m" --other_texts
+    done
 }
 
 ensembles() {
     for s in 0 1 2; do
-        for k in 0 1 2 3 4; do echo "train_weak.py --bootstrap --seed=$s$k --out=$out/$s/bag$k"; done
+        for k in 0 1 2 3 4; do
+            echo "train_weak.py --bootstrap --seed=$s$k --out=$out/$s/bag$k"
+        done
         previous=$out/$s/xs
         for k in 1 2 3 4; do
             printf '%s' "train_weak.py --boost=$previous --seed=$s --out=$out/$s/boost$k && "
@@ -164,8 +182,10 @@ features() { # E.1; the supervisor is no run, so its answers to the test rows ar
         echo "label.py $out/$s/xs --test_rows --out=$out/$s/test.jsonl"
     done | side
     for s in 0 1 2; do for d in 1 2 4 8 16 32; do
-        echo "controls.py $out/$s/xs.jsonl --kind=features --dims=$d --seed=$s --out=$out/$s/f$d.jsonl" \
-            "&& controls.py $out/$s/test.jsonl --kind=features --dims=$d --seed=$s --out=$out/$s/test-f$d.jsonl" \
+        echo "controls.py $out/$s/xs.jsonl --kind=features --dims=$d --seed=$s" \
+            "--out=$out/$s/f$d.jsonl" \
+            "&& controls.py $out/$s/test.jsonl --kind=features --dims=$d --seed=$s" \
+            "--out=$out/$s/test-f$d.jsonl" \
             "&& train_strong.py $out/$s/f$d.jsonl --seed=$s --out=$out/$s/f$d"
     done; done | side
     $python eval.py $(ls -d $out/?/f* | grep -v json) >> $out/log.txt
@@ -191,7 +211,9 @@ def answers(name, field):
 
 
 def told(one):
-    return "undefined" if one["value"] is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**one)
+    if one["value"] is None:
+        return "undefined"
+    return "{value:.2f} [{low:.2f}, {high:.2f}]".format(**one)
 
 
 for d in dims:
@@ -206,12 +228,15 @@ PYTHON
 probes() {
     for s in 0 1 2; do
         for rule in xent conf; do
-            echo "train_strong.py $out/$s/xs.jsonl --probe --seed=$s --loss=$rule --out=$out/$s/lp-$rule"
+            echo "train_strong.py $out/$s/xs.jsonl --probe --seed=$s --loss=$rule" \
+                "--out=$out/$s/lp-$rule"
         done
         echo "train_strong.py $out/$s/xs.jsonl --probe --target=truth --seed=$s --out=$out/$s/lp-gt"
-        echo "train_strong.py $out/$s/xs.jsonl --probe --target=truth --model=$out/$s/xs-m-xent/model --seed=$s --out=$out/$s/ft-lp-gt"
+        echo "train_strong.py $out/$s/xs.jsonl --probe --target=truth --seed=$s" \
+            "--model=$out/$s/xs-m-xent/model --out=$out/$s/ft-lp-gt"
         for target in weak truth; do
-            echo "eval.py --model=facts/m --shots=5 --labels=$out/$s/xs.jsonl --target=$target --seed=$s --out=$out/$s/shots-$target"
+            echo "eval.py --model=facts/m --shots=5 --labels=$out/$s/xs.jsonl --target=$target" \
+                "--seed=$s --out=$out/$s/shots-$target"
         done
         echo "eval.py --model=facts/m --shots=0 --out=$out/$s/shots-0"
     done | side
@@ -224,11 +249,14 @@ probes() {
     row "ft(weak) + lp(gt)" "$out/*/xs" "$out/*/ft-lp-gt" "$out/*/ceiling-m"
     row "ft(gt)" "$out/*/xs" "$out/*/ceiling-m" "$out/*/ceiling-m"
     head "Prompting m"
-    for kind in 0 weak truth; do row "shots-$kind" "$out/*/xs" "$out/*/shots-$kind" "$out/*/ceiling-m"; done
+    for kind in 0 weak truth; do
+        row "shots-$kind" "$out/*/xs" "$out/*/shots-$kind" "$out/*/ceiling-m"
+    done
 }
 
 analysis() {
-    printf '\n### Student less student of xent\n\n| | xs -> m | s -> m | xs -> s |\n|---|---|---|---|\n'
+    printf '\n### Student less student of xent\n\n| | xs -> m | s -> m | xs -> s |\n'
+    echo '|---|---|---|---|'
     gains xs-m-,s-m-,xs-s- xent "${rules#xent}"
     printf '\n### Student less student of one supervisor\n\n| | |\n|---|---|\n'
     gains "" xs-m-xent "$(cd $out/0 && ls -d v-*)"
@@ -236,7 +264,8 @@ analysis() {
     gains e- own "random longest shortest unconfident"
     for rule in xent conf; do
         printf '\n### Why: xs -> m, %s\n\n```\n' $rule
-        $python pgr.py "$out/*/xs" "$out/*/xs-m-$rule" "$out/*/ceiling-m" --curves --out="$out/pgr/xs-m-$rule.json" |
+        $python pgr.py "$out/*/xs" "$out/*/xs-m-$rule" "$out/*/ceiling-m" --curves \
+            --out="$out/pgr/xs-m-$rule.json" |
             sed -n '/agrees with/,$p' | grep -v '^$\|^runs'
         printf '```\n'
     done

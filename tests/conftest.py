@@ -1,8 +1,9 @@
-"""Tiny models with random weights, saved in Hugging Face layout, for tests that need no download."""
+"""Tiny models with random weights in Hugging Face layout, for tests that need no download."""
 
 import importlib
 import os
 
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch: see w2s/cli.py
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_OFFLINE"] = (
     "1"  # no test may reach for the hub; those about the hub say so themselves
@@ -57,11 +58,28 @@ PADDED = {
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
     "gemma2": SIZE | {"num_key_value_heads": 2, "head_dim": 8},
 }
-ENCODERS = ("bert", "distilbert", "roberta")
+GPT = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
+EXPERTS = {"num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+ODD = {  # each has something of its own that load() must find out
+    "gpt_neo": {"vocab_size": 64, "hidden_size": 32, "num_layers": 2, "num_heads": 4}
+    | {"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 64},
+    "gptj": GPT | {"rotary_dim": 8},
+    "phimoe": SIZE | {"num_key_value_heads": 2, "num_local_experts": 2, "sliding_window": 16},
+    "doge": SIZE | {"num_key_value_heads": 2, "keep_window_size": 16},
+    "phi": SIZE,
+    "qwen2_moe": SIZE | {"num_key_value_heads": 2} | EXPERTS,
+    "convbert": SIZE | {"embedding_size": 32},
+    "camembert": SIZE | {"max_position_embeddings": 66},
+    "mpnet": SIZE | {"max_position_embeddings": 66},
+    "xlnet": {"vocab_size": 64, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64},
+    "modernbert-decoder": SIZE,
+    "mamba": SIZE,
+}
+ENCODERS = ("bert", "distilbert", "roberta", "convbert", "camembert", "mpnet")
 
 
 def make_model(folder, architecture):
-    """A model of this architecture with random weights and a letter tokenizer, whose id 0 is "!" as in GPT-2's."""
+    """A model with random weights and a tokenizer of letters, whose id 0 is "!" as in GPT-2's."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import (
@@ -74,7 +92,9 @@ def make_model(folder, architecture):
 
     torch.manual_seed(0)
     ids = {"bos_token_id": 1, "eos_token_id": 3, "pad_token_id": 2}
-    config = AutoConfig.for_model(architecture, **(ARCHITECTURES | PADDED)[architecture], **ids)
+    config = AutoConfig.for_model(
+        architecture, **(ARCHITECTURES | PADDED | ODD)[architecture], **ids
+    )
     model = (
         AutoModelForMaskedLM if architecture in ENCODERS else AutoModelForCausalLM
     ).from_config(config)
@@ -109,7 +129,7 @@ def make_model(folder, architecture):
 
 @pytest.fixture
 def command(monkeypatch):
-    """command("train_weak.py", "--out=x") does in this process, where torch is imported once, what the shell would."""
+    """command("train_weak.py", "--out=x") does in this process what the shell would in another."""
     from w2s import cli
     from w2s.files import HERE
 

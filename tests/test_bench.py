@@ -43,7 +43,7 @@ def test_the_bench_prints_its_tables_at_toy_size(capsys, monkeypatch):
         "accumulate 1 at a time",
         "group by length",
         "HF Trainer.predict",
-        "language modelling, mean 12",
+        "generative, mean 12 tokens",
     ):
         assert line in told
 

@@ -4,19 +4,19 @@ import json
 import os
 import random
 
+import eval_chess
+import label_chess
 import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+import train_chess
 from torch.nn.functional import log_softmax
 
 import board
-import eval_chess
-import label_chess
 import moves
 import pgr
 import pretrain
-import train_chess
 from w2s import files, lm, loop, models, stats
 from w2s.files import BadInput
 

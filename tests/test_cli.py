@@ -147,7 +147,7 @@ def test_the_users_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 2 and done.stderr == (
-        "error: unknown task 'fcats' (did you mean facts?); or give the path of a .jsonl file\n"
+        "error: unknown task 'fcats' (did you mean facts or facts_pairs?); or give the path of a .jsonl file\n"
     )
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Every formatter on rows of the documented schema: right answers are 1, wrong ones 0, and nothing else tells them apart."""
+"""Every prompt on rows of the documented schema: the label tells right from wrong, nothing else."""
 
 import collections
 import json
@@ -10,23 +10,27 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-import eval
+try:
+    import eval
+except ImportError:
+    eval = None
 import formats
-import sources
 import tasks
-from w2s import hub
+import texts
+from w2s import protocol, sources
 from w2s.files import BadInput
 
-FROM_HUB = [name for name in sources.TASKS if name != "facts"]
-QUESTIONS = "cosmos_qa dream ethics_utilitarianism hellaswag openbookqa quail piqa quartz sciq social_i_qa".split()
+FROM_HUB = [name for name in texts.TASKS if name != "facts"]
+QUESTIONS = "cosmos_qa dream ethics_utilitarianism hellaswag openbookqa quail piqa".split()
+QUESTIONS += ["quartz", "sciq", "social_i_qa"]
 REAL = Path(__file__).resolve().parent.parent.parent / "shared/hub"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="needs real rows in ../shared/hub")
 
 
 def example(name, split, i, label=None):
-    """(source row i in the documented schema, right answer, wrong answers); the answers are None where a row has a label.
+    """(source row i as documented, right answer, wrong answers), None where a row has a label.
 
-    Three rows in a row are related. Strings have white space around them, which the prompt must not.
+    Three rows in a row are related. Strings have white space around them; prompts must not.
     """
     one = int(i % 3 == 1) if label is None else label  # a third of the rows are 1s: not balanced
     about, asks = (
@@ -108,17 +112,17 @@ def example(name, split, i, label=None):
 
 def put(folder, name, split, rows):
     """Write source rows where a mirror has them."""
-    file = hub.mirrored(folder, sources.TASKS[name], split)
+    file = sources.mirrored(folder, texts.TASKS[name], split)
     file.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
 
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory):
-    """A mirror with 240 training and 96 test rows of every task; the last 9 training rows share their group with test rows."""
+    """240 training and 96 test rows of every task; 9 training rows share a group with test rows."""
     folder = tmp_path_factory.mktemp("mirror")
     for name in FROM_HUB:
-        for split in sources.TASKS[name]["splits"]:
+        for split in texts.TASKS[name]["splits"]:
             rows = [
                 example(name, split, i)[0] for i in range(240 if split in ("train", "all") else 96)
             ]
@@ -138,8 +142,8 @@ def field(rows, name):
 
 @pytest.mark.parametrize("name", FROM_HUB)
 def test_the_label_says_whether_the_answer_is_right_and_nothing_else_tells(name, mirrored):
-    """Put X for the answer, or ask for the same row with the other label: the prompts of 1s and 0s are the same."""
-    rows = tasks.load(name, "test")
+    """With X for the answer, or the other label, the prompts of 1s and 0s are the same."""
+    rows = protocol.load(texts, name, "test")
     assert len(rows) > 20 and len(set(field(rows, "id"))) == len(rows)
     assert all(
         len(row["text"].rpartition("\n")[2]) <= 100 for row in rows
@@ -147,7 +151,7 @@ def test_the_label_says_whether_the_answer_is_right_and_nothing_else_tells(name,
     if name not in QUESTIONS:
         for i in range(12):
             both = [
-                getattr(formats, name)(sources.stripped(example(name, "test", i, label)[0]))
+                texts.TASKS[name]["make"](sources.stripped(example(name, "test", i, label)[0]))
                 for label in (0, 1)
             ]
             if both[0] is None:
@@ -182,8 +186,12 @@ def test_the_label_says_whether_the_answer_is_right_and_nothing_else_tells(name,
 
 @pytest.mark.parametrize("name", FROM_HUB)
 def test_the_protocol_holds_for_every_task(name, mirrored, capsys):
-    data = tasks.describe(name)
-    weak, strong, test = tasks.half(data, "weak"), tasks.half(data, "strong"), tasks.test_rows(data)
+    data = protocol.describe(texts, name)
+    weak, strong, test = (
+        protocol.half(texts, data, "weak"),
+        protocol.half(texts, data, "strong"),
+        protocol.test_rows(texts, data),
+    )
     sets = [
         {what: set(field(part, what)) for what in ("id", "group", "text")}
         for part in (weak, strong, test)
@@ -194,7 +202,7 @@ def test_the_protocol_holds_for_every_task(name, mirrored, capsys):
             for a, b in ((sets[0], sets[1]), (sets[0], sets[2]), (sets[1], sets[2]))
         )
     assert len(weak) >= 38 and abs(len(weak) - len(strong)) <= 8
-    if "train" in sources.TASKS[name]["splits"]:
+    if "train" in texts.TASKS[name]["splits"]:
         assert (
             "share a group or a text with the test set" in capsys.readouterr().err
         )  # those that the mirror has on purpose
@@ -209,22 +217,23 @@ def test_the_protocol_holds_for_every_task(name, mirrored, capsys):
         "  " in row["text"][:2] or row["text"] != row["text"].strip()
         for row in weak + strong + test
     )
-    fewer = tasks.describe(name, n_train=20, n_test=10)
-    assert tasks.half(fewer, "weak") == weak[:20] and tasks.half(fewer, "strong") == strong[:20]
-    assert tasks.test_rows(fewer) == test[:10]
+    fewer = protocol.describe(texts, name, n_train=20, n_test=10)
+    assert (
+        protocol.half(texts, fewer, "weak") == weak[:20]
+        and protocol.half(texts, fewer, "strong") == strong[:20]
+    )
+    assert protocol.test_rows(texts, fewer) == test[:10]
 
 
-@pytest.mark.parametrize("name", [name for name in FROM_HUB if sources.TASKS[name].get("group")])
+@pytest.mark.parametrize("name", [name for name in FROM_HUB if texts.TASKS[name]["group"] != "row"])
 def test_related_rows_share_a_group_in_train_and_in_test(name, mirrored):
-    rows = tasks.load(name, "test" if "test" in sources.TASKS[name]["splits"] else "train")
+    rows = protocol.load(texts, name, "test" if "test" in texts.TASKS[name]["splits"] else "train")
     groups = collections.defaultdict(set)
     for row in rows:
         number = int(row["id"].removesuffix("/right").removesuffix("/wrong").split("/")[-1])
         groups[row["group"]].add(number // 3)
-    related = name not in (
-        "hellaswag",
-        "piqa",
-    )  # their context or goal is in the example the question's own
+    # of these the context or goal is in the example the question's own
+    related = name not in ("hellaswag", "piqa", "openbookqa", "sciq")
     assert (
         all(len(numbers) == 1 for numbers in groups.values())
         or not related
@@ -252,15 +261,19 @@ def test_groups_of_justice_are_runs_that_begin_alike():
 
 
 def test_a_pinned_digest_of_the_drawn_answers_and_the_order(mirrored):
-    """Ids, drawn answers, groups and order are the same on every machine and Python; a change here moves every task."""
+    """Ids, drawn answers, groups and order are the same everywhere; a change moves every task."""
     import hashlib
 
-    data = tasks.describe("dream", n_train=30, n_test=30)
-    parts = [tasks.half(data, "weak"), tasks.half(data, "strong"), tasks.test_rows(data)]
+    data = protocol.describe(texts, "dream", n_train=30, n_test=30)
+    parts = [
+        protocol.half(texts, data, "weak"),
+        protocol.half(texts, data, "strong"),
+        protocol.test_rows(texts, data),
+    ]
     assert hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16] == DIGEST
 
 
-DIGEST = "9c7a3ab198d44938"
+DIGEST = "feeb689912788716"
 
 
 def test_building_test_reads_the_test_split_alone(tmp_path, monkeypatch):
@@ -271,13 +284,15 @@ def test_building_test_reads_the_test_split_alone(tmp_path, monkeypatch):
         "test_hard",
         [example("ethics_virtue", "test_hard", i)[0] for i in range(30)],
     )
-    assert len(tasks.test_rows(tasks.describe("ethics_virtue"), "test_hard")) == 20
+    assert (
+        len(protocol.test_rows(texts, protocol.describe(texts, "ethics_virtue"), "test_hard")) == 20
+    )
     with pytest.raises(
         BadInput, match="holds no test rows of hendrycks/ethics.*--mirror=DIR ethics_virtue"
     ):
-        tasks.test_rows(tasks.describe("ethics_virtue"))
+        protocol.test_rows(texts, protocol.describe(texts, "ethics_virtue"))
     with pytest.raises(BadInput, match="boolq has no test split 'test_hard'; it has test"):
-        tasks.test_rows(tasks.describe("boolq"), "test_hard")
+        protocol.test_rows(texts, protocol.describe(texts, "boolq"), "test_hard")
 
 
 def test_five_rows_about_one_scenario_of_which_one_is_true_make_a_large_test_set(
@@ -290,7 +305,7 @@ def test_five_rows_about_one_scenario_of_which_one_is_true_make_a_large_test_set
         for i in range(500)
     ]
     put(tmp_path, "ethics_virtue", "test", rows)
-    test = tasks.test_rows(tasks.describe("ethics_virtue"))
+    test = protocol.test_rows(texts, protocol.describe(texts, "ethics_virtue"))
     assert len(test) == 200 and sum(field(test, "label")) == 100
 
 
@@ -305,7 +320,7 @@ def test_a_run_and_an_untrained_model_are_scored_on_the_hard_test_of_another_tas
             predictions = [
                 json.loads(line) for line in open(f"runs/zero/eval/{name}-{split}.jsonl")
             ]
-            wanted = tasks.test_rows(tasks.describe(name, n_test=20), split)
+            wanted = protocol.test_rows(texts, protocol.describe(texts, name, n_test=20), split)
             assert field(predictions, "id") == field(wanted, "id") and len(predictions) in (16, 20)
     metrics = json.loads(
         (tmp_path / "runs/zero/eval/ethics_justice-test_hard.metrics.json").read_text()
@@ -322,7 +337,7 @@ def spoiled(tmp_path, monkeypatch, name, change, n=30):
     rows = [example(name, "test", i)[0] for i in range(n)]
     change(rows)
     put(tmp_path, name, "test", rows)
-    return tasks.load(name, "test")
+    return protocol.load(texts, name, "test")
 
 
 @pytest.mark.parametrize(
@@ -359,7 +374,7 @@ def test_a_value_that_is_not_documented_is_told(name, column, value, told, tmp_p
     rows[3][column] = value
     put(tmp_path, name, split, rows)
     with pytest.raises(BadInput, match=told) as error:
-        tasks.load(name, "test")
+        protocol.load(texts, name, "test")
     assert "\n" not in str(error.value)
 
 
@@ -381,7 +396,7 @@ def test_a_value_that_is_not_documented_is_told(name, column, value, told, tmp_p
             "column 'choice' is 'a' .str.; documented is a list of texts",
         ),
         ("quartz", "choices", [["a"]] * 30, "documented is an object with text and label"),
-        ("civil_comments", "toxicity", ["high"] * 30, "documented is a number with a fraction"),
+        ("civil_comments", "toxicity", ["high"] * 30, "documented is a real number"),
         ("sciq", "question", [7] * 30, "column 'question' is '7' .int.; documented is text"),
     ],
 )
@@ -401,7 +416,7 @@ def test_a_missing_column_is_told_with_those_that_are_there(tmp_path, monkeypatc
 
     with pytest.raises(
         BadInput,
-        match="the validation rows of nyu-mll/glue have no column 'sentence'; they have label, text",
+        match="validation rows of nyu-mll/glue have no column 'sentence'; they have label, text",
     ):
         spoiled(tmp_path, monkeypatch, "cola", drop)
 
@@ -436,10 +451,10 @@ def test_a_test_set_too_small_to_balance_and_a_broken_file_are_told(tmp_path, mo
 
     spoiled(tmp_path, monkeypatch, "cola", all_ones)
     with pytest.raises(BadInput, match="cola: no balanced test set can be made"):
-        tasks.test_rows(tasks.describe("cola"))
-    hub.mirrored(tmp_path, sources.TASKS["cola"], "test").write_bytes(b"PAR1 cut short")
+        protocol.test_rows(texts, protocol.describe(texts, "cola"))
+    sources.mirrored(tmp_path, texts.TASKS["cola"], "test").write_bytes(b"PAR1 cut short")
     with pytest.raises(BadInput, match="validation.parquet cannot be read"):
-        tasks.load("cola", "test")
+        protocol.load(texts, "cola", "test")
 
 
 def test_safety_prompts_come_from_a_csv_put_there_by_hand(tmp_path, monkeypatch):
@@ -448,7 +463,7 @@ def test_safety_prompts_come_from_a_csv_put_there_by_hand(tmp_path, monkeypatch)
         BadInput,
         match="not on the hub: put safety.csv of .*, at DIR/yeruimeng/WTS/safety/train.csv",
     ):
-        tasks.load("safety_prompts", "test")
+        protocol.load(texts, "safety_prompts", "test")
     monkeypatch.setenv("W2S_MIRROR", str(tmp_path))
     file = tmp_path / "yeruimeng/WTS/safety/train.csv"
     file.parent.mkdir(parents=True)
@@ -456,7 +471,7 @@ def test_safety_prompts_come_from_a_csv_put_there_by_hand(tmp_path, monkeypatch)
         "prompt,is_safe\n"
         + "".join(f'"how, do ""I""\nbake {i}?",{bool(i % 2)}\n' for i in range(50))
     )
-    rows = tasks.load("safety_prompts", "train")
+    rows = protocol.load(texts, "safety_prompts", "train")
     assert (
         len(rows) == 40
         and rows[0]["text"].startswith('how, do "I"\nbake')
@@ -467,7 +482,7 @@ def test_safety_prompts_come_from_a_csv_put_there_by_hand(tmp_path, monkeypatch)
 def test_a_large_split_is_drawn_from_always_the_same(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sources, "MAX_ROWS", 25)
     rows = spoiled(tmp_path, monkeypatch, "cola", lambda rows: None, n=300)
-    assert len(rows) == 25 and rows == tasks.load("cola", "test")
+    assert len(rows) == 25 and rows == protocol.load(texts, "cola", "test")
     assert rows[-1]["text"].startswith(
         f"why test {rows[-1]['id'].split('/')[-1]} ?"
     )  # ids stay those of the source
@@ -478,12 +493,13 @@ def test_the_table_has_a_line_for_every_split(capsys):
     tasks.main()
     lines = capsys.readouterr().out.splitlines()
     assert any(
-        line.split()[:6] == ["mc_taco", "train", "=", "test", "9442", ".339"] for line in lines
+        line.split()[1:7] == ["mc_taco", "train", "=", "test", "9442", ".339"] for line in lines
     )
     assert any(
         "ca4c45feaf089ecfc375" in line and "dialogue" in line and " ? " in line for line in lines
     )
-    assert {line.split()[0] for line in lines[3:]} == set(sources.TASKS)
+    assert {line.split()[1] for line in lines[3:]} == set(tasks.TASKS)
+    assert {line.split()[0] for line in lines[3:]} == {"texts", "pairs", "moves"}
 
 
 # ---- real rows
@@ -494,8 +510,8 @@ def counts():
     return [
         (name, split)
         for name in FROM_HUB
-        for split in sources.TASKS[name]["splits"]
-        if hub.mirrored(REAL, sources.TASKS[name], split).is_file()
+        for split in texts.TASKS[name]["splits"]
+        if sources.mirrored(REAL, texts.TASKS[name], split).is_file()
     ]
 
 
@@ -503,8 +519,8 @@ def counts():
 @pytest.mark.parametrize(("name", "split"), counts())
 def test_real_rows_have_the_counts_and_the_balance_on_record(name, split, monkeypatch, capsys):
     monkeypatch.setenv("W2S_MIRROR", str(REAL))
-    rows = sources.read(name, split)
-    _, known, ones = sources.TASKS[name]["splits"][split]
+    rows = texts.read(name, split)
+    _, known, ones = texts.TASKS[name]["splits"][split]
     assert (
         "on record" not in capsys.readouterr().err
     )  # read() compares the source's rows with the count on record
@@ -513,7 +529,7 @@ def test_real_rows_have_the_counts_and_the_balance_on_record(name, split, monkey
 
 @real
 def test_real_groups_of_four_and_five_are_whole_in_the_test_sets(monkeypatch):
-    """hub.md: justice and deontology 4, virtue 5; true of the test sets, not of the training rows."""
+    """justice and deontology 4, virtue 5: true of the test sets, not of the training rows."""
     monkeypatch.setenv("W2S_MIRROR", str(REAL))
     for name, size, whole in (
         ("ethics_deontology", 4, 1),
@@ -521,7 +537,7 @@ def test_real_groups_of_four_and_five_are_whole_in_the_test_sets(monkeypatch):
         ("ethics_justice", 4, 0.97),
     ):
         for split in ("test", "test_hard"):
-            groups = field(tasks.load(name, split), "group")
+            groups = field(protocol.load(texts, name, split), "group")
             kept = [len(set(groups[i : i + size])) == 1 for i in range(0, len(groups), size)]
             assert sum(kept) / len(kept) >= (whole if split == "test" or whole == 1 else 0.96)
 
@@ -530,9 +546,10 @@ def test_real_groups_of_four_and_five_are_whole_in_the_test_sets(monkeypatch):
 def test_thirty_thousand_real_rows_take_less_than_a_gigabyte():
     import subprocess
 
-    # VmHWM, not ru_maxrss: that starts at what the process that called had, and pytest has a gigabyte by then
+    # VmHWM, not ru_maxrss: that starts at what pytest, the caller, has
     peak = "int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
-    code = f"import re, tasks; print(len(tasks.load('multirc', 'train')), {peak})"
+    code = "import re, tasks, texts; from w2s import protocol; "
+    code += f"print(len(protocol.load(texts, 'multirc', 'train')), {peak})"
     env = os.environ | {"W2S_MIRROR": str(REAL)}
     done = subprocess.run(
         [sys.executable, "-c", code],

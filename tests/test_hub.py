@@ -1,4 +1,4 @@
-"""The real datasets client against a stand-in for the hub: an HTTP server on 127.0.0.1 with the documented layout."""
+"""The real datasets client against a stand-in for the hub, laid out as documented."""
 
 import hashlib
 import http.server
@@ -16,8 +16,9 @@ import pyarrow.parquet
 import pytest
 from test_formats import example, put
 
-import sources
 import tasks
+import texts
+from w2s import protocol
 from w2s.files import HERE, BadInput
 
 REFUSED = {"allenai/quartz": 401, "lighteval/siqa": 503}  # and with what
@@ -104,7 +105,7 @@ def repositories():
     }
     return {
         "nyu-mll/glue": {HEADS["main"]: glue},
-        "dataset-org/dream": {HEADS["main"]: script, sources.TASKS["dream"]["revision"]: dream},
+        "dataset-org/dream": {HEADS["main"]: script, texts.TASKS["dream"]["revision"]: dream},
         "CogComp/mc_taco": {HEADS["main"]: script, HEADS["refs/convert/parquet"]: taco},
         "hendrycks/ethics": {HEADS["main"]: ethics | script, HEADS["refs/convert/parquet"]: virtue},
         "google/boolq": {HEADS["main"]: boolq},
@@ -134,7 +135,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def find(self, repo, revision):
-        """(commit, files) or None where there is no such repository or revision, which the client is told."""
+        """(commit, files), or None where there is none, which the client is told."""
         if repo == "Rowan/hellaswag":
             return self.answer({"error": "gated"}, 403, X_Error_Code="GatedRepo")
         if repo in REFUSED:
@@ -285,12 +286,12 @@ def call(endpoint, home, *words, **env):
     "name", ["sst2", "cola", "dream", "mc_taco", "ethics_justice", "ethics_virtue", "boolq"]
 )
 def test_the_hub_is_loaded_by_the_very_client_that_users_have(name, hub_at, tmp_path, monkeypatch):
-    """One of several configs (sst2, cola), a pinned sha (dream), a parquet branch beside a script (mc_taco), csv (ethics)."""
+    """Configs (sst2, cola), a pinned sha (dream), a parquet branch (mc_taco), csv (ethics)."""
     done = call(hub_at, tmp_path / "cache", name)
     assert done.returncode == 0, done.stderr
-    source = sources.TASKS[name]["splits"]["test"][0]
+    source = texts.TASKS[name]["splits"]["test"][0]
     assert (
-        f"the {source} rows of {sources.TASKS[name]['repo']}" in done.stderr
+        f"the {source} rows of {texts.TASKS[name]['repo']}" in done.stderr
     )  # fewer than on record, which is told
     put(
         tmp_path,
@@ -299,8 +300,8 @@ def test_the_hub_is_loaded_by_the_very_client_that_users_have(name, hub_at, tmp_
         rows(name, source, 30 if name in ("mc_taco", "ethics_virtue") else 20),
     )
     monkeypatch.setenv("W2S_MIRROR", str(tmp_path))
-    assert [json.loads(line) for line in done.stdout.splitlines()] == tasks.test_rows(
-        tasks.describe(name)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == protocol.test_rows(
+        texts, protocol.describe(texts, name)
     )
 
 
@@ -316,7 +317,7 @@ def test_the_hub_is_loaded_by_the_very_client_that_users_have(name, hub_at, tmp_
         ("social_i_qa", "the hub answers with 503 and lighteval/siqa is not in its local cache"),
         (
             "wic",
-            "aps/super_glue (wic, validation) could not be loaded from the hub: BuilderConfig 'wic' not found",
+            "aps/super_glue (wic, validation) could not be loaded from the hub: BuilderConfig",
         ),
     ],
 )
@@ -335,7 +336,7 @@ def test_a_hub_out_of_reach_is_told_with_the_way_to_a_mirror(tmp_path):
     )
 
 
-def test_a_mirror_is_written_resumed_and_verified(hub_at, tmp_path):
+def test_a_mirror_is_written_and_resumed(hub_at, tmp_path):
     home, folder = tmp_path / "cache", tmp_path / "mirror"
     done = call(hub_at, home, f"--mirror={folder}", "boolq", "twitter_sentiment")
     assert done.returncode == 2  # boolq has not its 9,427 rows here; that stops no other task
@@ -347,9 +348,7 @@ def test_a_mirror_is_written_resumed_and_verified(hub_at, tmp_path):
     (twitter / "test.parquet").unlink()
     before = (twitter / "train.parquet").stat().st_mtime_ns
     done = call(hub_at, home, f"--mirror={folder}", "twitter_sentiment")
-    assert done.returncode == 0 and "train.parquet: 60 rows, already there" in done.stdout, (
-        done.stderr
-    )
+    assert done.returncode == 0 and "train.parquet: already there" in done.stdout, done.stderr
     assert (
         twitter / "train.parquet"
     ).stat().st_mtime_ns == before and "next, on the other machine" in done.stdout
@@ -361,11 +360,8 @@ def test_a_mirror_is_written_resumed_and_verified(hub_at, tmp_path):
         W2S_MIRROR=str(folder),
     )
     assert read.stdout == wanted and wanted.count("\n") > 10
-    cut = folder / "google/boolq/default/train.parquet"
-    cut.parent.mkdir(parents=True)
-    cut.write_bytes(parquet(rows("boolq", "train", 9)))
-    done = call(hub_at, home, f"--mirror={folder}", "boolq")
-    assert f"{cut} holds 9 rows, on record are 9427; delete it" in done.stderr
+    cut = tmp_path / "file"
+    cut.write_text("no folder")
     done = call(hub_at, home, f"--mirror={cut}", "twitter_sentiment")
     assert (
         done.returncode == 2

@@ -132,7 +132,8 @@ def same(got, wanted):
 
 
 def test_logconf_hardens_at_the_quantile_of_the_mean_weak_label_and_warms_up_over_a_tenth():
-    # mean weak label 0.625: P(0) is .1 .4 .7 .2, sorted .1 .2 .4 .7, quantile at 1.875 of 3: .2 + .875 * .2 = .375
+    # mean weak label 0.625: P(0) is .1 .4 .7 .2, sorted .1 .2 .4 .7
+    # the quantile is at 1.875 of 3: .2 + .875 * .2 = .375
     hard = [1, 0, 0, 1]
     for progress, a in ((0, 0), (0.05, 0.25), (0.1, 0.5), (0.7, 0.5)):
         same(
@@ -161,7 +162,8 @@ def test_product_takes_supervisor_and_student_as_independent_witnesses():
 
 
 def test_window_learns_where_the_student_is_unsure():
-    # the median of the weak confidences .1 .3 .4 .5 is .3 (of two middle ones the lower); below it are rows 2 and 3
+    # the median of the weak confidences .1 .3 .4 .5 is .3, of two middle ones the lower;
+    # below it are rows 2 and 3
     same(run(losses.window), [0, ce(0.9, 0.6), ce(0.4, 0.3), 0])
     same(run(losses.window, radius=0.35), [0, ce(0.9, 0.6), ce(0.4, 0.3), ce(1.0, 0.8)])
     assert run(losses.window, radius=0.05) == [0, 0, 0, 0]
@@ -181,8 +183,8 @@ def test_entropy_is_lowered_not_merely_told():
 def test_reverse_losses_swap_the_roles_and_survive_hard_labels():
     reverse = [ce(p, smooth(w)) for p, w in zip(P, WEAK)]
     same(run(losses.reverse_xent), reverse)
-    same(run(losses.reverse_kl), [p * math.log(p / smooth(w)) + (1 - p) * math.log((1 - p) / (1 - smooth(w)))
-                                  for p, w in zip(P, WEAK)])  # fmt: skip
+    own = [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in P]
+    same(run(losses.reverse_kl), [r - h for r, h in zip(reverse, own)])
     same(
         gradient(losses.reverse_xent),
         [-math.log(smooth(w) / (1 - smooth(w))) * p * (1 - p) for p, w in zip(P, WEAK)],
@@ -235,16 +237,64 @@ def test_every_rule_takes_labels_of_0_and_1_far_from_the_student():
         )
 
 
-def test_a_rule_comes_with_its_options_and_refuses_others():
-    assert losses.rule("xent") == LOSSES["xent"]
-    assert losses.rule("window", radius=0.1, alpha=None)["loss"].keywords == {"radius": 0.1}
-    same(run(losses.rule("conf", alpha=0.0)["loss"]), [ce(w, p) for p, w in zip(P, WEAK)])
+def test_a_rule_comes_with_its_options_filled_in_and_refuses_others():
+    assert losses.rule("xent", alpha=None) == (losses.xent, False, {})
+    for given in ({}, {"alpha": 0.5}, {"prior": "half", "alpha": None}):  # one and the same run
+        loss, whole_batch, options = losses.rule("conf", **given)
+        assert whole_batch and options == loss.keywords == {"alpha": 0.5, "prior": "half"}
+    assert losses.rule("window")[2] == {"radius": "median"}
+    assert losses.rule("reverse_kl")[2] == {"smoothing": 0.01}
+    assert losses.rule("logconf")[2] == {"alpha": 0.5, "as_released": False}
+    same(run(losses.rule("conf", alpha=0.0)[0]), [ce(w, p) for p, w in zip(P, WEAK)])
     with pytest.raises(
         BadInput, match="alpha is no option of the rule xent, only of conf, logconf, entropy"
     ):
         losses.rule("xent", alpha=0.5)
     with pytest.raises(BadInput, match="unknown loss --loss=cnof .did you mean conf"):
         losses.rule("cnof")
+
+
+def test_a_rule_that_compares_rows_refuses_batches_of_one():
+    """The confidence loss hardened every row to 0 there, without a word."""
+    for name, line in LOSSES.items():
+        if line["whole_batch"]:
+            with pytest.raises(BadInput, match=f"--loss={name} compares .* --batch_size=1 is too"):
+                losses.rule(name, batch_size=1)
+        else:
+            losses.rule(name, batch_size=1)
+        losses.rule(name, batch_size=2)
+    losses.rule("window", batch_size=1, radius=0.2)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("options", [{}, {"prior": "weak"}])
+def test_no_loss_waits_for_a_gpu(name, options):
+    """Whatever reads a value back, as .item() does, fails on tensors that have none."""
+    if options and name != "conf":
+        return
+    loss = losses.rule(name, **options)[0]
+    assert loss(torch.empty(9, 2, device="meta"), torch.empty(9, device="meta"), 0.5).shape == (9,)
+
+
+def test_logconfs_quantile_is_torchs_own():
+    torch.manual_seed(0)
+    for n in (1, 2, 7, 32):
+        logits, weak = torch.randn(n, 2), torch.rand(n)
+        p0 = logits.softmax(1)[:, 0]
+        hardened = (p0 < torch.quantile(p0, weak.mean())).float()
+        assert torch.equal(losses.logconf(logits, weak, 1.0, alpha=1.0), xent(logits, hardened))
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 32])
+def test_prior_weak_counts_as_python_rounds(n):
+    for seed in range(20):
+        torch.manual_seed(seed)
+        logits, weak = torch.randn(n, 2), torch.rand(n)
+        hardened = torch.zeros(n)
+        ones = round(weak.mean().item() * n)
+        hardened[logits.diff(dim=1)[:, 0].argsort(descending=True)[:ones]] = 1
+        got = conf(logits, weak, 1.0, alpha=1.0, prior="weak")
+        assert torch.equal(got, 0 * xent(logits, weak) + xent(logits, hardened))
 
 
 @pytest.mark.parametrize("name", LOSSES)

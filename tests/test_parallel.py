@@ -1,4 +1,4 @@
-"""Two processes under torchrun (gloo, on the CPU) give what one gives: weights, history, and the folder they leave."""
+"""Two processes under torchrun (gloo, on the CPU) give what one gives: weights, history, folder."""
 
 import json
 import os
@@ -9,45 +9,42 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_loop import fresh, make_rows
+from test_loop import fit, fresh, make_rows
 
-from w2s import loop
+from w2s import lora
 from w2s.losses import LOSSES
 
 HERE = Path(__file__).parent
-# GPT-2 in float64: the gradient of its key biases is rounding alone, and AdamW makes whole steps of whatever it gets
+# GPT-2 in float64: the gradient of its key biases is rounding alone, of which AdamW makes steps
 ARCHITECTURES = {"llama": torch.float32, "bert": torch.float32, "gpt2": torch.float64}
-SETTINGS = [
-    (a, loss, size) for a in ARCHITECTURES for loss in ("xent", "conf") for size in (None, 3)
-]
+CHECKPOINTING = {"checkpointing": True}
+SETTINGS = {  # name: (architecture, loss, rank of --lora, options)
+    "llama-lora": ("llama", "conf", 2, {}),
+    "gpt2-lora-checkpointing": ("gpt2", "xent", 2, CHECKPOINTING | {"micro_batch": 3}),
+    "bert-xent": ("bert", "xent", None, {"micro_batch": 3}),
+    "bert-conf": ("bert", "conf", None, {}),
+    "gpt2-xent": ("gpt2", "xent", None, {}),
+    "gpt2-conf": ("gpt2", "conf", None, CHECKPOINTING | {"micro_batch": 3}),
+    "llama-conf-3": ("llama", "conf", None, {"micro_batch": 3}),
+} | {f"llama-{loss}": ("llama", loss, None, {"epochs": 1}) for loss in LOSSES}
 
 
-def train(folder, architecture, loss, micro_batch):
-    """10 steps, 17 rows in a batch, so that two processes cannot share them evenly; (net, history)."""
+def train(folder, setting):
+    """10 steps, 17 rows in a batch, so that two processes cannot share them evenly."""
+    architecture, loss, r, options = SETTINGS[setting]
     net = fresh(lambda _: folder, architecture, ARCHITECTURES[architecture])
-    options = {
-        "epochs": 2,
-        "batch_size": 17,
-        "lr": 5e-5,
-        "micro_batch": micro_batch,
-        "held_out": make_rows(9, seed=1),
-    }
-    return net, loop.fit(net, make_rows(84), "weak", **LOSSES[loss], **options)
+    lora.add(net, r)
+    options = {"batch_size": 17, "lr": 5e-5, "held_out": make_rows(9, seed=1)} | options
+    history = fit(net, make_rows(84), loss, **options)
+    lora.merge(net)
+    return net, history
 
 
 def torchrun(*words, folder):
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        *map(str, words),
-    ]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     path = {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        words, capture_output=True, text=True, cwd=folder, env=os.environ | path, timeout=120
-    )
+    how = {"capture_output": True, "text": True, "cwd": folder, "timeout": 300}
+    done = subprocess.run([*start, *map(str, words)], env=os.environ | path, **how)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -59,22 +56,25 @@ def pairs(tiny, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("architecture", "loss", "micro_batch"), SETTINGS)
-def test_two_processes_give_the_parameters_of_one(tiny, pairs, architecture, loss, micro_batch):
-    net, history = train(tiny(architecture), architecture, loss, micro_batch)
-    theirs = load_file(pairs / f"{architecture}-{loss}-{micro_batch}.safetensors")
-    mine = net.state_dict()
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_two_processes_give_the_parameters_of_one(tiny, pairs, setting):
+    """With --lora they gave the base model: what was learned was added to no shard."""
+    net, history = train(tiny(SETTINGS[setting][0]), setting)
+    theirs, mine = load_file(pairs / f"{setting}.safetensors"), net.state_dict()
     assert theirs.keys() == mine.keys()
     assert max((theirs[key] - value).abs().max() for key, value in mine.items()) < 1e-5
-    their_history = json.loads((pairs / f"{architecture}-{loss}-{micro_batch}.json").read_text())
-    assert [line["step"] for line in their_history] == [line["step"] for line in history]
+    their_history = json.loads((pairs / f"{setting}.json").read_text())
+    assert len(their_history) == len(history)
     for a, b in zip(their_history, history):
         assert a == pytest.approx(b, abs=1e-5)
+    base = fresh(tiny, SETTINGS[setting][0], ARCHITECTURES[SETTINGS[setting][0]]).base_model
+    pairs_of = zip(net.base_model.parameters(), base.parameters())
+    assert max((a - b).abs().max() for a, b in pairs_of) > 2e-5
 
 
-ROW = {
-    "train_strong.py": lambda i: {"text": "ab0c1" * (i % 9 + 1), "label": i % 2, "weak": i % 7 / 7},
-    "rm/train_rm.py": lambda i: {
+ROWS = {
+    "texts": lambda i: {"text": "ab0c1" * (i % 9 + 1), "label": i % 2, "weak": i % 7 / 7},
+    "pairs": lambda i: {
         "prompt": "ab" * (i % 5 + 1),
         "a": "c" * (i % 3 + 1),
         "b": "de",
@@ -84,23 +84,18 @@ ROW = {
 }
 
 
-@pytest.mark.parametrize("script", ROW)
-def test_a_script_under_torchrun_leaves_the_folder_that_one_process_leaves(
-    tiny, tmp_path, command, monkeypatch, script
+@pytest.mark.parametrize("kind", ROWS)
+def test_a_stage_under_torchrun_leaves_the_folder_that_one_process_leaves(
+    tiny, tmp_path, command, monkeypatch, kind
 ):
-    rows = [{"id": str(i)} | ROW[script](i) for i in range(60)]
+    rows = [{"id": str(i)} | ROWS[kind](i) for i in range(60)]
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = [
-        "labels.jsonl",
-        f"--model={tiny('llama')}",
-        "--loss=conf",
-        "--batch_size=10",
-        "--lr=1e-4",
-    ]
-    told = torchrun(HERE.parent / script, *words, "--out=two", folder=tmp_path)
+    words = ["labels.jsonl", f"--model={tiny('llama')}", "--loss=conf", "--batch_size=10"]
+    words += ["--lr=1e-4", *(["--lora=2"] if kind == "texts" else [])]
+    told = torchrun(HERE.parent / "train_strong.py", *words, "--out=two", folder=tmp_path)
     assert told.count("two: kept the weights") == 1
     monkeypatch.chdir(tmp_path)
-    command(script, *words, "--out=one")
+    command("train_strong.py", *words, "--out=one")
     one, two = (
         sorted(str(p.relative_to(tmp_path / run)) for p in (tmp_path / run).rglob("*"))
         for run in ("one", "two")
@@ -109,30 +104,27 @@ def test_a_script_under_torchrun_leaves_the_folder_that_one_process_leaves(
     one, two = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("one", "two"))
     assert one.keys() == two.keys() and max((one[key] - two[key]).abs().max() for key in one) < 1e-5
     one, two = (json.loads((tmp_path / run / "card.json").read_text()) for run in ("one", "two"))
-    assert (
-        one["kept"] == pytest.approx(two["kept"], abs=1e-5)
-        and one["inputs"] == two["inputs"]
-        and two["finished"]
-    )
+    assert one["kept"] == pytest.approx(two["kept"], abs=1e-5)
+    assert one["inputs"] == two["inputs"] and two["finished"]
 
 
 if __name__ == "__main__":  # one of the two processes
     from safetensors.torch import save_file
+    from torch.distributed.tensor import DTensor
 
-    from w2s import parallel
+    from w2s import models, parallel
 
     folders, out = dict(zip(ARCHITECTURES, sys.argv[1:])), sys.argv[-1]
     parallel.join(out)
-    for architecture, loss, micro_batch in SETTINGS:
-        net, history = train(folders[architecture], architecture, loss, micro_batch)
-        assert any(isinstance(p, parallel.DTensor) for p in net.parameters())
+    for setting, (architecture, *_) in SETTINGS.items():
+        net, history = train(folders[architecture], setting)
+        assert any(isinstance(p, DTensor) for p in net.parameters())
         whole = {
-            key: p.full_tensor().detach() if isinstance(p, parallel.DTensor) else p
+            key: (p.full_tensor() if isinstance(p, DTensor) else p).detach().contiguous()
             for key, p in net.state_dict().items()
         }
-        if parallel.rank() == 0:
-            name = f"{out}/{architecture}-{loss}-{micro_batch}"
-            save_file({key: p.contiguous() for key, p in whole.items()}, f"{name}.safetensors")
-            Path(f"{name}.json").write_text(json.dumps(history))
+        if models.rank() == 0:
+            save_file(whole, f"{out}/{setting}.safetensors")
+            Path(f"{out}/{setting}.json").write_text(json.dumps(history))
     torch.distributed.destroy_process_group()
     os._exit(0)  # an ordinary exit now and then aborts in gloo's threads

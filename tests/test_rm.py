@@ -7,23 +7,23 @@ import random
 import subprocess
 import sys
 
+import eval_rm
+import label_rm
 import pytest
 import torch
+import train_rm
 from test_loop import parameters
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import eval
-import eval_rm
 import generative
 import label
-import label_rm
 import pairs
 import pgr
-import train_rm
 import train_strong
-from w2s import files, lm, loop, models, packing
+from w2s import checks, files, lm, loop, models, packing
 from w2s.files import HERE, BadInput
 from w2s.losses import LOSSES
 
@@ -401,7 +401,7 @@ def peak_bytes(vocabulary, texts=30, length=40):
     net = AutoModelForCausalLM.from_config(
         AutoConfig.for_model("llama", vocab_size=vocabulary, use_cache=False, **sizes)
     )
-    net.w2s = {"packed": packing.can_pack(net.train())}
+    net.w2s = {"packed": checks.can_pack(net.train())}
     rows = [{"tokens": torch.randint(vocabulary, (length,)).tolist()} for _ in range(texts)]
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         loop.backward(

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from w2s import files, stages
+import texts
+from w2s import files, records
 from w2s.files import BadInput
 
 GOOD = {"id": "a", "group": "a", "text": "words", "label": 1, "weak": 0.5}
@@ -29,7 +30,7 @@ def write(path, *lines):
         ),
         ([b"label: 1\n", GOOD], ":1 is not JSON: 'label: 1'"),
         ([GOOD, b"\n", GOOD], ":2 is not JSON"),
-        ([[1, 2]], ":1 is not an object"),
+        ([[1, 2]], ":1 is not a JSON object"),
         ([GOOD, {"id": "b", "label": 1, "weak": 0.5}], ":2 has no field 'text'"),
         ([GOOD | {"label": 2}], "field 'label' is 2; it must be 0 or 1"),
         ([GOOD | {"label": True}], "field 'label' is true"),
@@ -128,50 +129,51 @@ def test_join_is_by_id_and_refuses_a_mismatch():
 
 
 def finished(path, **changes):
-    files.write_card(path, files.new_card("train_weak", {"seed": 0}, {"in": "x"}, None) | changes)
+    card = records.new_card("train_weak", texts, {"seed": 0}, {"in": "x"}, None)
+    files.write_card(path, card | changes)
 
 
 def test_a_finished_run_is_kept_refused_or_replaced(tmp_path, capsys):
     run = tmp_path / "run"
-    assert files.is_done(run, {"seed": 0}, {"in": "x"}, False) is False
+    assert records.is_done(run, {"seed": 0}, {"in": "x"}, False) is False
     finished(run)
-    assert files.is_done(run, {"seed": 0}, {"in": "x"}, False) is True
+    assert records.is_done(run, {"seed": 0}, {"in": "x"}, False) is True
     assert "already done" in capsys.readouterr().out
     with pytest.raises(BadInput, match=r"other arguments or inputs \(seed was 0, now 1\)"):
-        files.is_done(run, {"seed": 1}, {"in": "x"}, False)
+        records.is_done(run, {"seed": 1}, {"in": "x"}, False)
     with pytest.raises(
         BadInput, match=r"other arguments or inputs \(in is not the same, or has changed\)"
     ):
-        files.is_done(run, {"seed": 0}, {"in": "y"}, False)
-    assert files.is_done(run, {"seed": 1}, {"in": "y"}, True) is False
+        records.is_done(run, {"seed": 0}, {"in": "y"}, False)
+    assert records.is_done(run, {"seed": 1}, {"in": "y"}, True) is False
     finished(run, commit="elsewhere")
-    assert files.is_done(run, {"seed": 0}, {"in": "x"}, False) is True
+    assert records.is_done(run, {"seed": 0}, {"in": "x"}, False) is True
     assert "by commit elsewhere; the code is now at" in capsys.readouterr().out
 
 
 def test_an_unfinished_run_starts_again_and_is_never_an_input(tmp_path, capsys):
     run = tmp_path / "run"
     finished(run, finished=False)
-    assert files.is_done(run, {"seed": 0}, {"in": "x"}, False) is False
+    assert records.is_done(run, {"seed": 0}, {"in": "x"}, False) is False
     assert "begun and not finished: starting again\n" in capsys.readouterr().out
-    assert files.is_done(run, {"seed": 1}, {"in": "x"}, False) is False
+    assert records.is_done(run, {"seed": 1}, {"in": "x"}, False) is False
     assert "with other arguments: seed was 0, now 1" in capsys.readouterr().out
     with pytest.raises(BadInput, match="is not finished"):
-        stages.finished_run(run)
+        records.finished_run(run)
 
 
 def test_what_is_no_run_is_neither_overwritten_nor_read(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
     for force in (False, True):
-        with pytest.raises(BadInput, match="is no run of ours"):
-            files.is_done(tmp_path / "thesis", {}, {}, force)
+        with pytest.raises(BadInput, match="is no run"):
+            records.is_done(tmp_path / "thesis", {}, {}, force)
     with pytest.raises(BadInput, match="is not a run directory"):
-        stages.finished_run(tmp_path / "thesis")
+        records.finished_run(tmp_path / "thesis")
     with pytest.raises(BadInput, match="does not exist"):
-        stages.finished_run(tmp_path / "nowhere")
+        records.finished_run(tmp_path / "nowhere")
     (tmp_path / "mine.jsonl").write_text("{}")
     with pytest.raises(BadInput, match="exists without a card"):
-        files.is_done(tmp_path / "mine.jsonl", {}, {}, False, labels=True)
+        records.is_done(tmp_path / "mine.jsonl", {}, {}, False, suffix=".jsonl")
     with pytest.raises(BadInput, match="a run is a folder"):
-        files.is_done(tmp_path / "mine.jsonl", {}, {}, True)
+        records.is_done(tmp_path / "mine.jsonl", {}, {}, True)

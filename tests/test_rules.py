@@ -21,7 +21,7 @@ import prompting as prompt
 import tasks
 import train_strong
 import train_weak
-from w2s import cli, files, losses, models, protocol, stages
+from w2s import cli, files, losses, models, stages
 from w2s import probes as probe
 from w2s.files import HERE, BadInput
 
@@ -419,7 +419,7 @@ def test_a_probe_leaves_the_body_alone_and_keeps_the_weights_that_agree_best(her
     }
     assert after.state_dict().keys() - same == {"score.weight"}
     labels = read("runs/labels.jsonl")
-    held_out = protocol.hold_out(labels, None, 32)[1]
+    held_out = files.hold_out(labels, None, 32)[1]
     probs = np.array(models.probabilities("runs/probe/model", held_out))
     weak = np.array([row["weak"] for row in held_out])
     assert np.mean((probs > 0.5) == (weak > 0.5)) == pytest.approx(card["kept"]["weak_acc"])
@@ -519,7 +519,7 @@ def test_the_three_pgrs_of_a_history(here, tmp_path):
     """By hand: held-out accuracies from the labels file, the student's history and the ceiling's kept line."""
     pgr.main("runs/weak", "runs/student", "runs/ceiling", curves=True, out=str(tmp_path / "p.json"))
     told = json.loads((tmp_path / "p.json").read_text())["stopping"]
-    held_out = protocol.hold_out(read("runs/labels.jsonl"), None, 32)[1]
+    held_out = files.hold_out(read("runs/labels.jsonl"), None, 32)[1]
     weak = np.mean([(row["weak"] > 0.5) == row["label"] for row in held_out])
     history, ceiling = (
         read("runs/student/history.jsonl"),

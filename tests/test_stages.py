@@ -109,7 +109,9 @@ def test_student_and_ceiling_train_on_the_same_rows_and_the_supervisor_on_others
     """openai/weak-to-strong's bug E: the ceiling trains on the weak model's half, the student on the other."""
     data = protocol.describe(tasks.texts, "facts", **SMALL)
     labels = read("runs/s0/labels.jsonl")
-    assert [row["id"] for row in labels] == [row["id"] for row in protocol.half(tasks.texts, data, "strong")]
+    assert [row["id"] for row in labels] == [
+        row["id"] for row in protocol.half(tasks.texts, data, "strong")
+    ]
     weak_groups = {row["group"] for row in protocol.half(tasks.texts, data, "weak")}
     assert not weak_groups & {row["group"] for row in labels}
     cards = [files.read_card(f"runs/s0/{run}") for run in ("student", "ceiling")]
@@ -150,7 +152,12 @@ def test_everybody_is_scored_on_the_same_rows(here):
     """openai/weak-to-strong's bug G: long examples are dropped per tokenizer."""
     train_weak.main(out="runs/short", max_len=5, **SMALL)
     eval.main("runs/short")
-    wanted = [row["id"] for row in protocol.test_rows(tasks.texts, protocol.describe(tasks.texts, "facts", n_test=200))]
+    wanted = [
+        row["id"]
+        for row in protocol.test_rows(
+            tasks.texts, protocol.describe(tasks.texts, "facts", n_test=200)
+        )
+    ]
     for run in ("short", "s0/weak", "s0/student", "s1/ceiling"):
         assert [row["id"] for row in read(f"runs/{run}/eval/facts-test.jsonl")] == wanted
 
@@ -208,7 +215,10 @@ def test_training_never_reads_the_test_rows_it_is_scored_on(here, monkeypatch):
     label.main(out="runs/labels.jsonl")
     train_strong.main("runs/labels.jsonl")
     ids = {row["id"] for row in protocol.load(tasks.texts, "facts", "test")}
-    assert not ids & {row["id"] for row in protocol.half(tasks.texts, protocol.describe(tasks.texts, "facts"), "weak")}
+    assert not ids & {
+        row["id"]
+        for row in protocol.half(tasks.texts, protocol.describe(tasks.texts, "facts"), "weak")
+    }
 
 
 def test_an_interrupted_run_is_told_trained_again_and_never_scored(here, monkeypatch, capsys):
@@ -349,8 +359,7 @@ def test_labels_from_elsewhere_scored_on_rows_they_hold_are_told(here, capsys):
     n = len(read("runs/theirs/eval/test-test.jsonl"))
     assert 30 <= n <= 40
     assert (
-        f"warning: runs/theirs was trained on {n} of these {n} test rows"
-        in capsys.readouterr().out
+        f"warning: runs/theirs was trained on {n} of these {n} test rows" in capsys.readouterr().out
     )
     eval.main("runs/s0/student", ds="runs/s0/labels.jsonl")
     assert "warning: runs/s0/student was trained on" in capsys.readouterr().out
@@ -490,7 +499,12 @@ def test_the_bare_commands_work_one_after_another_from_any_folder(tmp_path, comm
 def test_metrics_stand_beside_the_predictions(here):
     metrics = json.loads((here / "runs/s0/weak/eval/facts-test.metrics.json").read_text())
     rows = read("runs/s0/weak/eval/facts-test.jsonl")
-    groups = [row["group"] for row in protocol.test_rows(tasks.texts, protocol.describe(tasks.texts, "facts", n_test=200))]
+    groups = [
+        row["group"]
+        for row in protocol.test_rows(
+            tasks.texts, protocol.describe(tasks.texts, "facts", n_test=200)
+        )
+    ]
     wanted = stats.accuracy([row["prob"] for row in rows], [row["label"] for row in rows], groups)
     assert wanted | {"n": 200, "groups": 50} == {
         name: value for name, value in metrics.items() if type(value) is not dict
@@ -505,24 +519,3 @@ def test_metrics_stand_beside_the_predictions(here):
         "ece",
     }
     assert metrics["nll"]["low"] < metrics["nll"]["value"] < metrics["nll"]["high"]
-
-
-def test_seeds_are_paired_by_what_the_star_matched(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("s0/weak", "s1/weak", "s0/student", "s1/student", "s2/student"):
-        (tmp_path / name).mkdir(parents=True)
-    assert pgr.pair_seeds(["s*/weak", "s*/weak"]) == [
-        ["s0/weak", "s0/weak"],
-        ["s1/weak", "s1/weak"],
-    ]
-    assert pgr.pair_seeds(["s0/weak", "s1/student"]) == [["s0/weak", "s1/student"]]
-    for patterns, told in (
-        (["s*/weak", "s*/student"], "has no run for"),
-        (["s0/weak", "s*/weak"], "all three with a ., or none"),
-    ):
-        with pytest.raises(BadInput, match=told):
-            pgr.pair_seeds(patterns)
-    with pytest.raises(BadInput, match="matches no folder"):
-        pgr.pair_seeds(["t*/weak"])
-    with pytest.raises(BadInput, match="only . is understood"):
-        pgr.pair_seeds(["s?/weak"])

@@ -4,17 +4,15 @@ import tempfile
 
 import torch
 from tokenizers import Tokenizer
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedTokenizerFast,
-)
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto import modeling_auto as auto
 from transformers.utils import cached_file
 
-from w2s.files import BadInput
-from w2s.hub import first_line
-from w2s.packing import logits, padded, reads
+from w2s import packing
+from w2s.files import BadInput, first_line
+
+LARGE = 2**22  # numbers; larger matrices are left out when gradients are compared
 
 
 def not_loaded(name, error):
@@ -23,13 +21,13 @@ def not_loaded(name, error):
         told = "accept its terms on its hub page, then set HF_TOKEN to a token that may read it"
         return BadInput(f"{name} is gated: {told}")
     if "trust_remote_code" in str(error):
-        told = "brings code of its own (auto_map), which is never run"
-        return BadInput(f"--model={name} {told}: give a model that transformers itself knows")
+        told = "which is never run: give a model that transformers itself knows"
+        return BadInput(f"--model={name} brings code of its own (auto_map), {told}")
     return BadInput(f"--model={name} cannot be loaded: {first_line(error)}")
 
 
 def kind(name, config, head, outputs):
-    """"own" (a classifier with as many outputs), "encoder" or "causal"; BadInput for the others."""
+    """Of "own" (a classifier with as many outputs), "encoder", "causal"; BadInput for others."""
     sort, what = config.model_type, f"--model={name} ({config.model_type})"
     encoder = sort in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     classifier = "ForSequenceClassification" in str(config.architectures)
@@ -44,15 +42,15 @@ def kind(name, config, head, outputs):
         raise BadInput(f"--head and --shots are for causal language models: {told}")
     if outputs and sort not in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         raise BadInput(f"{what}: transformers has no sequence classifier for this architecture")
-    if not (encoder or own) and sort not in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise BadInput(f"{what} is neither a causal language model nor an encoder")
-    if outputs and not encoder:
-        with torch.device("meta"):
-            model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
-        if not isinstance(getattr(model, "score", None), torch.nn.Linear):
-            told = "transformers' classifier has no linear layer `score` on the last token"
-            raise BadInput(f"{what}: {told}: give another model")
     return "own" if own else "encoder" if encoder else "causal"
+
+
+def score(name, model):
+    """BadInput for a causal model's classifier that is no linear `score` on the last token."""
+    sort, linear = model.config.model_type, isinstance(getattr(model, "score", None), nn.Linear)
+    if not linear and sort not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        told = "transformers' classifier has no linear layer `score` on the last token"
+        raise BadInput(f"--model={name} ({sort}): {told}: give another model")
 
 
 def tokenizer_of(name, path, config):
@@ -135,10 +133,86 @@ def finite(name, model):
         raise BadInput(f"--model={name}: the weights are broken, {names[odd[0]]} is not finite")
 
 
+def can_pack(model, max_len=1024):
+    """True, with packed attention switched on, if this architecture computes the same packed.
+
+    Tried out at load rather than looked up in a list: our attention must be called in every layer,
+    and hidden states and gradients must be those of padded texts. One of them is longer than any
+    window that the configuration names below max_len (a longer one hides nothing). To be quick it
+    goes forward only, and matrices of more than LARGE numbers are left out of the gradients.
+    """
+    if packing.reads(model) is None:
+        return False
+    text, usual, called = model.config.get_text_config(), model.config._attn_implementation, set()
+    windows = [n for key, n in text.to_dict().items() if "window" in key or "chunk" in key]
+    window = max((n for n in windows if type(n) is int and 0 < n < max_len), default=0)
+    long = max(9, min(window + 9, max_len))
+    wanted = tried(model, packing.padded, long)
+
+    def counted(module, *args, **kwargs):
+        called.add(module)
+        return packing.packed_attention(module, *args, **kwargs)
+
+    try:
+        packing.AttentionInterface.register("packed", counted)
+        model.set_attn_implementation("packed")
+        same = close(tried(model, packing.packed, long), wanted)
+        taken = model.config._attn_implementation == "packed"
+        if same and taken and len(called) == text.num_hidden_layers:
+            model.varlen = model.device.type == "cuda" and kernel_works(model, wanted, long)
+            return True
+    except Exception:  # an architecture that does not hand unknown keywords down to its attention
+        pass
+    finally:
+        packing.AttentionInterface.register("packed", packing.packed_attention)
+    model.set_attn_implementation(usual)
+    return False
+
+
+def kernel_works(model, wanted, long):
+    """True if torch's own kernel gives the same in bf16, as it will run; without it groups() run.
+
+    wanted: tried() of padded texts in float32.
+    """
+    model.varlen = True
+    try:
+        with torch.autocast("cuda", torch.bfloat16):
+            answers = tried(model, packing.packed, long), wanted
+    except RuntimeError as error:  # a card, or a size of heads, that it was not written for
+        print(f"torch's kernel for packed texts does not run here: {first_line(error)}")
+        return False
+    got, oracle = (torch.cat([hidden.flatten(), *map(torch.flatten, g)]) for hidden, g in answers)
+    return bool((got - oracle).norm() <= 0.1 * oracle.norm())
+
+
+def tried(model, run, long):
+    """(hidden states [6, H], the parameters' gradients) of six texts run packed or padded."""
+    generator, size = torch.Generator().manual_seed(0), model.get_input_embeddings().num_embeddings
+    lengths = (5, 3, 9, 9, long, 4)
+    tokens = [torch.randint(size, (n,), generator=generator).tolist() for n in lengths]
+    weights = [p for p in model.parameters() if p.requires_grad and p.numel() <= LARGE]
+    with torch.enable_grad():
+        hidden = run(model, tokens[:4])
+        toward = torch.randn(hidden.shape, generator=generator).to(hidden)
+        gradients = torch.autograd.grad((hidden * toward).sum(), weights, allow_unused=True)
+    with torch.no_grad():
+        hidden = torch.cat([hidden.detach(), run(model, tokens[4:])])
+    return hidden, [torch.zeros(()).to(p) if g is None else g for p, g in zip(weights, gradients)]
+
+
+def close(got, wanted):
+    """True if two answers of tried() are the same to rounding."""
+    (hidden, gradients), (oracle, oracles) = got, wanted
+    noise = 1e-5 * max(g.norm() for g in oracles)  # all that a key's bias has for a gradient
+    return bool(((hidden - oracle).norm(dim=1) <= 1e-3 * oracle.norm(dim=1)).all()) and all(
+        (g - o).norm() <= 1e-2 * o.norm() + noise for g, o in zip(gradients, oracles)
+    )
+
+
 @torch.no_grad()
 def mask(name, model):
     """Told of an architecture that ignores the attention mask; for those that cannot run packed."""
-    answer = logits if reads(model) is None else padded
+    answer = packing.logits if packing.reads(model) is None else packing.padded
     short, long = [3, 2], [1, 2, 3, 4] * 4
     alone, beside = answer(model, [short]), answer(model, [short, long])[:1]
     if not alone.isfinite().all():
@@ -146,3 +220,11 @@ def mask(name, model):
     if (alone - beside).norm() > 1e-3 * alone.norm():
         told = "what it says of a text depends on the texts beside it in a batch"
         print(f"warning: {name} ({model.config.model_type}) ignores the attention mask: {told}")
+
+
+def checkpointing(model):
+    """Recompute activations in the backward pass from now on; BadInput where that cannot be."""
+    if not model.supports_gradient_checkpointing:
+        told = f"transformers cannot recompute the activations of {model.config.model_type}"
+        raise BadInput(f"--checkpointing: {told}: leave it out, take a smaller --micro_batch")
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

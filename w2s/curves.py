@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from w2s import files, protocol, stats
+from w2s import files, stats
 from w2s.files import BadInput
 
 COLOURS = ("#6a51a3", "#3d3d3d")  # student, ceiling
@@ -17,7 +17,7 @@ def held_out(run, card):
         raise BadInput(f"--curves: {labels} has changed since {run} learned from it")
     rows = files.read_jsonl(labels, ["id", "label", "weak"])
     rows = [{"group": row["id"]} | row for row in rows]
-    return protocol.hold_out(rows, card["args"]["n_val"], 1)[1]
+    return files.hold_out(rows, card["args"]["n_val"], 1)[1]
 
 
 def stopping(runs, cards, path):
@@ -51,8 +51,10 @@ def stopping(runs, cards, path):
     print(f"PGR on these {len(rows)} rows, far less certain than on the test rows")
     told = {}
     for k, name in enumerate(("best", "stopped", "final"), 1):
-        told[name] = one = stats.recovered(values[[0, k, 4]], replicates[:, [0, k, 4]])
-        print(f"  {name:<28} {one['reason'] or stats.in_words(one)}")
+        told[name] = stats.recovered(values[[0, k, 4]], replicates[:, [0, k, 4]])
+        print(f"  {name:<28} {stats.in_words(told[name])}")
+    if told["best"]["reason"]:
+        print(f"  {told['best']['reason']}")
     return told
 
 

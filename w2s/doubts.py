@@ -1,9 +1,11 @@
 """What the cards of supervisor, student and ceiling say against comparing them, for pgr.py."""
 
+from pathlib import Path
+
 from w2s import files, records
 from w2s.files import BadInput
 
-OF_A_SEED = {"seed", "data_seed", "out", "labels", "runs", "boost", "force"}  # told of no seed
+OF_A_SEED = {"seed", "data_seed", "out", "labels", "runs", "boost", "device"}  # not told
 RECIPE = ("model", "epochs", "batch_size", "lr", "max_len", "head", "lora", "probe")
 
 
@@ -69,19 +71,19 @@ def teachers(weak, student, weak_name, name):
     behind = student.get("supervisor")
     if not behind or records.role(student) != "student":
         return []
-    source = files.read_card(student["args"]["labels"]) or {}
-    stage = student.get("labels_from") or source.get("stage", "label")
-    if source.get("sha256") != student["inputs"]["labels"]:
-        source = {"args": {}}  # the file has been made anew since
+    if weak["model_sha256"] not in behind:
+        return [f"{name} did not learn from the labels of {weak_name} as it is now"]
+    labels = student["args"]["labels"]
+    unchanged = Path(labels).is_file() and files.sha256(labels) == student["inputs"]["labels"]
+    source = (files.read_card(labels) if unchanged else None) or {"stage": "label", "args": {}}
+    stage = student.get("labels_from") or source["stage"]
+    if stage == "label" and behind == [weak["model_sha256"]]:
+        return []
     runs, kind = source["args"].get("runs"), source["args"].get("kind")
     by = f"of {' + '.join(runs)}" if runs else f"of {len(behind)} models"
     if stage != "label":
         by = f"by {stage}.py" + (f" --kind={kind}" if kind else "")
-    if weak["model_sha256"] not in behind:
-        return [f"{name} did not learn from the labels of {weak_name} as it is now"]
-    if stage == "label" and behind == [weak["model_sha256"]]:
-        return []
-    by += right(student["args"]["labels"]) if source["args"] else ""
+    by += right(labels) if unchanged else ""
     told = f"so its PGR, taken against {weak_name}, is not against what labelled"
     return [f"{name} learned from labels {by}, {told}"]
 

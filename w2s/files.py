@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent  # the repository
@@ -216,6 +217,33 @@ def by_group(rows, salt):
     return [groups[name] for name in sorted(groups, key=lambda name: hashed(f"{salt}/{name}"))]
 
 
+def hold_out(rows, n_val, batch_size):
+    """(rows to train on, rows held out for early stopping), cut by group, the same for every seed.
+
+    n_val: rows held out, at least (groups stay whole); 0: none; None: a tenth of the groups and, of
+    200 rows or more, at least 100. BadInput where fewer than batch_size are left to train on.
+    """
+    groups, n, held_out = by_group(rows, "held out"), 0, []
+    n_groups, n_rows = (0, n_val) if n_val is not None else (math.ceil(len(groups) / 10), 0)
+    if n_val is None and len(rows) >= 200:
+        n_rows = 100
+    while n < len(groups) and (n < n_groups or len(held_out) < n_rows):
+        held_out += groups[n]
+        n += 1
+    train = [row for group in groups[n:] for row in group]
+    told = (
+        f"{len(train)} rows to train on ({len(held_out)} of {len(rows)} are held out, see --n_val)"
+    )
+    if len(train) < batch_size:
+        few = (
+            f"are fewer than one batch: give more rows or a smaller --batch_size than {batch_size}"
+        )
+        raise BadInput(f"{told} {few}")
+    if len(held_out) > len(rows) / 3:
+        print(f"{told} are few: give more rows or a smaller --n_val", file=sys.stderr)
+    return train, held_out
+
+
 def join(left, right, left_name, right_name):
     """Pairs of rows with equal ids, in the order of `left`; BadInput unless both hold the same."""
     by_id = {row["id"]: row for row in right}
@@ -227,6 +255,11 @@ def join(left, right, left_name, right_name):
             f"ids, e.g. {alone[0]!r}: score both on the same test rows (--ds, --split, --n_test)"
         )
     return [(row, by_id[row["id"]]) for row in left]
+
+
+def first_line(error):
+    """The first line of an exception's message, cut to a readable length."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def sha256(path):

@@ -6,17 +6,14 @@ memory may force them through in micro-batches. Then a first pass without a grap
 of all rows, the loss gives their gradients, and a second pass sends these back through the network,
 one micro-batch at a time. Under torchrun every process takes its share of each batch.
 
-Early stopping looks at the given labels alone: the weights that agree best with those of held-out
-rows are kept (paper, A.1). Ground truth goes to the history and decides nothing.
+Early stopping looks at the given labels alone (paper, A.1); ground truth decides nothing.
 """
 
 import contextlib
 import math
 import os
-from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR
 from tqdm import tqdm
 
@@ -29,9 +26,9 @@ from w2s.packing import logits, row_logits, texts, to_device
 def resolve(model, lr=None, dtype=None):
     """{"lr", "head_lr", "dtype"} of a training, for fit() and for the card.
 
-    The rate is 5e-5 up to 400M parameters, then 1e-5, as in openai's code. Models under 10M, which
-    the paper does not have, want 1e-4 and ten times that for the head. Low-rank terms (lora.py),
-    which are not counted, want 2e-4. An lr of your own keeps the ratio of head to body.
+    Up to 400M parameters the rate is 5e-5, above 1e-5, as in openai's code; under 10M, which the
+    paper does not have, 1e-4 and for the head 1e-3. Low-rank terms, which do not count, take 2e-4.
+    An lr of your own keeps the ratio of head to body.
     """
     n = size(model)
     rate = head_rate = 5e-5 if n <= 400_000_000 else 1e-5
@@ -46,9 +43,8 @@ def resolve(model, lr=None, dtype=None):
 
 def fit(
     model, rows, loss, *, lr, head_lr, dtype, epochs, batch_size, whole_batch=False, held_out=(),
-    stop=True, micro_batch=None, seed=0, checkpointing=False, compile=False, clip=1.0,
-    weight_decay=0.0, betas=(0.9, 0.999), warm_up=0.0, outputs=row_logits, resume=None,
-    name="training",
+    stop=True, micro_batch=None, seed=0, checkpointing=False, compile=False, name="training",
+    clip=1.0, weight_decay=0.0, betas=(0.9, 0.999), warm_up=0.0, outputs=row_logits, resume=None,
 ):  # fmt: skip
     """Train the weights that want a gradient, in place; returns the history, a dict per evaluation.
 
@@ -60,13 +56,13 @@ def fit(
     evaluation and deleted at the end. Raises FloatingPointError for a loss that is not finite.
     """
     prepare(model, checkpointing, compile)
-    resume = None if world() > 1 else resume
     with threads(model), used_tokens(model, rows, held_out, weight_decay) as (rows, held_out):
         steps = epochs * math.ceil(len(rows) / batch_size)
+        trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
         how = steps, lr, head_lr, weight_decay, betas, warm_up
         optimizer, schedule = make_optimizer(model, *how)
         call = [len(rows), batch_size, seed, dtype, list(how)]
-        history, best = read_state(resume, call, model, optimizer, schedule)
+        history, best = read_state(resume, call, trained, optimizer, schedule)
         done, losses = history[-1]["step"] if history else 0, []
         order = orders(len(rows), batch_size, epochs, seed, done, name)
         bar = tqdm(order, name, steps, initial=done, unit="step", disable=rank() > 0 or None)
@@ -77,7 +73,7 @@ def fit(
             losses.append(
                 backward(model, batch, given, loss, progress, piece, whole_batch, dtype, outputs)
             )
-            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+            torch.nn.utils.clip_grad_norm_(trained.values(), clip)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
@@ -86,25 +82,32 @@ def fit(
                 line["loss"], losses = mean_loss(losses, step, steps, name), []
                 history.append(line | evaluate(model, held_out, dtype, loss, outputs))
                 if held_out and stop and kept(history) is history[-1]:
-                    best = {key: w.to("cpu", copy=True) for key, w in trained(model).items()}
-                write_state(resume, call, history, best, model, optimizer, schedule)
+                    best = copied(trained, best)
+                write_state(resume, call, history, best, trained, optimizer, schedule)
                 bar.set_postfix({"loss": f"{line['loss']:.3f}"})
-        put(best, model)
-    if resume:
-        Path(resume).unlink(missing_ok=True)
+        put(best, trained)
+    if resume and os.path.exists(resume):
+        os.remove(resume)
     model.eval()
     return history
 
 
 def prepare(model, checkpointing, compile):
     """Switch on what fit() was asked for, in the order in which these go together."""
-    if checkpointing:  # the name that transformers 5.17 and 5.23 share; the newer warns
+    if checkpointing:  # by the name that transformers 5.17 and 5.23 share
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if world() > 1:
         parallel.shard(model)
-    if compile:
-        model.base_model.compile(dynamic=True)
+    if compile:  # layer by layer: they share their code, which is compiled once
+        for layer in layers(model):
+            layer.compile(dynamic=True)
     model.train()
+
+
+def layers(model):
+    """The layers of the network: its longest list of modules."""
+    lists = (m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList))
+    return max(lists, key=len)
 
 
 @contextlib.contextmanager
@@ -115,8 +118,7 @@ def used_tokens(model, rows, held_out, weight_decay=0.0):
     and AdamW without weight decay leaves it alone. It stays whole where it is sharded, where the
     tokens' own numbers mean something (padded architectures), and where all can be predicted.
     """
-    must_stay = weight_decay or not model.w2s["packed"] or model.get_output_embeddings()
-    if must_stay or world() > 1:
+    if world() > 1 or weight_decay or not model.w2s["packed"] or model.get_output_embeddings():
         yield rows, held_out
         return
     embedding = model.get_input_embeddings()
@@ -132,16 +134,15 @@ def used_tokens(model, rows, held_out, weight_decay=0.0):
     try:
         yield [renumbered(row) for row in rows], [renumbered(row) for row in held_out]
     finally:
-        with torch.no_grad():
-            whole[used] = embedding.weight
+        whole.data[used] = embedding.weight.data
         embedding.weight, embedding.padding_idx = whole, padding
 
 
 def make_optimizer(model, steps, lr, head_lr, weight_decay=0.0, betas=(0.9, 0.999), warm_up=0.0):
     """(fused AdamW with rates for body and head, its schedule: a cosine to 0, times a straight rise
     over the share warm_up of the steps). A language model's unembedding belongs to its body."""
-    unembedding = model.get_output_embeddings() or torch.nn.Module()
-    in_body = {*model.base_model.parameters(), *unembedding.parameters()}
+    in_body = set(model.base_model.parameters())
+    in_body |= set((model.get_output_embeddings() or torch.nn.Module()).parameters())
     body = [p for p in model.parameters() if p.requires_grad and p in in_body]
     head = [p for p in model.parameters() if p.requires_grad and p not in in_body]
     groups = [{"params": body, "lr": lr}, {"params": head, "lr": head_lr}]
@@ -153,8 +154,8 @@ def make_optimizer(model, steps, lr, head_lr, weight_decay=0.0, betas=(0.9, 0.99
 
 
 def batches(n, batch_size, generator):
-    """The row numbers of one epoch in a fresh random order, in ceil(n / batch_size) batches whose
-    sizes differ by one at most: no last batch of a few rows, whose median means nothing."""
+    """The row numbers of an epoch in random order, in batches whose sizes differ by one at most: in
+    a last batch of a few rows the median would mean nothing."""
     return torch.randperm(n, generator=generator).tensor_split(math.ceil(n / batch_size))
 
 
@@ -189,16 +190,17 @@ def backward(
 ):
     """Backpropagate the mean loss of a batch in pieces of micro_batch rows; returns it, detached.
 
-    The sum of the gradients is the whole batch's, whatever the pieces, also where the loss depends
-    on all its rows. Under torchrun the rows are dealt out, and each process returns its share of
-    the mean. outputs(model, rows) gives [N, k] of N of whatever it reads; given [N].
+    Under torchrun the rows are dealt out, and each process returns its share of the mean.
+    outputs(model, rows) gives [N, k] of N of whatever it reads; given [N].
     """
     n = len(rows)
     # Every process takes as many pieces. Where rows run short the last one fills in, at weight 0.
     mine = torch.arange(rank(), n + -n % world(), world())
-    weight = (mine < n).to(given).mul(world())[:, None]  # FSDP takes the mean, we want the sum
+    # FSDP takes the mean of the processes' gradients, we want the sum
+    weight = (mine < n).to(given.dtype).mul(world())[:, None]
     mine, count = mine.clamp(max=n - 1), math.ceil(len(mine) / micro_batch)
-    pieces, shares = mine.tensor_split(count), weight.tensor_split(count)
+    pieces, shares = mine.tensor_split(count), to_device(weight, given.device).tensor_split(count)
+    places = to_device(mine, given.device).tensor_split(count)  # so that no index waits for a GPU
 
     def forward(piece):
         return outputs(model, [rows[i] for i in piece.tolist()])
@@ -206,26 +208,25 @@ def backward(
     if not whole_batch:
         total = 0
         with autocast(model, dtype):  # once for all pieces: it keeps the weights that it has cast
-            for piece, share in zip(pieces, shares):
+            for piece, place, share in zip(pieces, places, shares):
                 out = forward(piece)
                 with autocast(model, None):
-                    part = (loss(out, given[piece], progress) * share[:, 0]).sum() / n
+                    part = (loss(out, given[place], progress) * share[:, 0]).sum() / n
                     part.backward()
                 total = total + part.detach()
         return total / world()
     one_pass = len(pieces) == 1
-    with torch.set_grad_enabled(one_pass), autocast(model, dtype):
-        # four times the rows, as these keep no graph
+    with torch.set_grad_enabled(one_pass), autocast(model, dtype):  # four times the rows fit in
         outs = [forward(piece) for piece in mine.split(4 * micro_batch)]
     out = torch.cat(outs).detach()
     out = (parallel.gather(out, n) if world() > 1 else out).requires_grad_()
     mean = loss(out, given, progress).mean()
     mean.backward()
     with autocast(model, dtype):
-        for piece, share in zip(pieces, shares):
+        for piece, place, share in zip(pieces, places, shares):
             again = outs[0] if one_pass else forward(piece)
             with autocast(model, None):
-                again.backward(out.grad[piece] * share)
+                again.backward(out.grad[place] * share)
     return mean.detach() / world()
 
 
@@ -238,13 +239,13 @@ def mean_loss(losses, step, steps, name):
     """The mean loss since the last evaluation; FloatingPointError where it is not finite."""
     mean = torch.stack(losses).mean()
     if world() > 1:
-        dist.all_reduce(mean)
-    if not math.isfinite(mean.item()):
-        told = f"the loss is {mean.item()} at step {step} of {steps}: try a smaller --lr"
-        raise FloatingPointError(told)
-    if mean.item() == 0 and step == len(losses):
+        torch.distributed.all_reduce(mean)
+    mean, told = mean.item(), f"at step {step} of {steps}: try a smaller --lr"
+    if not math.isfinite(mean):
+        raise FloatingPointError(f"the loss is {mean} {told}")
+    if mean == 0 and step == len(losses):
         print(f"warning: {name}: the loss is 0: by this rule (--loss) these labels teach nothing")
-    return mean.item()
+    return mean
 
 
 def evaluate(model, held_out, dtype, loss, outputs):
@@ -259,38 +260,46 @@ def evaluate(model, held_out, dtype, loss, outputs):
         return {"held_out_loss": torch.cat(losses).mean().item()}
     tokens = [text for row in held_out for text in texts(row)]
     says_1 = predict(model, tokens, dtype).view(len(held_out), 2).diff(dim=1)[:, 0] > 0
-    accuracy = {}
-    for name, field in (("agreement", "given"), ("true_acc", "label")):
-        labels = torch.tensor([row[field] > 0.5 for row in held_out])
-        accuracy[name] = (says_1 == labels).double().mean().item()
-    return accuracy
+    given, label = (torch.tensor([row[x] > 0.5 for row in held_out]) for x in ("given", "label"))
+    right = torch.stack([says_1 == given, says_1 == label]).double().mean(dim=1)
+    return dict(zip(("agreement", "true_acc"), right.tolist()))
 
 
 def kept(history):
-    """The line of the history whose weights fit() kept with stop=True; max() takes the first of
-    equals, hence the reversal."""
+    """The line of the history whose weights fit() kept with stop=True, of equals the later."""
     return max(history[::-1], key=lambda x: x.get("agreement", -x.get("held_out_loss", 0.0)))
 
 
-def trained(model):
-    """The weights that are trained, {name: tensor}; where they are sharded, this process's part."""
-    weights = {key: p.detach() for key, p in model.named_parameters() if p.requires_grad}
-    return {key: p.to_local() for key, p in weights.items()} if world() > 1 else weights
+def own(p):
+    """The values of a parameter; where it is sharded, this process's part of them."""
+    return p.detach().to_local() if world() > 1 else p.detach()
 
 
-def put(weights, model):
-    """Copy weights, once trained(), back into the model."""
-    for key, own in trained(model).items() if weights else ():
-        own.copy_(weights[key])
+def copied(trained, before):
+    """A copy on the CPU, into the memory of the one before; pinned, a GPU fills it in no time."""
+    copies = before or {
+        key: torch.empty_like(own(p), device="cpu", pin_memory=p.is_cuda)
+        for key, p in trained.items()
+    }
+    for key, p in trained.items():
+        copies[key].copy_(own(p))
+    return copies
 
 
-def write_state(path, call, history, best, model, optimizer, schedule):
+def put(saved, trained):
+    """Copy values saved earlier back into the parameters."""
+    for key in saved:
+        own(trained[key]).copy_(saved[key])
+
+
+def write_state(path, call, history, best, trained, optimizer, schedule):
     """Write what the training needs to go on from here, whole or not at all; one process only."""
-    if path is None:
+    if path is None or world() > 1:
         return
-    state = {"call": call, "history": history, "best": best, "weights": trained(model)}
+    state = {"call": call, "history": history, "best": best}
+    state |= {"weights": {key: own(p) for key, p in trained.items()}}
     state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    temporary = f"{path}.{os.getpid()}.tmp"
     with open(temporary, "wb") as file:
         torch.save(state, file)
         file.flush()
@@ -298,14 +307,14 @@ def write_state(path, call, history, best, model, optimizer, schedule):
     os.replace(temporary, path)
 
 
-def read_state(path, call, model, optimizer, schedule):
+def read_state(path, call, trained, optimizer, schedule):
     """(history, best weights) of an interrupted training, all else put back; ([], {}) of none."""
-    if path is None or not Path(path).exists():
+    if path is None or world() > 1 or not os.path.exists(path):
         return [], {}
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["call"] != call:
         raise BadInput(f"{path} is of another training: delete it, or make that call again")
-    put(state["weights"], model)
+    put(state["weights"], trained)
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     return state["history"], state["best"]

@@ -1,4 +1,4 @@
-"""Low-rank terms beside frozen matrices (Hu et al. 2021): a few weights to train, merged at the end."""
+"""Low-rank terms beside frozen matrices (Hu et al. 2021), merged into them at the end."""
 
 import torch
 from transformers.pytorch_utils import Conv1D

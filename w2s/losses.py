@@ -50,8 +50,7 @@ def logconf(logits, weak, progress, alpha=0.5, as_released=False):
 
     It differs from conf: a reaches alpha after a tenth of training, and the student is hardened at
     the quantile of its P(0) that the mean weak label names (rows at the threshold become 0, so ties
-    can put all rows in one class). as_released=True keeps the released warm-up: alpha * progress up
-    to a tenth of training, then a jump to alpha.
+    can put all rows in one class). as_released=True: alpha * progress for a tenth, then a jump.
     """
     released = 1.0 if progress > 0.1 else progress
     a = alpha * (released if as_released else min(1.0, progress / 0.1))

@@ -17,17 +17,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
-from w2s import checks, hub
+from w2s import checks, files, records
 from w2s.files import BadInput
-from w2s.packing import can_pack, logits
+from w2s.packing import logits
 
 logging.disable_progress_bar()
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable")
@@ -45,8 +41,8 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
     cut to the model's own limit. What was chosen stands in model.w2s: {"max_len", "head",
     "packed", "parameters"}. Raises BadInput for a model that cannot be used.
     """
-    path, device = hub.find_model(name), pick_device(device)
-    try:
+    path, device = records.find_model(name)[0], pick_device(device)
+    try:  # what transformers says of a model that it cannot digest is told in one line
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind = checks.kind(name, config, head, outputs)
         tokenizer = checks.tokenizer_of(name, path, config)
@@ -58,12 +54,16 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
             auto = AutoModelForSequenceClassification if outputs else AutoModelForCausalLM
             model, _ = read_weights(auto, name, path, config, whole=kind != "encoder")
             head = {"own": "its own", "encoder": "new"}.get(kind)
+            if outputs:
+                checks.score(name, model)
         set_pad_token(model, tokenizer)
         fuse_gelu(model)
         model.to(device).eval()
+        if device.type == "cuda":
+            fuse_norms(model)
         checks.finite(name, model)
         limit = min(max_len or 1024, tokenizer.model_max_length, checks.positions(model))
-        packed = can_pack(model, limit)
+        packed = checks.can_pack(model, limit)
         if not packed:
             checks.mask(name, model)
     except (BadInput, MemoryError, torch.OutOfMemoryError):
@@ -96,29 +96,24 @@ def read_weights(auto, name, path, config, whole):
     how = {"config": config, "dtype": torch.float32, "trust_remote_code": False}
     how |= {"ignore_mismatched_sizes": True, "output_loading_info": True}  # checks.weights looks
     model, info = auto.from_pretrained(path, **how)
-    has_head = checks.weights(name, model, info, whole)
-    return model, has_head
+    return model, checks.weights(name, model, info, whole)
 
 
 def causal_classifier(name, path, config, tokenizer, head):
     """(classifier, head) on a causal language model's backbone; `score` starts as `head` says."""
-    words, pair = tokenizer.get_vocab(), answers(tokenizer)
-    digits = pair == ("0", "1") and config.num_labels == 2  # a reward has no use for them
-    if head == "unembedding" and not digits:
-        told = 'has no tokens "0" and "1"; use --head=zero'
-        raise BadInput(f"--head=unembedding: the tokenizer of {path} {told}")
-    if head == "answers" and pair is None:
-        told = 'has neither "0" and "1" nor "no" and "yes" as tokens'
-        raise BadInput(f"--shots: the tokenizer of {path} {told}")
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+    checks.score(name, model)
     causal, has_head = read_weights(AutoModelForCausalLM, name, path, config, whole=False)
-    out = causal.get_output_embeddings()
-    if not has_head and head in ("unembedding", "answers"):
-        raise BadInput(f"--model={name} has no unembedding (lm_head): --head=zero, no --shots")
-    if not has_head and head is None:
+    pair, out = answers(tokenizer), causal.get_output_embeddings()
+    digits = pair == ("0", "1") and config.num_labels == 2  # a reward has no use for them
+    fits = {"unembedding": digits and has_head, "answers": pair and has_head, "zero": True}
+    if head and not fits[head]:
+        lacks = 'tokens "0" and "1"' if has_head else "unembedding (lm_head)"
+        raise BadInput(f"--model={name} has no {lacks}; use --head=zero, and no --shots")
+    if not head and not has_head:
         print(f"{name} has no unembedding (lm_head): the head starts at zero")
-    head = head or ("unembedding" if digits and has_head else "zero")
+    head = head or ("unembedding" if fits["unembedding"] else "zero")
     setattr(model, model.base_model_prefix, causal.base_model)
     model.config = causal.config  # one for all layers: one call switches their attention
     bias = head == "answers" and out.bias is not None
@@ -127,7 +122,7 @@ def causal_classifier(name, path, config, tokenizer, head):
         if head == "zero":
             model.score.weight.zero_()
             return model, head
-        rows = [words[word] for word in pair]
+        rows = tokenizer.convert_tokens_to_ids(pair)
         model.score.weight.copy_(out.weight[rows])
         if bias:
             model.score.bias.copy_(out.bias[rows])
@@ -149,28 +144,23 @@ def answers(tokenizer):
 def set_pad_token(model, tokenizer, ends=()):
     """Give config and tokenizer the same pad token, for users of the saved model.
 
-    transformers' classifier reads the last token that is not the pad token (we read by position),
-    so none of `ends`, the last tokens of the texts, may be it. The config's own comes first:
-    RoBERTa counts positions from it. Then the tokenizer's, its end of text and other special ones.
+    transformers' classifier reads the last token that is not the pad token (we read by position):
+    it must be none of `ends`, the last tokens of the texts. The config's own comes first, RoBERTa
+    counts positions from it; then the tokenizer's, its end of text and other special tokens.
     """
     text, size = model.config.get_text_config(), model.get_input_embeddings().num_embeddings
     if hasattr(model, "score"):  # what the tokenizer itself appends ends every text
         ends = {*ends, *tokenizer("").input_ids[-1:]}
-    own = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
-    fits = [
-        i
-        for i in (text.pad_token_id, *own, *tokenizer.all_special_ids)
-        if i is not None and 0 <= i < size and i not in ends
-    ]
-    if fits:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(fits[0])
-    elif len(tokenizer) < size:
-        tokenizer.add_special_tokens({"pad_token": "<pad>"})
-    elif not ends:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-    else:
+    usual = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
+    usual = [text.pad_token_id, *usual, *tokenizer.all_special_ids, *([] if ends else [0])]
+    fits = [i for i in usual if i is not None and 0 <= i < size and i not in ends]
+    if not fits and len(tokenizer) >= size:
         told = "give it a pad token that ends none"
         raise BadInput(f"texts end in {tokenizer.pad_token!r}, the tokenizer's pad token: {told}")
+    if fits:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(fits[0])
+    else:  # a row of the embedding that no token has
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
     model.config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
 
 
@@ -182,17 +172,29 @@ def fuse_gelu(model):
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
 
 
+@torch.no_grad()
+def fuse_norms(model):
+    """Let torch's one kernel compute RMS norms where it is the same: launches cost a GPU's steps."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            eps = getattr(child, "variance_epsilon", None)
+            if type(child).__name__.endswith("RMSNorm") and eps is not None:
+                fused = torch.nn.RMSNorm(child.weight.shape, eps=eps, device="meta")
+                fused.weight = child.weight
+                x = torch.randn(8, *child.weight.shape, device=child.weight.device)
+                if torch.allclose(fused(x), child(x), atol=1e-4):
+                    setattr(module, name, fused)
+
+
 def save(model, tokenizer, folder):
     """Save in Hugging Face layout, whole or not at all: the Auto class gives the same logits."""
     if any("lora_" in name for name, _ in model.named_parameters()):
         from w2s import lora
 
         lora.merge(model)
-    weights = None
     if world() > 1:
         from w2s.parallel import whole_weights
-
-        weights = whole_weights(model)
+    weights = whole_weights(model) if world() > 1 else None
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     tokenizer.model_max_length = model.w2s["max_len"]
@@ -216,12 +218,12 @@ def encode(rows, tokenizer, model):
     long = [i for i, ids in enumerate(tokens) if len(ids) > max_len]
     for i in long:
         tokens[i] = tokenizer(texts[i], truncation=True, max_length=max_len).input_ids
-    empty = [row["id"] for row, ids in zip(rows, tokens) if not ids]
-    if empty:
-        raise BadInput(f"the tokenizer makes no tokens of the text of row {empty[0]!r}")
+    for row, ids in zip(rows, tokens):
+        if not ids:
+            raise BadInput(f"the tokenizer makes no tokens of the text of row {row['id']!r}")
     if long:
-        told = f"are longer than {max_len} tokens and lost their beginning (--max_len)"
-        print(f"{len(long)} of {len(texts)} texts {told}")
+        told = f"texts are longer than {max_len} tokens and lost their beginning (--max_len)"
+        print(f"{len(long)} of {len(texts)} {told}")
     check_tokens(tokens, tokenizer, model)
     return [row | {"tokens": ids} for row, ids in zip(rows, tokens)]
 
@@ -259,7 +261,7 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
     """
     half, was_training = pick_dtype(model, dtype) == "bf16", model.training
     model.eval()
-    out = torch.zeros(len(tokens), width or model.config.num_labels)
+    outs, places = [torch.zeros(0, width or model.config.num_labels, device=model.device)], []
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     bar = tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True)
     with bar, threads(model):
@@ -268,11 +270,16 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
             size = max(1, batch_tokens // len(tokens[order[-1]])) * world()
             batch, order = order[-size:], order[:-size]
             mine = batch[rank() :: world()]
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+            # a model compiled for training would be compiled once more
+            eager = torch.compiler.set_stance("force_eager")
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=half), eager:
                 # a process that has none keeps the others company
                 said = outputs(model, [tokens[i] for i in mine or batch[:1]])
-            out[mine] = said.float().cpu()[: len(mine)]
+            outs.append(said.float()[: len(mine)])  # fetched at the end: a GPU is not waited for
+            places += mine
             bar.update(len(batch))
+    out = torch.zeros(len(tokens), outs[0].shape[1])
+    out[places] = torch.cat(outs).cpu()
     if world() > 1:
         out = out.to(model.device)
         dist.all_reduce(out)
@@ -291,13 +298,15 @@ def probabilities(name, rows, head=None, max_len=None, device=None, dtype=None, 
 
 
 def pick_device(device=None):
-    """The torch.device of --device (default: the GPU if there is one); BadInput if there is none."""
+    """The torch.device of --device, by default the GPU if there is one."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"--device={device} cannot be used here: {hub.first_line(error)}") from error
+        raise BadInput(
+            f"--device={device} cannot be used here: {files.first_line(error)}"
+        ) from error
 
 
 def has_bf16(device):
@@ -308,7 +317,7 @@ def has_bf16(device):
 
 
 def pick_dtype(model, dtype=None):
-    """"bf16" (autocast) or "float32": --dtype, else bf16 where it is fast and the model not tiny."""
+    """What --dtype says, "bf16" or "float32"; else bf16 where it is fast and the model not tiny."""
     if dtype:
         return dtype
     return "bf16" if size(model) >= 10_000_000 and has_bf16(model.device) else "float32"

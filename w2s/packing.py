@@ -21,7 +21,6 @@ SHORT = 512  # tokens; up to here the scores of a group may be kept for the back
 # where each batch has a length of its own. So lengths are rounded up there: that of the packed row,
 # and that of the texts of a group.
 ROW_STEP, GROUP_STEP = 64, 8
-LARGE = 2**22  # numbers; matrices above this size are left out when gradients are compared
 
 # hidden states of the first tokens [N, H] -> logits [N, 2], for the encoders that can run packed
 ENCODER_HEADS = {
@@ -33,13 +32,15 @@ ENCODER_HEADS = {
 def groups(lengths, width, device, step=1):
     """Neighbouring texts whose attention runs together, padded to the longest of them.
 
-    A group costs about as much time as four million multiply-adds, so texts join one as long as
-    the padding costs less; width: the model's hidden size. Returns [(count, longest, slots, own)].
+    A group costs about as much time as four million multiply-adds, on a GPU, where the launches of
+    its kernels cost, as two thousand million, so texts join one as long as the padding costs less;
+    width: the model's hidden size. Returns [(count, longest, slots, own)].
     longest: tokens of the longest text, rounded up to a multiple of step; slots [count x longest]:
     which of the group's tokens stands in each slot (padding repeats a text's last token); own
     [tokens]: the slot of each token.
     """
-    allowed, parts = 2**22 // width, [[]]  # in attention scores
+    allowed = (2**31 if device.type == "cuda" else 2**22) // width  # in attention scores
+    parts = [[]]
     for length in lengths:
         grown = [*parts[-1], length]
         if parts[-1] and len(grown) * max(grown) ** 2 - sum(n * n for n in grown) > allowed:
@@ -52,7 +53,8 @@ def groups(lengths, width, device, step=1):
         sizes, column = torch.tensor(part)[:, None], torch.arange(longest)
         slots = (sizes.cumsum(0) - sizes) + column.minimum(sizes - 1)
         own = (column < sizes).flatten().nonzero()[:, 0]
-        out.append((len(part), longest, slots.flatten().to(device), own.to(device)))
+        slots, own = (to_device(x, device) for x in (slots.flatten(), own))
+        out.append((len(part), longest, slots, own))
     return out
 
 
@@ -179,7 +181,7 @@ def packed(model, tokens, everywhere=False):
     read = ends[1:] - 1 if reads(model) == "last" else ends[:-1]
     inputs = (ids, positions, read, ends.int())
     ids, positions, read, ends = (to_device(x, model.device) for x in inputs)
-    if on_gpu(model.device):
+    if on_gpu(model):
         longest = max(lengths)
         bounds = {"cu_seq_q": ends, "cu_seq_k": ends, "max_q": longest, "max_k": longest}
     else:
@@ -192,9 +194,9 @@ def packed(model, tokens, everywhere=False):
     return hidden[: sum(lengths)] if everywhere else hidden[read]
 
 
-def on_gpu(device):
-    """True where torch's kernel for packed texts runs: on a GPU, in bf16, all that it knows."""
-    return device.type == "cuda" and torch.is_autocast_enabled("cuda")
+def on_gpu(model):
+    """True where torch's kernel for packed texts runs: on a GPU, in bf16, if right at load."""
+    return getattr(model, "varlen", False) and torch.is_autocast_enabled("cuda")
 
 
 def to_device(x, device):
@@ -222,68 +224,3 @@ def pad(model, tokens):
         row[: len(text)] = torch.tensor(text)
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
     return tuple(to_device(x, model.device) for x in (ids, mask, lengths))
-
-
-# ---- can this architecture run packed?
-
-
-def can_pack(model, max_len=1024):
-    """True, with packed attention switched on, if this architecture computes the same packed.
-
-    Tried out at load rather than looked up in a list: our attention must be called in every layer,
-    and hidden states and gradients must be those of padded texts. One of them is longer than any
-    window that the configuration names below max_len (a longer one hides nothing). To be quick it
-    goes forward only, and matrices of more than LARGE numbers are left out of the gradients.
-    """
-    if reads(model) is None:
-        return False
-    text, usual, called = model.config.get_text_config(), model.config._attn_implementation, set()
-    windows = [n for key, n in text.to_dict().items() if "window" in key or "chunk" in key]
-    window = max((n for n in windows if type(n) is int and 0 < n < max_len), default=0)
-    long = max(9, min(window + 9, max_len))
-    wanted = tried(model, padded, long)
-
-    def counted(module, *args, **kwargs):
-        called.add(module)
-        return packed_attention(module, *args, **kwargs)
-
-    try:
-        AttentionInterface.register("packed", counted)
-        model.set_attn_implementation("packed")
-        same = close(tried(model, packed, long), wanted)
-        if model.device.type == "cuda":  # where torch's own kernel computes, in bf16
-            with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
-                same = same and bool(packed(model, [[1, 2, 3]]).isfinite().all())
-        taken = model.config._attn_implementation == "packed"
-        if same and taken and len(called) == text.num_hidden_layers:
-            return True
-    except Exception:  # an architecture that does not hand unknown keywords down to its attention
-        pass
-    finally:
-        AttentionInterface.register("packed", packed_attention)
-    model.set_attn_implementation(usual)
-    return False
-
-
-def tried(model, run, long):
-    """(hidden states [6, H], {number of a parameter: its gradient}) of texts run in one way."""
-    generator, size = torch.Generator().manual_seed(0), model.get_input_embeddings().num_embeddings
-    lengths = (5, 3, 9, 9, long, 4)
-    tokens = [torch.randint(size, (n,), generator=generator).tolist() for n in lengths]
-    weights = [p for p in model.parameters() if p.requires_grad and p.numel() <= LARGE]
-    with torch.enable_grad():
-        hidden = run(model, tokens[:4])
-        toward = torch.randn(hidden.shape, generator=generator).to(hidden)
-        gradients = torch.autograd.grad((hidden * toward).sum(), weights, allow_unused=True)
-    with torch.no_grad():
-        hidden = torch.cat([hidden.detach(), run(model, tokens[4:])])
-    return hidden, [torch.zeros(()).to(p) if g is None else g for p, g in zip(weights, gradients)]
-
-
-def close(got, wanted):
-    """True if two answers of tried() are the same to rounding."""
-    (hidden, gradients), (oracle, oracles) = got, wanted
-    noise = 1e-5 * max(g.norm() for g in oracles)  # all that a key's bias has for a gradient
-    return bool(((hidden - oracle).norm(dim=1) <= 1e-3 * oracle.norm(dim=1)).all()) and all(
-        (g - o).norm() <= 1e-2 * o.norm() + noise for g, o in zip(gradients, oracles)
-    )

@@ -60,11 +60,13 @@ def features(model, tokens, dtype=None):
     return torch.from_numpy(np.load(file))
 
 
-def fit(model, rows, loss, *, lr, epochs, batch_size, held_out=(), seed=0, dtype=None, name, **_):
-    """Train the model's final layer in place, from zeros; loop.fit's face, and its history.
+def resolve(model, lr=None, dtype=None):
+    """{"lr", "head_lr", "dtype"}: the head alone is trained, at 1e-3 by default (D.2)."""
+    return {"lr": lr or 1e-3, "head_lr": lr or 1e-3, "dtype": pick_dtype(model, dtype)}
 
-    What has no meaning here (head_lr, micro_batch) is ignored: batches of features fit anywhere.
-    """
+
+def fit(model, rows, loss, *, lr, epochs, batch_size, held_out=(), seed=0, dtype=None, name, **_):
+    """loop.fit() for the final layer alone, from zeros; what it has no use for is ignored."""
     layer, both = final_layer(model)[1], [*rows, *held_out]
     x = features(model, [row["tokens"] for row in both], dtype)
     given, true = (torch.tensor([float(row.get(k, 0)) for row in both]) for k in ("given", "label"))
@@ -77,9 +79,8 @@ def fit(model, rows, loss, *, lr, epochs, batch_size, held_out=(), seed=0, dtype
 def train(probe, x, given, true, n, loss, epochs, batch_size, lr, seed=0, name="probing"):
     """Train a torch.nn.Linear in place, from zeros, by Adam at a constant rate.
 
-    x [M, H]; given, true [M], P(label = 1). The first n rows are trained on. The others are held
-    out: the weights that agree best with what is given for them are kept, ties to the later.
-    Returns the history, one dict an epoch.
+    x [M, H]; given, true [M], P(label = 1). The first n rows are trained on, the others held out as
+    in loop.fit. Returns the history, one dict an epoch.
     """
     for weights in probe.parameters():
         torch.nn.init.zeros_(weights)

@@ -1,38 +1,40 @@
-"""The protocol (paper, appendix A.1), the same in every setting: one test set, and two halves of the training rows.
+"""The protocol (paper, appendix A.1), the same in every setting: a test set and two halves.
 
-    test    one set for everybody, moved by no seed; where classes are balanced, exactly, and of any prefix at most
-            one group is out of balance
-    pool    the training rows that share no group and no text with a test row; a class over 55 % is cut
-    halves  the pool cut in two by --data_seed, group by group: rows about the same passage never part
-            weak half -> the supervisor's ground truth; strong half -> weak labels, for student and ceiling
+    test    one set for everybody, moved by no seed; where classes are balanced, exactly, and any
+            prefix but for one group
+    pool    the training rows that share no group and no text with a test row; a class over 55 %
+            is cut
+    halves  the pool cut in two by --data_seed, group by group: weak half -> the supervisor's
+            ground truth; strong half -> weak labels, for student and ceiling
 
-Everything random is a hash of names, so that rows and ids are the same on every machine, and a smaller --n_train or
---n_test is a prefix of a larger one. A setting is a module (nlp/texts.py, rm/pairs.py, chess/moves.py) with
+Everything random is a hash of names, so that rows are the same on every machine, and a smaller
+--n_train or --n_test is a prefix of a larger one. A setting is a module (nlp/texts.py) with
 
-    TASKS     {name: task}; task["splits"]: {"train": ..., "test": ...}, or {"all": ...}, which is cut 80/20
+    TASKS     {name: task}; task["splits"]: "train", "test", ..., or "all", which is cut 80/20
     WHAT      what messages call the rows
-    KEY       the field that no training row shares with a test row; same(text) makes two spellings of it equal
+    KEY       the field that no training row shares with a test row
+    same      same(text) makes two spellings of KEY equal
     BALANCED  whether there is a 0/1 "label" whose classes are balanced
-    FIELDS    what a row has beside id and group; OPTIONAL: what it may have; CHECKS: what they must be
-    read      read(ds, split) -> the rows of a task's split, or all of a JSONL file's, each with id and group
+    FIELDS    a row's beside id and group; OPTIONAL: what it may have; CHECKS: files.CHECKS
+    read      read(ds, split) -> all rows of a task's split, or of a JSONL file
     finish    finish(rows, seed) -> the rows as the stages see them
 """
 
 import collections
 import functools
-import math
 import sys
 import unicodedata
 from pathlib import Path
 
 from w2s import files
-from w2s.files import BadInput, hashed
+from w2s.files import BadInput, by_group, hashed
 
 MAX_TRAIN = 10_000  # rows in each half unless --n_train says otherwise
 
 
+@functools.lru_cache(1000)  # rows about the same passage follow each other
 def same_text(text):
-    """The text without case, punctuation and surplus white space: equal for two spellings of one text."""
+    """The text without case and punctuation: equal for two spellings of one text."""
     return " ".join(text.casefold().translate(punctuation()).split()) or text.strip()
 
 
@@ -43,9 +45,9 @@ def punctuation():
 
 
 def describe(setting, ds, data_seed=0, n_train=None, n_test=None, test=None):
-    """Which rows an experiment is about, as every card has it ("data"), so that later stages use the very same.
+    """Which rows an experiment is about, as every card has it ("data") for the stages after it.
 
-    ds: a task's name or the path of a JSONL file; test: a JSONL file of test rows, for own files alone.
+    ds: a task's name or the path of a JSONL file; test: a JSONL file of test rows for an own file.
     """
     if test and ds in setting.TASKS:
         raise BadInput(f"--test goes with a JSONL file of your own: {ds} has its own test set")
@@ -62,7 +64,7 @@ def describe(setting, ds, data_seed=0, n_train=None, n_test=None, test=None):
 
 
 def name_of(ds):
-    """What a task is called in ids and file names: its own name, or a JSONL file's without the ending."""
+    """What a task is called in ids and file names: a JSONL file's name loses its ending."""
     return Path(ds).stem
 
 
@@ -72,10 +74,10 @@ def group_name(ds, key):
 
 
 def read_own(setting, path):
-    """The rows of a JSONL file, every field checked, with an id (the line number makes one) and a group.
+    """The rows of a JSONL file, checked; the line number makes an id, the text a group.
 
-    A row without a group stands with the rows of the same text: the supervisor must not know the truth of what it
-    labels. Line numbers make no groups: row 7 of a training file has nothing to do with row 7 of a test file.
+    Line numbers make no groups: row 7 of a training file has nothing to do with row 7 of a test
+    file.
     """
     rows = files.read_jsonl(path, setting.FIELDS, setting.CHECKS, setting.OPTIONAL)
     for number, row in enumerate(rows, 1):
@@ -95,7 +97,7 @@ def load(setting, ds, split):
 
 
 def joined(setting, rows):
-    """The rows, groups that share a text made one, so that no text is ever on two sides of a cut."""
+    """The rows, groups that share a text made one: no text is ever on two sides of a cut."""
     first, parent = {}, {}
 
     def root(name):
@@ -112,13 +114,13 @@ def joined(setting, rows):
 
 
 def test_splits(setting, ds):
-    """The names of a data set's test splits; one that comes in one piece, as own files do, has one cut from it."""
+    """The names of a data set's test splits; what comes in one piece has one cut from it."""
     splits = setting.TASKS[ds]["splits"] if ds in setting.TASKS else ()
     return [split for split in splits if split not in ("train", "all")] or ["test"]
 
 
 def split_own(setting, data):
-    """(training rows, test rows) of an own file's description; without --test a fifth of it is the test set."""
+    """(training rows, test rows) of an own file; without --test a fifth of it is the test set."""
     for name, digest in data["sha256"].items():
         if not Path(data[name]).is_file() or files.sha256(data[name]) != digest:
             told = "is gone or has changed since the first stage read it: start again from there"
@@ -128,7 +130,7 @@ def split_own(setting, data):
 
 
 def cut_test(rows):
-    """(the other rows, test rows), a fifth of them, cut by group, for data that come without a test set."""
+    """(the other rows, test rows), a fifth of them, cut by group."""
     groups, fifth, n, test = by_group(rows, "test"), len(rows) / 5, 0, []
     large = [group for group in groups if len(group) / 2 > fifth]  # no test set has room for these
     groups = [group for group in groups if len(group) / 2 <= fifth]
@@ -139,7 +141,7 @@ def cut_test(rows):
 
 
 def test_rows(setting, data, split="test"):
-    """The test rows of a data description: the same for every model. Reads no training row of the hub."""
+    """The test rows, the same for every model. Reads no training row of the hub."""
     ds, splits = data["ds"], test_splits(setting, data["ds"])
     if split not in splits:
         raise BadInput(f"{ds} has no test split {split!r}; it has {', '.join(splits)}")
@@ -197,7 +199,7 @@ def cut_half(pool, data, which):
 
 
 def told_balanced(setting, ds, what, rows, balance):
-    """balance(rows); says how many rows that leaves out, and how many texts stand there with both labels."""
+    """balance(rows); tells how many rows it leaves out, and how many texts have both labels."""
     labels = collections.defaultdict(set)
     for row in rows:
         labels[setting.same(row[setting.KEY])].add(row["label"])
@@ -211,43 +213,8 @@ def told_balanced(setting, ds, what, rows, balance):
     return kept
 
 
-def hold_out(rows, n_val, batch_size):
-    """(rows to train on, rows held out for early stopping), cut by group, the same for every seed.
-
-    n_val: rows held out, at least (groups stay whole); 0: none; None: a tenth of the groups and, of 200 rows or more,
-    at least 100 rows. BadInput where fewer than batch_size rows are left to train on.
-    """
-    groups, n, held_out = by_group(rows, "held out"), 0, []
-    n_groups, n_rows = (0, n_val) if n_val is not None else (math.ceil(len(groups) / 10), 0)
-    if n_val is None and len(rows) >= 200:
-        n_rows = 100
-    while n < len(groups) and (n < n_groups or len(held_out) < n_rows):
-        held_out += groups[n]
-        n += 1
-    train = [row for group in groups[n:] for row in group]
-    told = (
-        f"{len(train)} rows to train on ({len(held_out)} of {len(rows)} are held out, see --n_val)"
-    )
-    if len(train) < batch_size:
-        few = (
-            f"are fewer than one batch: give more rows or a smaller --batch_size than {batch_size}"
-        )
-        raise BadInput(f"{told} {few}")
-    if len(held_out) > len(rows) / 3:
-        print(f"{told} are few: give more rows or a smaller --n_val", file=sys.stderr)
-    return train, held_out
-
-
-def by_group(rows, salt):
-    """The rows as a list of groups, in an order drawn by the salt."""
-    groups = collections.defaultdict(list)
-    for row in rows:
-        groups[row["group"]].append(row)
-    return [groups[name] for name in sorted(groups, key=lambda name: hashed(f"{salt}/{name}"))]
-
-
 def balanced(rows):
-    """The rows, the larger class cut to the size of the smaller one where it is over 55 % (paper, A.1)."""
+    """The rows; a class over 55 % of them is cut to the size of the other (paper, A.1)."""
     labels = collections.Counter(row["label"] for row in rows)
     more, fewer = max(labels[0], labels[1]), min(labels[0], labels[1])
     if more <= 0.55 * len(rows):
@@ -258,11 +225,11 @@ def balanced(rows):
 
 
 def balanced_test(rows):
-    """Rows in a fixed random order of groups, with exactly as many 1s as 0s, and every prefix within a group of it.
+    """Rows in a random order of groups, as many 1s as 0s, and every prefix within a group of it.
 
-    A class over 55 % is cut first (of five rows about one scenario four may be 0s). Then groups that would widen the
-    lead of a class wait until the other class has caught up. Those that still wait at the end are left out, and so
-    are the last rows of a class that is still ahead.
+    A class over 55 % is cut first (of five rows about one scenario four may be 0s). Then groups
+    that would widen the lead of a class wait until the other has caught up. Those that still wait
+    at the end are left out, and so are the last rows of a class that is still ahead.
     """
     waiting = {-1: collections.deque(), 0: collections.deque(), 1: collections.deque()}
     for place, group in enumerate(by_group(balanced(rows), "test")):

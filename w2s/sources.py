@@ -1,12 +1,12 @@
-"""Where the rows of tasks come from: the Hugging Face hub, or a mirror of it (W2S_MIRROR); checked as they are read.
+"""Where the rows of tasks come from: the Hugging Face hub, or a mirror of it (W2S_MIRROR).
 
 A task is an entry of a setting's TASKS, a dict:
 
-    repo, config  the hub id and its config, which also names the folder in a mirror; revision: where one is pinned
-    files         what to load from the repository where load_dataset(repo, config) does not work today
+    repo, config  the hub id and its config (its folder in a mirror); revision: where one is pinned
+    files         what to load of the repository where load_dataset(repo, config) does not work
     splits        ours -> (the source's, its rows on record, the share of 1s uncut)
     needs         {column: what it must hold}, see fits(); other columns are not read
-    or_else       what to try where a source is unconfirmed; by_hand: the file to get where the hub has none
+    or_else       what to try where a source is unconfirmed; by_hand: where the hub has none
 
 mirror = hub id / config or "default" / the source's split.parquet (or .csv)
 """
@@ -16,18 +16,11 @@ import os
 import sys
 from pathlib import Path
 
-from w2s import hub
+from w2s import cli, files, hub
 from w2s.files import BadInput, hashed
 
-MAX_ROWS = (
-    200_000  # drawn of a larger split: two halves of 10,000 need no more, and memory has an end
-)
-TYPES = {
-    str: "text",
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number with a fraction",
-}
+MAX_ROWS = 200_000  # drawn of a larger split: two halves need no more, and memory has an end
+IN_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a real number"}
 
 
 def texts(names):
@@ -36,7 +29,7 @@ def texts(names):
 
 
 def source_rows(ds, task, split):
-    """(what to call them, how many, an iterator of (number, row)) of a source's rows; None for one with an empty field.
+    """(their name, how many, an iterator of (number, row)); a row with an empty field is None.
 
     BadInput for a column that is missing or holds something else than documented.
     """
@@ -50,17 +43,18 @@ def source_rows(ds, task, split):
         print(f"note: {where} are {table.num_rows}, on record are {known}", file=sys.stderr)
     table, numbers = table.select(list(task["needs"])), range(table.num_rows)
     if len(numbers) > MAX_ROWS:
-        drawn = heapq.nsmallest(MAX_ROWS, numbers, key=lambda i: hashed(f"drawn/{ds}/{source}/{i}"))
         told = f"{where} are {len(numbers)}: {MAX_ROWS} are drawn, always the same"
         print(told, file=sys.stderr)
-        numbers = sorted(drawn)
+        names = (hashed(f"drawn/{ds}/{source}/{number}") for number in numbers)
+        numbers = sorted(number for _, number in heapq.nsmallest(MAX_ROWS, zip(names, numbers)))
         table = table.take(numbers)
     rows = (row for batch in table.to_batches(10_000) for row in batch.to_pylist())
-    return where, len(numbers), ((i, checked(row, task, where, i)) for i, row in zip(numbers, rows))
+    made = ((number, checked(row, task, where, number)) for number, row in zip(numbers, rows))
+    return where, len(numbers), made
 
 
 def checked(row, task, where, number):
-    """The row, its texts stripped; None where a field is empty; BadInput where one is not as documented."""
+    """The row, its texts stripped, None where a field is empty; BadInput unless as documented."""
     row = {column: stripped(value) for column, value in row.items()}
     if any(map(is_empty, row.values())):
         return None
@@ -89,13 +83,13 @@ def is_empty(value):
 
 
 def fits(value, wanted):
-    """True if a value is of the wanted type, among the wanted values, or a list or an object of what is wanted."""
-    if isinstance(wanted, dict):
-        return isinstance(value, dict) and all(fits(value.get(k), wanted[k]) for k in wanted)
-    if isinstance(wanted, list):
-        return isinstance(value, list) and value != [] and all(fits(v, wanted[0]) for v in value)
+    """True if a value is of a type, among the values of a tuple, or a list or dict of what fits."""
     if isinstance(wanted, type):
         return type(value) is wanted
+    if isinstance(wanted, dict):
+        return type(value) is dict and all(fits(value.get(name), wanted[name]) for name in wanted)
+    if isinstance(wanted, list):
+        return type(value) is list and value != [] and all(fits(part, wanted[0]) for part in value)
     return any(type(value) is type(one) and value == one for one in wanted)
 
 
@@ -105,7 +99,9 @@ def in_words(wanted):
         return "a list of texts"
     if isinstance(wanted, dict):
         return f"an object with {' and '.join(wanted)}"
-    return TYPES[wanted] if isinstance(wanted, type) else f"one of {', '.join(map(repr, wanted))}"
+    if isinstance(wanted, type):
+        return IN_WORDS[wanted]
+    return f"one of {', '.join(map(repr, wanted))}"
 
 
 def or_else(task):
@@ -113,14 +109,8 @@ def or_else(task):
     return f"; {task['or_else']}" if "or_else" in task else ""
 
 
-# ---- the hub and its mirror
-
-
 def read_table(name, task, split):
-    """All rows of one split of a task as an Arrow table; BadInput where mirror or hub do not have them.
-
-    With W2S_MIRROR=DIR the hub is never asked.
-    """
+    """All rows of one split of a task as an Arrow table; with W2S_MIRROR=DIR from there alone."""
     folder = os.environ.get("W2S_MIRROR")
     if not folder:
         return fetch(task, split)
@@ -129,7 +119,7 @@ def read_table(name, task, split):
     if not file.is_file() and not comma.is_file():
         told = f"W2S_MIRROR={folder} holds no {task['splits'][split][0]} rows of {task['repo']}"
         write = f"python tasks.py --mirror=DIR {name} writes it on a machine with the hub"
-        raise BadInput(f"{told}: {file} does not exist; {by_hand(task) or write}")
+        raise BadInput(f"{told}: {file} does not exist; {task.get('by_hand', write)}")
     import pyarrow.csv  # comes with datasets
     import pyarrow.parquet
 
@@ -139,7 +129,7 @@ def read_table(name, task, split):
         file, lines = comma, pyarrow.csv.ParseOptions(newlines_in_values=True)
         return pyarrow.csv.read_csv(file, parse_options=lines)
     except (OSError, pyarrow.ArrowException) as error:
-        raise BadInput(f"{file} cannot be read: {hub.first_line(error)}") from error
+        raise BadInput(f"{file} cannot be read: {files.first_line(error)}") from error
 
 
 def mirrored(folder, task, split):
@@ -148,43 +138,33 @@ def mirrored(folder, task, split):
     return folder / f"{task['splits'][split][0]}.parquet"
 
 
-def by_hand(task):
-    """What to do for a data set that the hub does not have, None for the others."""
-    if "by_hand" in task:
-        file = mirrored("DIR", task, "all").with_suffix(".csv")
-        return f"it is not on the hub: put {task['by_hand']}, at {file} and set W2S_MIRROR=DIR"
-
-
 def fetch(task, split):
     """All rows of one split of a task from the hub, as an Arrow table on disk."""
-    repo, revision, source = task["repo"], task.get("revision"), task["splits"][split][0]
+    repo, config, source = task["repo"], task.get("config"), task["splits"][split][0]
     if "by_hand" in task:
-        raise BadInput(f"{repo}: {by_hand(task)}")
+        raise BadInput(f"{repo}: {task['by_hand']}")
     hub.ask(repo, "dataset")
     import datasets
 
+    where, options = {"path": repo, "name": config, "revision": task.get("revision")}, {}
+    if "files" in task:  # the repository itself has a script, which datasets no longer runs
+        files = task["files"]
+        path = files[split] if isinstance(files, dict) else files.format(source)
+        at = f"@{task['revision']}" if "revision" in task else ""
+        kind = "csv" if path.endswith(".csv") else "json" if ".jsonl" in path else "parquet"
+        where = {"path": kind, "data_files": {source: f"hf://datasets/{repo}{at}/{path}"}}
+        if kind == "csv":
+            options = {"keep_default_na": False}  # or the answer "None" would be a missing one
     try:
-        if "files" in task:  # the repository itself has a script, which datasets no longer runs
-            path = task["files"]
-            path = path[split] if isinstance(path, dict) else path.format(source)
-            kind = "csv" if path.endswith(".csv") else "json" if ".jsonl" in path else "parquet"
-            # csv would take the answer "None" for a missing one
-            options = {"keep_default_na": False} if kind == "csv" else {}
-            url = f"hf://datasets/{repo}{'@' + revision if revision else ''}/{path}"
-            rows = datasets.load_dataset(kind, data_files={split: url}, split=split, **options)
-        else:
-            rows = datasets.load_dataset(repo, task.get("config"), split=source, revision=revision)
-        return rows.with_format("arrow")[:]
+        return datasets.load_dataset(split=source, **where, **options).with_format("arrow")[:]
     except Exception as error:
-        told = (
-            f"{repo} ({task.get('config', 'default')}, {source}) could not be loaded from the hub"
-        )
+        told = f"{repo} ({config or 'default'}, {source}) could not be loaded from the hub"
         instead = "or give a folder of parquet files with W2S_MIRROR=DIR"
-        raise BadInput(f"{told}: {hub.first_line(error)}{or_else(task)}; {instead}") from error
+        raise BadInput(f"{told}: {files.first_line(error)}{or_else(task)}; {instead}") from error
 
 
 def write_mirror(folder, name, task):
-    """Copy all splits of a task from the hub into a mirror, one parquet file each, whole or not at all.
+    """Copy all splits of a task from the hub into a mirror; a file is written whole or not at all.
 
     A file that is there is kept. BadInput where a split has not the number of rows on record.
     """
@@ -192,21 +172,62 @@ def write_mirror(folder, name, task):
 
     for split, (source, known, _) in task["splits"].items():
         file = mirrored(folder, task, split)
-        temporary, there = file.with_name(f".{file.name}.{os.getpid()}.tmp"), file.is_file()
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        if file.is_file():
+            print(f"{file}: already there")
+            continue
+        rows = fetch(task, split)
+        if known not in (None, rows.num_rows):
+            told = f"{source} of {task['repo']} has {rows.num_rows} rows, on record are {known}"
+            raise BadInput(f"{name}: {told}")
         try:
-            rows = pyarrow.parquet.read_metadata(file) if there else fetch(task, split)
-            if known not in (None, rows.num_rows):
-                wrong = f"{file} holds" if there else f"{name}: {source} of {task['repo']} has"
-                again = "; delete it and start again" if there else ""
-                raise BadInput(f"{wrong} {rows.num_rows} rows, on record are {known}{again}")
-            if not there:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                pyarrow.parquet.write_table(rows, temporary)
-                os.replace(temporary, file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pyarrow.parquet.write_table(rows, temporary)
+            os.replace(temporary, file)
         except (OSError, pyarrow.ArrowException) as error:
-            told = "read: delete it" if there else "written"
-            raise BadInput(f"{file} cannot be {told} ({hub.first_line(error)})") from None
+            raise BadInput(f"{file} cannot be written ({files.first_line(error)})") from None
         finally:
             if temporary.exists():
                 temporary.unlink()
-        print(f"{file}: {rows.num_rows} rows{', already there' if there else ''}")
+        print(f"{file}: {rows.num_rows} rows")
+
+
+# ---- what tasks.py prints
+
+
+def show_table(settings):
+    """Print the table of tasks, a line for each split of the source, before any cutting."""
+    told = "the share of 1s before classes are cut, .500: a right and a wrong answer"
+    print(f"rows: in the source; 1s: {told}; ?: not on record\n")
+    line = "{:<7} {:<23} {:<17} {:>7} {:>5}  {:<13} {:<7} {:<43} {}".format
+    head = "setting task split rows 1s group licence".split()
+    print(line(*head, "hub id, config", "revision"))
+    for setting in settings:
+        for name, task in setting.TASKS.items():
+            where = f"{task.get('repo', 'made here')} {task.get('config', '')}".strip()
+            about = task.get("group", "row"), task.get("licence", "?"), where
+            for split, (source, count, ones) in task["splits"].items():
+                told = split if split == source else f"{split} = {source}"
+                counts = count or "?", "?" if ones is None else f"{ones:.3f}"[1:]
+                revision = task.get("revision", "main")[:20]
+                print(line(setting.__name__, name, told, *counts, *about, revision))
+
+
+def make_mirror(tasks, folder, names):
+    """Write the data of tasks (default: all) to a mirror; one that fails stops no other."""
+    on_hub = [name for name, task in tasks.items() if "repo" in task and "by_hand" not in task]
+    for name in names:
+        if name not in on_hub:
+            raise BadInput(f"{name} is no task of the hub{cli.nearest(name, on_hub)}")
+    failed = []
+    for name in names or on_hub:
+        try:
+            write_mirror(folder, name, tasks[name])
+        except BadInput as error:
+            failed.append(name)
+            print(f"{name}: {error}", file=sys.stderr)
+    if failed:
+        told = "the same command again goes on where it was"
+        raise BadInput(f"{folder} lacks {' '.join(failed)} (see above); {told}")
+    command = f"W2S_MIRROR={folder} python tasks.py {(names or on_hub)[0]} --n=5"
+    print(f"next, on the other machine: {command}")

@@ -1,0 +1,255 @@
+"""pgr.py on runs that were never trained: cards, predictions and histories written by hand."""
+
+import json
+import random
+
+import pytest
+
+import pgr
+from w2s import files
+from w2s.files import BadInput
+
+DATA = {"ds": "sst2", "test": None, "sha256": {}, "data_seed": 0, "n_train": None, "n_test": None}
+RIGHT = {"weak": 68, "student": 78, "ceiling": 88}  # of 100 rows
+DRAW = pgr.draw
+
+
+def new_run(path, who, setting="texts", **changes):
+    """A run directory with predictions that are right on the first rows; changes: of its card."""
+    stage = "train_weak" if who == "weak" else "train_strong"
+    args = {"model": "gpt2" if who == "weak" else "gpt2-medium", "seed": 0, "epochs": 2}
+    if who != "weak":
+        args |= {"labels": "runs/labels.jsonl", "loss": "conf" if who == "student" else "xent"}
+        args |= {"target": "weak" if who == "student" else "truth", "alpha": 0.5, "n_val": None}
+    card = {"stage": stage, "setting": setting, "finished": True, "args": args, "data": DATA}
+    card |= {"inputs": {"labels": None}, "model_sha256": str(path)}
+    if who == "student":
+        card |= {"supervisor": [str(path).replace(who, "weak")], "labels_from": "label"}
+    card |= {"args": args | changes.pop("args", {})} | changes
+    files.write_card(path, card)
+    score(path, RIGHT[who], setting)
+
+
+def score(path, n_right, setting="texts", **changes):
+    """Write predictions of 100 rows in 50 groups; changes: of their card."""
+    rows = []
+    for i in range(100):
+        right, label = i < n_right, i % 2
+        row = {"id": str(i), "label": label, "prob": 0.9 if right == label else 0.1}
+        if setting == "moves":
+            move = "e4" if right else "d4"
+            row = {"id": str(i), "target": "e4", "move": move, "correct": int(right), "legal": 1}
+        rows.append(row)
+    inputs = {"model": files.read_card(path)["model_sha256"]}
+    about = {"inputs": inputs, "test_groups": [str(i // 2) for i in range(100)]}
+    files.write_jsonl(
+        path / "eval/sst2-test.jsonl", rows, about | {"rows_sha256": "these"} | changes
+    )
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """runs/weak, runs/student, runs/ceiling, and two seeds of each in runs/s0 and runs/s1."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pgr, "draw", lambda *_: None)  # slow
+    for folder in ("", "s0/", "s1/"):
+        for who in RIGHT:
+            new_run(files.Path(f"runs/{folder}{who}"), who)
+    return files.Path("runs")
+
+
+SEEDS = [f"runs/s*/{who}" for who in RIGHT]
+
+
+def result(*patterns, **options):
+    """What pgr.py writes."""
+    pgr.main(*patterns, n_boot=200, **options)
+    return json.loads(files.Path("runs/pgr.json").read_text())
+
+
+def change(path, **changes):
+    """Change a card."""
+    files.write_card(path, files.read_card(path) | changes)
+
+
+def test_pgr_json_says_what_it_is_of(runs, capsys):
+    told = result(*SEEDS)
+    assert told["pgr"]["value"] == pytest.approx(0.5) and told["seeds"] == 2
+    assert (told["n"], told["groups"], told["notes"]) == (100, 50, [])
+    assert (told["task"], told["setting"], told["split"]) == ("sst2", "texts", "test")
+    assert [told[who]["model"] for who in RIGHT] == ["gpt2", "gpt2-medium", "gpt2-medium"]
+    assert told["student"]["rule"] == "conf alpha=0.5" and told["student"]["seeds"] == ["0", "1"]
+    assert told["runs"]["weak"] == ["runs/s0/weak", "runs/s1/weak"]
+    DRAW(told, "runs/pgr.png")
+    assert files.Path("runs/pgr.png").read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr().out
+    assert "PGR                             0.500" in shown and "95 % intervals" in shown
+    assert result()["student"]["seeds"] == []
+
+
+def test_moves_have_a_pgr_of_right_moves_and_agreement_of_moves(runs):
+    for who in RIGHT:
+        new_run(runs / who, who, setting="moves")
+    told = result()
+    assert told["pgr"]["value"] == pytest.approx(0.5) and told["diagnostics"] == {}
+    assert told["agreement"]["all"]["value"] == pytest.approx(0.9)
+    new_run(runs / "student", "student")
+    with pytest.raises(BadInput, match="runs/student has not answered puzzles"):
+        pgr.main()
+
+
+def test_rows_of_other_texts_under_the_same_ids_are_refused(runs, capsys):
+    score(runs / "student", 75, rows_sha256="others")
+    told = "runs/weak and runs/student answered other texts under the same ids"
+    with pytest.raises(BadInput, match=told):
+        pgr.main()
+    assert result(other_texts=True)["notes"] == [told]
+    score(runs / "student", 75, rows_sha256=None)
+    assert "note: the card of runs/student's predictions lacks rows_sha256" in told_by(capsys)
+    for who in RIGHT:
+        files.card_path(runs / who / "eval/sst2-test.jsonl").unlink()
+    told = result()
+    assert told["groups"] == 100 and "every row counts as a group" in told["notes"][1]
+
+
+def told_by(capsys, *patterns):
+    """What pgr.py prints."""
+    capsys.readouterr()
+    result(*patterns)
+    return capsys.readouterr().out
+
+
+def test_a_copied_seed_is_refused_and_one_run_in_two_places_is_told(runs, capsys):
+    change(runs / "s1/student", model_sha256=str(runs / "s0/student"))
+    score(runs / "s1/student", 75)
+    with pytest.raises(
+        BadInput, match="s0/student and runs/s1/student hold the same model: a copy"
+    ):
+        pgr.main(*SEEDS)
+    told = told_by(capsys, "runs/weak", "runs/../runs/weak", "runs/ceiling")
+    assert "note: runs/weak and runs/../runs/weak are one and the same model" in told
+    for seed in ("s0", "s1"):  # what was never trained is the same for every seed
+        change(runs / seed / "student", stage="eval", model_sha256="hub")
+        score(runs / seed / "student", 75)
+    assert result(*SEEDS)["seeds"] == 2
+
+
+def test_what_differs_between_seeds_or_between_student_and_ceiling_is_told(runs):
+    new_run(runs / "s1/student", "student", args={"loss": "xent", "seed": 1, "out": "elsewhere"})
+    assert result(*SEEDS)["notes"] == ["the runs of runs/s*/student differ in loss: conf, xent"]
+    new_run(runs / "ceiling", "ceiling", args={"model": "gpt2"}, data=DATA | {"n_train": 5})
+    assert result()["notes"] == [
+        "student and ceiling differ in model: gpt2-medium, gpt2",
+        "runs/student and runs/ceiling were not trained on the same task, rows or halves",
+    ]
+
+
+def test_what_labelled_is_named_where_it_is_not_the_supervisor_alone(runs):
+    rows = [{"id": str(i), "weak": 0.9, "label": int(i < 3)} for i in range(4)]
+    labels = runs / "labels.jsonl"
+    sets = {"runs": ["runs/weak", "runs/b"]}, {"kind": "features"}
+    for stage, args, by in (("label", sets[0], "of runs/weak + runs/b"),
+                            ("controls", sets[1], "by controls.py --kind=features")):  # fmt: skip
+        files.write_jsonl(labels, rows, {"stage": stage, "args": args})
+        behind = ["runs/weak", "another"] if stage == "label" else ["runs/weak"]
+        change(
+            runs / "student", supervisor=behind, labels_from=stage,
+            inputs={"labels": files.sha256(labels)},
+        )  # fmt: skip
+        assert result()["notes"] == [
+            f"runs/student learned from labels {by} (75.0% of them right), so its PGR, taken "
+            "against runs/weak, is not against what labelled"
+        ]
+    labels.write_text("made anew")
+    assert "labels by controls.py, so its PGR" in result()["notes"][0]
+    change(runs / "student", supervisor=["another"])
+    wanted = "runs/student did not learn from the labels of runs/weak as it is now"
+    assert result()["notes"] == [wanted]
+
+
+def test_chance_is_told_once_and_last(runs, capsys):
+    for seed in ("s0", "s1"):
+        score(runs / seed / "weak", 50)
+    told = told_by(capsys, *SEEDS)
+    assert told.count("at chance") == 1 and "at chance" in told.splitlines()[-1]
+    assert "at chance" not in told_by(capsys)
+
+
+def test_too_few_resamples_are_refused(runs):
+    with pytest.raises(BadInput, match="--n_boot=1: an interval needs at least 100"):
+        pgr.main(n_boot=1)
+
+
+def test_seeds_are_paired_by_what_the_star_matched(runs):
+    one = {"0": ["runs/s0/weak"] * 2, "1": ["runs/s1/weak"] * 2}
+    assert pgr.pair_seeds(["runs/s*/weak", "runs/s*/weak"]) == one
+    assert pgr.pair_seeds(["s0/weak", "s1/student"]) == {"": ["s0/weak", "s1/student"]}
+    (runs / "s2/student").mkdir(parents=True)
+    for patterns, told in (
+        (["runs/s*/weak", "runs/s*/student"], r"no run for \* = 2"),
+        (["s0/weak", "runs/s*/weak"], "all three with a ., or none"),
+        (["t*/weak"], "matches no folder"),
+        (["s?/weak"], "only . is understood"),
+    ):
+        with pytest.raises(BadInput, match=told):
+            pgr.pair_seeds(patterns)
+
+
+# ---- curves
+
+
+def with_history(runs, n_rows, n_val=None):
+    """Labels that are right on 60 %, and histories: best at step 2, most agreement at step 3."""
+    rng = random.Random(0)
+    rows = [{"id": str(i), "text": "a b", "label": rng.randint(0, 1)} for i in range(n_rows)]
+    for i, row in enumerate(rows):
+        row["weak"] = float(row["label"] if i % 10 < 6 else 1 - row["label"])
+    files.write_jsonl(runs / "labels.jsonl", rows, {})
+    for who, course in (("student", [(0.7, 0.6), (0.8, 0.7), (0.75, 0.9), (0.65, 0.8)]),
+                        ("ceiling", [(0.9, 0.9)])):  # fmt: skip
+        lines = [{"step": i, "epoch": i / 2, "loss": 1.0, "true_acc": true, "agreement": agreement}
+                 for i, (true, agreement) in enumerate(course)]  # fmt: skip
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (runs / who / "history.jsonl").write_text(text)
+        card = files.read_card(runs / who)
+        inputs = {"labels": files.sha256(runs / "labels.jsonl")}
+        args = card["args"] | {"n_val": n_val}
+        change(runs / who, inputs=inputs, kept=lines[-1], args=args)
+    return rows
+
+
+def test_curves_tell_three_pgrs_with_the_error_of_few_rows(runs, capsys):
+
+    rows = with_history(runs, 8_000)
+    held_out = files.hold_out([{"group": row["id"]} | row for row in rows], None, 1)[1]
+    weak = sum((row["weak"] > 0.5) == row["label"] for row in held_out) / len(held_out)
+    told = result(curves=True)["stopping"]
+    for name, accuracy in (("best", 0.8), ("stopped", 0.75), ("final", 0.65)):
+        one = told[name]
+        assert one["value"] == pytest.approx((accuracy - weak) / (0.9 - weak))
+        assert one["low"] < one["value"] < one["high"] and one["reason"] is None
+    assert "runs/student                  0.800   0.50   0.750   1.00  0.650" in (
+        capsys.readouterr().out
+    )
+    assert (runs / "pgr.curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_on_few_rows_tell_no_pgr_but_why(runs):
+    """A demo told -.217 [-.857, .143] of 100 rows, where the test rows gave .489."""
+    with_history(runs, 200, n_val=20)
+    told = result(curves=True)["stopping"]
+    assert [one["value"] for one in told.values()] == [None] * 3
+    assert "holds 0: there is no gap to recover" in told["best"]["reason"]
+
+
+def test_curves_need_the_same_rows_held_out(runs):
+    with pytest.raises(BadInput, match="runs/student is no student or ceiling that held out rows"):
+        pgr.main(curves=True)
+    with_history(runs, 200)
+    card = files.read_card(runs / "ceiling")
+    change(runs / "ceiling", args=card["args"] | {"n_val": 50})
+    with pytest.raises(BadInput, match="runs/student and runs/ceiling held out other rows"):
+        pgr.main(curves=True)
+    (runs / "labels.jsonl").write_text("anew")
+    with pytest.raises(BadInput, match="labels.jsonl has changed since runs/student"):
+        pgr.main(curves=True)
