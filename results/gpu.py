@@ -1,9 +1,8 @@
 """Does a GPU compute what the CPU computes, and how fast? The parts print results/gpu.md.
 
-    results/gpu.sh check            # and demo, bench, large: one or several
+    results/gpu.sh check         # and demo, bench, large: one or several; exit code 1: a check failed
 
 Random weights in the shapes of real models, rows made on the spot: nothing comes from outside.
-Exit code 1: a check failed.
 """
 
 import contextlib
@@ -42,16 +41,14 @@ FAMILIES = {
 LENGTHS = (1, 2, 3, 17, 64, 65, 300, 300, 300, 1000, 2000)
 PIECES, AGAIN, COMPILE = {"micro_batch": 4}, {"checkpointing": True}, {"compile": True}
 WAYS = {"again": {}, "micro-batches": PIECES, "checkpointing": AGAIN, "compiled": COMPILE}
-WAITING = {"bf16, conf, micro-batches": PIECES | {"loss": "conf"}, "bf16, checkpointing": AGAIN,
-    "float32": {"dtype": "float32"}}
+WAITING = {"bf16, conf, pieces": PIECES | {"loss": "conf"}, "float32": {"dtype": "float32"}}
 ON_CPU = {"naive": 0.49, "conf": 0.84}  # PGR of the students of `python demo.py` on the CPU
-BY_LENGTH = {"trainer": bench.GROUPED}
 SIDES = {
     "ours, `--compile`": COMPILE, "ours": {}, "Trainer, padded": {"trainer": {}},
-    "Trainer, by length": BY_LENGTH, "scoring: ours": {"score": True},
+    "Trainer, by length": {"trainer": bench.GROUPED}, "scoring: ours": {"score": True},
     "scoring: Trainer": {"score": True, "trainer": {}, "batch_size": 64},
     "language model: ours, `--compile`": {"lm": True} | COMPILE,
-    "language model: Trainer, by length": {"lm": True} | BY_LENGTH,
+    "language model: Trainer, by length": {"lm": True, "trainer": bench.GROUPED},
 }
 LARGE = {
     "rank 16, `--checkpointing`": {"rank": 16} | AGAIN, "all weights, `--checkpointing`": AGAIN,
@@ -63,8 +60,7 @@ PLANS = {  # [(shape, {mean length: rows}, sides)]
     "large": [("qwen-7b", {200: 256}, LARGE)], "toy": [("tiny", {12: 8}, TOY)],
 }
 # fmt: on
-SECONDS = 150  # of a part; no new measurement begins after them
-TABLE = []  # the lines of this part
+SECONDS, TABLE = 150, []  # of a part: nothing new begins after them; its lines
 
 
 def main(*parts: str, out: str = "runs/gpu", device: str = None, toy: bool = False):
@@ -136,8 +132,7 @@ def check(device, toy, part):
 def classifier(name, device):
     """A classifier of FAMILIES with weights so large that a leak between texts would show."""
     torch.manual_seed(0)
-    sizes = {"vocab_size": 512, "num_labels": 2, "pad_token_id": 0}
-    config = AutoConfig.for_model(name, **sizes, **FAMILIES[name])
+    config = AutoConfig.for_model(name, vocab_size=512, pad_token_id=0, **FAMILIES[name])
     models.settle(config, 2)
     config.max_position_embeddings = 2048
     with torch.device(device):
@@ -195,8 +190,9 @@ def ways(device, dtype, steps):
                 continue  # takes a while; it is for large models
             with survived(f"{loss}, {name}"):
                 apart = far(end(loss, **more)[1], plain)
-                good = apart < (0.02 if dtype == "float32" else 0.3)
-                row(f"{loss}, {name}", f"{apart:.1e}", good)
+                row(
+                    f"{loss}, {name}", f"{apart:.1e}", apart < {"float32": 0.02, "bf16": 0.3}[dtype]
+                )
     with survived("low-rank terms"):
         model, tokens = end("xent", rank=4)[0], [x["tokens"] for x in rows]
         unmerged = models.predict(model, tokens, dtype)
@@ -254,8 +250,7 @@ def speed(device, toy, part):
                     break
                 with survived(name):
                     cells, ours = measure(shape, device, how, mean, n, rate)
-                    kind = how.get("score"), how.get("lm"), mean
-                    beside = ours / first.setdefault(kind, ours)
+                    beside = ours / first.setdefault((how.get("score"), how.get("lm"), mean), ours)
                     row(name, *cells[:3], f"{beside:.2f}x", cells[3])
                     break
                 if "trainer" not in how or how.get("score"):
@@ -266,8 +261,7 @@ def speed(device, toy, part):
 def measure(shape, device, how, mean, n, rate):
     """(cells of a line, rows a second) of one run on n rows, after a warm-up on others."""
     gc.collect()  # the model before
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     run, model = runner(shape, device, **how)
     vocabulary = bench.SHAPES[shape]["vocab_size"]
     run(bench.make_rows(min(n, 128), mean, vocabulary))
