@@ -2,7 +2,7 @@
 
     python demo.py        # half a minute on two cores
 
-Every line after a $ is a command that you could type. They run here in two processes, seeds side
+Every line after a $ is a command that you could type. They run here in some processes, seeds side
 by side, because importing torch and transformers sixteen times would take longer than all else.
 It leaves a picture, runs/demo/demo.png: weak supervisor, both students and the strong ceiling.
 """
@@ -10,6 +10,7 @@ It leaves a picture, runs/demo/demo.png: weak supervisor, both students and the 
 import importlib
 import json
 import multiprocessing
+import os
 import shlex
 import sys
 
@@ -72,7 +73,8 @@ def main(args, *, seeds: int = 3):
 
     # a fork inherits what is imported; elsewhere than on Linux it is unsafe beside threads
     start = "fork" if sys.platform == "linux" else "spawn"
-    with multiprocessing.get_context(start).Pool(2) as pool:
+    processes = min(seeds, max(2, os.cpu_count()))
+    with multiprocessing.get_context(start).Pool(processes) as pool:
         pool.map(one_seed, range(seeds), chunksize=1)
     runs = ("weak", "naive", "conf", "ceiling")
     step("eval", *(f"{OUT}/s{seed}/{run}" for seed in range(seeds) for run in runs))

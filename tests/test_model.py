@@ -674,6 +674,23 @@ def test_low_rank_terms_of_two_processes_are_merged_like_those_of_one(tiny, two_
     assert len(moved) >= 12
 
 
+@pytest.mark.parametrize(
+    ("architecture", "swapped"), [("llama", 5), ("qwen3", 9), ("gemma3_text", 0)]
+)
+@torch.no_grad()
+def test_norms_become_torchs_own_where_they_are_the_same(tiny, architecture, swapped):
+    model, _ = load(tiny, architecture)  # Gemma's multiplies by 1 + weight
+    for name, p in model.named_parameters():
+        if "norm" in name:
+            p.normal_(generator=torch.Generator().manual_seed(0))
+    tokens, names = random_tokens((9, 4, 30)), list(model.state_dict())
+    wanted = packing.logits(model, tokens)
+    models.fuse_norms(model)
+    assert sum(isinstance(m, torch.nn.RMSNorm) for m in model.modules()) == swapped
+    assert list(model.state_dict()) == names
+    torch.testing.assert_close(packing.logits(model, tokens), wanted, rtol=1e-4, atol=1e-4)
+
+
 # ---- attention in bf16, and on a GPU
 
 

@@ -23,6 +23,8 @@ from w2s.files import BadInput
 # Threads that wait for others must not spin: on a busy machine that costs several times the time.
 # Set before torch is imported; OpenMP reads it once.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Batches differ in length: a GPU's memory falls to pieces, and finding more makes steps wait.
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 # ---- options: a stage's signature has type and default, this table the check and the meaning
 
@@ -88,7 +90,6 @@ OPTIONS = {
     "dtype": (of("bf16", "float32"), "default: bf16 autocast if hardware and size suit it"),
     "force": (None, "make what is finished again, and replace it"),
     "bootstrap": (None, "draw groups of rows with replacement, by --seed: bagging over seeds"),
-    "boost": (None, "the run before this one in a boosted ensemble: its errors get more weight"),
     "vote": (of("soft", "hard"), "soft: mean probability; hard: share of votes, or plurality"),
     "weights": (None, "weigh the supervisors by what they say of the rows that they held out"),
     "select": (of("all", "agreement"), "agreement: drop rows on which the supervisors differ"),

@@ -82,7 +82,7 @@ def fit(
                 line["loss"], losses = mean_loss(losses, step, steps, name), []
                 history.append(line | evaluate(model, held_out, dtype, loss, outputs))
                 if held_out and stop and kept(history) is history[-1]:
-                    best = {key: own(p).to("cpu", copy=True) for key, p in trained.items()}
+                    best = copied(trained, best)
                 write_state(resume, call, history, best, trained, optimizer, schedule)
                 bar.set_postfix({"loss": f"{line['loss']:.3f}"})
         put(best, trained)
@@ -98,9 +98,16 @@ def prepare(model, checkpointing, compile):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if world() > 1:
         parallel.shard(model)
-    if compile:
-        model.base_model.compile(dynamic=True)
+    if compile:  # layer by layer: they share their code, which is compiled once
+        for layer in layers(model):
+            layer.compile(dynamic=True)
     model.train()
+
+
+def layers(model):
+    """The layers of the network: its longest list of modules."""
+    lists = (m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList))
+    return max(lists, key=len)
 
 
 @contextlib.contextmanager
@@ -189,9 +196,11 @@ def backward(
     n = len(rows)
     # Every process takes as many pieces. Where rows run short the last one fills in, at weight 0.
     mine = torch.arange(rank(), n + -n % world(), world())
-    weight = (mine < n).to(given).mul(world())[:, None]  # FSDP takes the mean, we want the sum
+    # FSDP takes the mean of the processes' gradients, we want the sum
+    weight = (mine < n).to(given.dtype).mul(world())[:, None]
     mine, count = mine.clamp(max=n - 1), math.ceil(len(mine) / micro_batch)
-    pieces, shares = mine.tensor_split(count), weight.tensor_split(count)
+    pieces, shares = mine.tensor_split(count), to_device(weight, given.device).tensor_split(count)
+    places = to_device(mine, given.device).tensor_split(count)  # so that no index waits for a GPU
 
     def forward(piece):
         return outputs(model, [rows[i] for i in piece.tolist()])
@@ -199,10 +208,10 @@ def backward(
     if not whole_batch:
         total = 0
         with autocast(model, dtype):  # once for all pieces: it keeps the weights that it has cast
-            for piece, share in zip(pieces, shares):
+            for piece, place, share in zip(pieces, places, shares):
                 out = forward(piece)
                 with autocast(model, None):
-                    part = (loss(out, given[piece], progress) * share[:, 0]).sum() / n
+                    part = (loss(out, given[place], progress) * share[:, 0]).sum() / n
                     part.backward()
                 total = total + part.detach()
         return total / world()
@@ -214,10 +223,10 @@ def backward(
     mean = loss(out, given, progress).mean()
     mean.backward()
     with autocast(model, dtype):
-        for piece, share in zip(pieces, shares):
+        for piece, place, share in zip(pieces, places, shares):
             again = outs[0] if one_pass else forward(piece)
             with autocast(model, None):
-                again.backward(out.grad[piece] * share)
+                again.backward(out.grad[place] * share)
     return mean.detach() / world()
 
 
@@ -264,6 +273,17 @@ def kept(history):
 def own(p):
     """The values of a parameter; where it is sharded, this process's part of them."""
     return p.detach().to_local() if world() > 1 else p.detach()
+
+
+def copied(trained, before):
+    """A copy on the CPU, into the memory of the one before; pinned, a GPU fills it in no time."""
+    copies = before or {
+        key: torch.empty_like(own(p), device="cpu", pin_memory=p.is_cuda)
+        for key, p in trained.items()
+    }
+    for key, p in trained.items():
+        copies[key].copy_(own(p))
+    return copies
 
 
 def put(saved, trained):

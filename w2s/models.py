@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
-from w2s import checks, hub
+from w2s import checks, files, records
 from w2s.files import BadInput
 from w2s.packing import logits
 
@@ -41,7 +41,7 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
     cut to the model's own limit. What was chosen stands in model.w2s: {"max_len", "head",
     "packed", "parameters"}. Raises BadInput for a model that cannot be used.
     """
-    path, device = hub.find_model(name), pick_device(device)
+    path, device = records.find_model(name)[0], pick_device(device)
     try:  # what transformers says of a model that it cannot digest is told in one line
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind = checks.kind(name, config, head, outputs)
@@ -59,6 +59,8 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
         set_pad_token(model, tokenizer)
         fuse_gelu(model)
         model.to(device).eval()
+        if device.type == "cuda":
+            fuse_norms(model)
         checks.finite(name, model)
         limit = min(max_len or 1024, tokenizer.model_max_length, checks.positions(model))
         packed = checks.can_pack(model, limit)
@@ -170,6 +172,20 @@ def fuse_gelu(model):
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
 
 
+@torch.no_grad()
+def fuse_norms(model):
+    """Let torch's one kernel compute RMS norms where it is the same: launches cost a GPU's steps."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            eps = getattr(child, "variance_epsilon", None)
+            if type(child).__name__.endswith("RMSNorm") and eps is not None:
+                fused = torch.nn.RMSNorm(child.weight.shape, eps=eps, device="meta")
+                fused.weight = child.weight
+                x = torch.randn(8, *child.weight.shape, device=child.weight.device)
+                if torch.allclose(fused(x), child(x), atol=1e-4):
+                    setattr(module, name, fused)
+
+
 def save(model, tokenizer, folder):
     """Save in Hugging Face layout, whole or not at all: the Auto class gives the same logits."""
     if any("lora_" in name for name, _ in model.named_parameters()):
@@ -245,7 +261,7 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
     """
     half, was_training = pick_dtype(model, dtype) == "bf16", model.training
     model.eval()
-    out = torch.zeros(len(tokens), width or model.config.num_labels)
+    outs, places = [torch.zeros(0, width or model.config.num_labels, device=model.device)], []
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     bar = tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True)
     with bar, threads(model):
@@ -254,11 +270,16 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
             size = max(1, batch_tokens // len(tokens[order[-1]])) * world()
             batch, order = order[-size:], order[:-size]
             mine = batch[rank() :: world()]
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+            # a model compiled for training would be compiled once more
+            eager = torch.compiler.set_stance("force_eager")
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=half), eager:
                 # a process that has none keeps the others company
                 said = outputs(model, [tokens[i] for i in mine or batch[:1]])
-            out[mine] = said.float().cpu()[: len(mine)]
+            outs.append(said.float()[: len(mine)])  # fetched at the end: a GPU is not waited for
+            places += mine
             bar.update(len(batch))
+    out = torch.zeros(len(tokens), outs[0].shape[1])
+    out[places] = torch.cat(outs).cpu()
     if world() > 1:
         out = out.to(model.device)
         dist.all_reduce(out)
@@ -283,7 +304,9 @@ def pick_device(device=None):
     try:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"--device={device} cannot be used here: {hub.first_line(error)}") from error
+        raise BadInput(
+            f"--device={device} cannot be used here: {files.first_line(error)}"
+        ) from error
 
 
 def has_bf16(device):

@@ -32,13 +32,15 @@ ENCODER_HEADS = {
 def groups(lengths, width, device, step=1):
     """Neighbouring texts whose attention runs together, padded to the longest of them.
 
-    A group costs about as much time as four million multiply-adds, so texts join one as long as
-    the padding costs less; width: the model's hidden size. Returns [(count, longest, slots, own)].
+    A group costs about as much time as four million multiply-adds, on a GPU, where the launches of
+    its kernels cost, as two thousand million, so texts join one as long as the padding costs less;
+    width: the model's hidden size. Returns [(count, longest, slots, own)].
     longest: tokens of the longest text, rounded up to a multiple of step; slots [count x longest]:
     which of the group's tokens stands in each slot (padding repeats a text's last token); own
     [tokens]: the slot of each token.
     """
-    allowed, parts = 2**22 // width, [[]]  # in attention scores
+    allowed = (2**31 if device.type == "cuda" else 2**22) // width  # in attention scores
+    parts = [[]]
     for length in lengths:
         grown = [*parts[-1], length]
         if parts[-1] and len(grown) * max(grown) ** 2 - sum(n * n for n in grown) > allowed:
@@ -51,7 +53,8 @@ def groups(lengths, width, device, step=1):
         sizes, column = torch.tensor(part)[:, None], torch.arange(longest)
         slots = (sizes.cumsum(0) - sizes) + column.minimum(sizes - 1)
         own = (column < sizes).flatten().nonzero()[:, 0]
-        out.append((len(part), longest, slots.flatten().to(device), own.to(device)))
+        slots, own = (to_device(x, device) for x in (slots.flatten(), own))
+        out.append((len(part), longest, slots, own))
     return out
 
 
@@ -178,7 +181,7 @@ def packed(model, tokens, everywhere=False):
     read = ends[1:] - 1 if reads(model) == "last" else ends[:-1]
     inputs = (ids, positions, read, ends.int())
     ids, positions, read, ends = (to_device(x, model.device) for x in inputs)
-    if on_gpu(model.device):
+    if on_gpu(model):
         longest = max(lengths)
         bounds = {"cu_seq_q": ends, "cu_seq_k": ends, "max_q": longest, "max_k": longest}
     else:
@@ -191,9 +194,9 @@ def packed(model, tokens, everywhere=False):
     return hidden[: sum(lengths)] if everywhere else hidden[read]
 
 
-def on_gpu(device):
-    """True where torch's kernel for packed texts runs: on a GPU, in bf16, all that it knows."""
-    return device.type == "cuda" and torch.is_autocast_enabled("cuda")
+def on_gpu(model):
+    """True where torch's kernel for packed texts runs: on a GPU, in bf16, if right at load."""
+    return getattr(model, "varlen", False) and torch.is_autocast_enabled("cuda")
 
 
 def to_device(x, device):
