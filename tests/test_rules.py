@@ -20,7 +20,7 @@ import prompting
 import texts
 import train_strong
 import train_weak
-from w2s import boosting, cli, files, losses, models, probes, protocol
+from w2s import cli, files, losses, models, probes, protocol
 from w2s.files import HERE, BadInput
 
 RECIPES = (HERE / "results/rules.md").read_text()
@@ -98,7 +98,7 @@ def test_every_recipe_runs_at_toy_size_one_after_another(mine):
         opinion = "yes" if row["weak"] > 0.5 else "no"
         assert said["text"] == f"{row['text']} I think this is {opinion} . What do you think ?"
         assert said["weak"] == row["weak"]
-    assert {len(row["weak_all"]) for row in read("runs/boosted.jsonl")} == {3}
+    assert {len(row["weak_all"]) for row in read("runs/voted.jsonl")} == {2}
     supervisors = [
         files.read_card(run)["model_sha256"] for run in ("runs/weak", "runs/chain1/student")
     ]
@@ -115,7 +115,7 @@ def check_truncated(before, labelled):
     net, tokenizer = models.load("facts/m")
     rows = texts.encode(taught + before, tokenizer, net)
     x = probes.features(net, [row["tokens"] for row in rows]).numpy()[:, :8]
-    reference = LogisticRegression(C=1e6, max_iter=10_000)
+    reference = LogisticRegression(C=1e6, solver="newton-cholesky")
     reference.fit(x[: len(taught)], [row["label"] for row in taught])
     said = np.array([row["weak"] for row in labelled])
     assert np.mean(reference.predict(x[len(taught) :]) == said) > 0.9 and len(set(said)) == 2
@@ -203,36 +203,6 @@ def test_bootstrap_draws_whole_groups_with_replacement():
     assert train_weak.resampled(rows, 1) == one
 
 
-def boosted(answers, monkeypatch):
-    """The weights of five rows with label 1 after supervisors that gave these answers."""
-    monkeypatch.setattr(models, "load", lambda name, **_: (name, None))
-    monkeypatch.setattr(texts, "answer", lambda model, *_, **__: answers[model])
-    runs = [(name.removesuffix("/model"), {}) for name in answers]
-    return boosting.weights(texts, [{"label": 1}] * 5, runs, None, None).tolist()
-
-
-def test_boosting_leaves_each_supervisors_errors_half_the_weight(monkeypatch):
-    answers = {"a/model": [0.9, 0.9, 0.9, 0.9, 0.1]}
-    assert boosted(answers, monkeypatch) == [1, 1, 1, 1, 4]  # error 1/5: times 4
-    answers["b/model"] = [0.9, 0.9, 0.9, 0.2, 0.8]
-    assert boosted(answers, monkeypatch) == [1, 1, 1, 7, 4]  # error 1/8: times 7
-    with pytest.raises(BadInput, match="a errs on 80% of the weighted rows"):
-        boosted({"a/model": [0.1] * 4 + [0.9]}, monkeypatch)
-
-
-def test_a_boosted_run_is_of_the_runs_that_it_was_boosted_from(tmp_path):
-    a, b = str(tmp_path / "a"), str(tmp_path / "b")
-    card = {"stage": "train_weak", "finished": True, "data": {"ds": "facts"}, "args": {}}
-    files.write_card(a, card | {"model_sha256": "1", "inputs": {}})
-    boost = {"args": {"boost": a}, "inputs": {"boost": ["1"]}}
-    files.write_card(b, card | boost | {"model_sha256": "2"})
-    chain = boosting.chain(b, card["data"], "out")
-    assert [run for run, _ in chain] == [a, b] and boosting.inputs(chain) == {"boost": ["1", "2"]}
-    files.write_card(a, card | {"model_sha256": "3", "inputs": {}})
-    with pytest.raises(BadInput, match=f"what {b} was boosted from has been trained anew"):
-        boosting.chain(b, card["data"], "out")
-
-
 # ---- controls
 
 
@@ -309,9 +279,10 @@ def test_a_probe_reaches_the_logistic_regression(here):
     rows = texts.encode(train + test, tokenizer, net)
     x, n = probes.features(net, [row["tokens"] for row in rows]), len(train)
     y = torch.tensor([float(row["label"]) for row in rows])
-    reference = LogisticRegression(C=1e6, fit_intercept=False, max_iter=10_000).fit(x[:n], y[:n])
+    reference = LogisticRegression(C=1e6, fit_intercept=False, solver="newton-cholesky")
+    reference.fit(x[:n], y[:n])
     # D.2's 200 epochs at 1e-3 come near
-    for epochs, lr, near in ((1000, 1e-2, 0.01), (200, 1e-3, 0.03)):
+    for epochs, lr, near in ((300, 3e-2, 0.01), (200, 1e-3, 0.03)):
         layer, given = torch.nn.Linear(64, 2, bias=False), y[:n]
         history = probes.train(layer, x[:n], given, given, n, losses.xent, epochs, 128, lr)
         ours = (layer(x[n:]).diff(dim=1)[:, 0] > 0).numpy()
@@ -328,7 +299,7 @@ def test_every_rule_trains_a_probe(name):
     history = probes.train(
         torch.nn.Linear(8, 2), x, given, truth, 80, losses.rule(name)[0], 40, 20, 1e-2
     )
-    assert history[-1]["true_acc"] > 0.8
+    assert history[-1]["true_acc"] > 0.7
 
 
 def test_a_probe_leaves_the_body_alone_and_keeps_the_weights_that_agree_best(here):
@@ -336,6 +307,7 @@ def test_a_probe_leaves_the_body_alone_and_keeps_the_weights_that_agree_best(her
     card, history = files.read_card("runs/probe"), read("runs/probe/history.jsonl")
     assert card["kept"] == max(history, key=lambda line: (line["agreement"], line["step"]))
     assert len(history) == 30 and card["args"]["batch_size"] == 128
+    assert (card["resolved"]["lr"], card["resolved"]["head_lr"]) == (1e-3, 1e-3)
     before, (after, tokenizer) = models.load("facts/m")[0], models.load("runs/probe/model")
     old, new = before.state_dict(), after.state_dict()
     assert {name for name in new if not torch.equal(new[name], old[name])} == {"score.weight"}
@@ -343,11 +315,6 @@ def test_a_probe_leaves_the_body_alone_and_keeps_the_weights_that_agree_best(her
     probs = np.array(texts.answer(after, tokenizer, held_out))
     weak = np.array([row["weak"] for row in held_out])
     assert np.mean((probs > 0.5) == (weak > 0.5)) == pytest.approx(card["kept"]["agreement"])
-
-
-def test_a_probes_rates_stand_on_its_card_as_they_were(here):
-    train_strong.main("runs/labels.jsonl", out="runs/rates", probe=True, epochs=1)
-    assert files.read_card("runs/rates")["resolved"]["lr"] == 1e-3
 
 
 def test_the_seeds_and_rules_of_an_encoders_probes_share_one_set_of_features(mine, tiny):
@@ -385,10 +352,11 @@ def test_prompts_show_examples_with_the_chosen_labels_and_take_the_next_token(
     net, tokenizer = models.load(name, head="answers")
 
     class Spy:
-        unk_token_id, get_vocab = tokenizer.unk_token_id, tokenizer.get_vocab
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
 
         def __call__(self, prompts, **options):
-            asked.append(prompts)
+            asked.extend([prompts] if isinstance(prompts, list) else [])
             return tokenizer(prompts, **options)
 
     monkeypatch.setattr(models, "load", lambda *_, **__: (net, Spy()))
@@ -450,12 +418,6 @@ PROMPT = ["eval.py", "--model=facts/m", "--out=n"]
         (["train_strong.py", LABELS, "--loss=window", "--radius=0.9"], "--radius=0.9 must be from"),
         (["train_strong.py", LABELS, "--probe", "--head=zero"], "--head does not go with --probe"),
         (["train_strong.py", "runs/tested.jsonl"], "runs/tested.jsonl holds test rows"),
-        (["train_weak.py", "--boost=runs/student"], "--boost=runs/student must be a supervisor of"),
-        (["train_weak.py", "--boost=runs/weak", "--bootstrap"], "goes without --bootstrap"),
-        (
-            ["train_weak.py", "--boost=runs/weak", "--out=runs/weak", "--force"],
-            "not --out or boosted from itself",
-        ),
         (["eval.py", "runs/student", "--head=zero"], "--head goes with --model: a trained run has"),
         (["eval.py", "runs/student", "--shots=0"], "--shots=5 --labels=FILE go together, with"),
         ([*PROMPT, "--shots=5"], "--shots=5 --labels=FILE go together"),
@@ -481,8 +443,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(here, command, capsys, wor
         words = [*words, "--out=n.jsonl" if words[0] in ("label.py", "controls.py") else "--out=n"]
     before = {path for path in here.rglob("*") if "features" not in str(path)}
     with pytest.raises(SystemExit) as stopped:
-        command(words[0], *words[1:], *(["--n_train=400"] if words[0] == "train_weak.py" else []),
-                *(["--n_test=200"] if words[0] == "train_weak.py" else []))  # fmt: skip
+        command(*words)
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and told in error
     assert error.startswith("error: ") and error.count("\n") == 1
