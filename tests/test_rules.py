@@ -75,7 +75,7 @@ def recipes():
 
 def test_every_recipe_runs_at_toy_size_one_after_another(mine):
     done = recipes()
-    assert len(done) > 30
+    assert len(done) > 25
     for script, *words in done:
         small = {}
         if script == "train_weak.py":
@@ -422,7 +422,7 @@ PROMPT = ["eval.py", "--model=facts/m", "--out=n"]
         (["eval.py", "runs/student", "--shots=0"], "--shots=5 --labels=FILE go together, with"),
         ([*PROMPT, "--shots=5"], "--shots=5 --labels=FILE go together"),
         ([*PROMPT, "--shots=6", f"--labels={LABELS}"], "has 70 tokens, the context 64"),
-        ([*PROMPT, "--shots=1", "--labels=runs/tested.jsonl"], "must stand in no prompt"),
+        ([*PROMPT, "--shots=1", "--labels=runs/tested.jsonl"], "may be in no prompt"),
         (
             ["pgr.py", "runs/weak", "runs/weak", "runs/ceiling", "--curves"],
             "runs/weak is no student or ceiling that held out",
