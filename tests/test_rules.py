@@ -16,6 +16,7 @@ import torch
 import controls
 import eval
 import label
+import pgr
 import prompting
 import texts
 import train_strong
@@ -24,7 +25,7 @@ from w2s import cli, files, losses, models, probes, protocol
 from w2s.files import HERE, BadInput
 
 RECIPES = (HERE / "results/rules.md").read_text()
-SMALL = {"n_train": 400, "n_test": 200}
+SMALL = {"n_train": 300, "n_test": 200}
 
 
 def read(path):
@@ -33,7 +34,7 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder where four stages have run on facts: 300 rows trained on, 100 held out."""
+    """A folder where four stages have run on facts: 200 rows trained on, 100 held out."""
     runs = tmp_path_factory.mktemp("rules") / "runs"
     train_weak.main(out=f"{runs}/weak", **SMALL)
     label.main(f"{runs}/weak")
@@ -73,15 +74,16 @@ def recipes():
     return [shlex.split(line) for line in told.stdout.splitlines()]
 
 
-def test_every_recipe_runs_at_toy_size_one_after_another(mine):
+def test_every_recipe_runs_at_toy_size_one_after_another(mine, monkeypatch):
+    monkeypatch.setattr(pgr, "draw", lambda *_: None)  # slow
     done = recipes()
     assert len(done) > 25
     for script, *words in done:
         small = {}
         if script == "train_weak.py":
             small = SMALL
-        elif script == "train_strong.py" and "said.jsonl" not in " ".join(words):
-            small = {"epochs": 1}
+        elif script == "train_strong.py":
+            small = {"epochs": 6 if "runs/said.jsonl" in words else 1}
         elif script == "eval.py" and "--model=facts/m" in words:
             small = {"n_test": 20}
         elif script == "pgr.py":
@@ -93,7 +95,7 @@ def test_every_recipe_runs_at_toy_size_one_after_another(mine):
         imitator = json.load(file)
     assert imitator["agreement"]["all"]["value"] > 0.9 and imitator["setting"] == "texts"
     before = read("runs/labels.jsonl")
-    assert len(read("runs/agreed.jsonl")) < 400 and len(read("runs/sure.jsonl")) == 320
+    assert len(read("runs/agreed.jsonl")) < 300 and len(read("runs/sure.jsonl")) == 240
     for row, said in zip(before, read("runs/said.jsonl")):
         opinion = "yes" if row["weak"] > 0.5 else "no"
         assert said["text"] == f"{row['text']} I think this is {opinion} . What do you think ?"
@@ -402,7 +404,7 @@ PROMPT = ["eval.py", "--model=facts/m", "--out=n"]
     [
         (["label.py", "runs/weak", "--weights"], "--weights needs several supervisors, there is"),
         (["label.py", "runs/weak", "--select=agreement"], "--select needs several supervisors"),
-        (["label.py", "runs/weak", "--keep=0.02"], "=0.02 leave 8 of 400 rows: a batch needs 32"),
+        (["label.py", "runs/weak", "--keep=0.02"], "=0.02 leave 6 of 300 rows: a batch needs 32"),
         (["label.py", "runs/weak", "--keep=1.5"], "--keep=1.5 must be from 0 to 1"),
         (
             ["label.py", "runs/weak", "runs/student", "--weights"],
