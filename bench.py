@@ -90,7 +90,7 @@ def make_model(shape, device, packed=True, lm=False):
     """A 2-way classifier, or a language model, with random weights, as models.load gives it."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from w2s import models
+    from w2s import checks, models
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(**SHAPES[shape], num_labels=2, use_cache=False, pad_token_id=0)
@@ -104,7 +104,7 @@ def make_model(shape, device, packed=True, lm=False):
         if device.type == "cuda":
             models.fuse_norms(model)
         models.keep_freed_memory()
-        model.w2s["packed"] = models.can_pack(model)
+        model.w2s["packed"] = checks.can_pack(model)
     return model
 
 
