@@ -20,7 +20,7 @@ from w2s.files import BadInput
 from w2s.stats import WHO
 
 COLOURS = ("#c9c9c9", "#6a51a3", "#3d3d3d")
-RULE = ("alpha", "prior", "conf_prior", "radius", "as_released")
+RULE = ("alpha", "conf_prior", "radius", "as_released")
 
 
 @cli.stage
