@@ -50,6 +50,7 @@ def main(
     rule, whole_batch, options = setting.rule(loss, **options, as_released=as_released or None)
     if target == "truth":  # the ceiling learns by cross-entropy, whatever the student's rule
         loss, (rule, whole_batch, options) = "xent", setting.rule("xent")
+    options["conf_prior"] = options.pop("prior", None)
     args |= recipe | {"model": model, "out": out, "loss": loss} | options
     records.check_training(setting, args)
     inputs = {"labels": files.sha256(labels)} | hub.model_input(model)
