@@ -110,7 +110,7 @@ def test_a_stage_is_handed_all_its_options_checked_and_without_force():
         return args, lr, force
 
     assert of_lr(lr=0.5, force=True) == ({"labels": "in.jsonl", "lr": 0.5, "seed": 0}, 0.5, True)
-    assert call("--lr=2", function=of_lr) == ((), {"lr": 2.0})
+    assert call("--lr=2", function=of_lr) == (("in.jsonl",), {"lr": 2.0})
     with pytest.raises(BadInput, match="--lr=0 must be positive"):
         of_lr(lr=0)
     assert cli.recipe({"epochs": 0, "stop": None}, {"epochs": 2, "stop": True}) == {
