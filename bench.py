@@ -23,8 +23,10 @@ from w2s.files import HERE, BadInput
 
 # fmt: off
 QWEN = dict(model_type="qwen2", vocab_size=151936, num_key_value_heads=2)
+NO_DROPOUT = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
 SHAPES = {  # the first is the one that the figures of results/bench.md are about
-    "gpt2-6x384": dict(model_type="gpt2", n_layer=6, n_embd=384, n_head=6, vocab_size=50257),
+    "gpt2-6x384": NO_DROPOUT | dict(model_type="gpt2", n_layer=6, n_embd=384, n_head=6,
+        vocab_size=50257),
     "tiny": dict(model_type="llama", num_hidden_layers=3, hidden_size=64, intermediate_size=256,
         num_attention_heads=4, vocab_size=400),
     "qwen-0.5b": QWEN | dict(num_hidden_layers=24, hidden_size=896, intermediate_size=4864,
@@ -91,11 +93,7 @@ def make_model(shape, device, packed=True, lm=False):
     from w2s import models
 
     torch.manual_seed(0)
-    gpt2 = shape.startswith("gpt2")
-    none = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0} if gpt2 else {}
-    config = AutoConfig.for_model(
-        **SHAPES[shape], **none, num_labels=2, use_cache=False, pad_token_id=0
-    )
+    config = AutoConfig.for_model(**SHAPES[shape], num_labels=2, use_cache=False, pad_token_id=0)
     auto = AutoModelForCausalLM if lm else AutoModelForSequenceClassification
     with torch.device(device):
         model = auto.from_config(config, dtype=torch.float32)
@@ -152,11 +150,10 @@ def trainer(shape, device, lm, batch_size=32, per_device=None, checkpointing=Fal
     per_device = per_device or batch_size
     args = TrainingArguments(
         output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=per_device,
-        learning_rate=5e-5, gradient_accumulation_steps=batch_size // per_device,
-        per_device_eval_batch_size=batch_size, bf16=True, use_cpu=device.type == "cpu",
-        gradient_checkpointing=checkpointing, save_strategy="no", logging_strategy="no",
-        report_to="none", disable_tqdm=True, remove_unused_columns=False,
-        optim="adamw_torch_fused", **how,
+        learning_rate=5e-5, gradient_accumulation_steps=batch_size // per_device, bf16=True,
+        per_device_eval_batch_size=batch_size, use_cpu=device.type == "cpu", save_strategy="no",
+        gradient_checkpointing=checkpointing, logging_strategy="no", report_to="none",
+        disable_tqdm=True, remove_unused_columns=False, optim="adamw_torch_fused", **how,
     )  # fmt: skip
     theirs = Trainer(make_model(shape, device, False, lm), args, data_collator=collate)
     theirs.remove_callback(PrinterCallback)
@@ -270,19 +267,15 @@ def peak(device, run):
 
 def micro_batches(model, vocabulary, mean, repeats):
     """A batch of 256 rows whole and in 8 pieces: memory and time."""
-    rows = make_rows(1024 if mean < 50 else 512, mean, vocabulary)
-    title, device = f"256 rows in 8 pieces, mean {mean}", model.device
-    print(f"\n{title:<34} {'held, whole':>12} {'in 8':>8} {'less':>6} {'time':>7}")
+    rows, device = make_rows(1024 if mean < 50 else 512, mean, vocabulary), model.device
+    print(f"\n256 rows in 8 pieces, mean {mean}:  held, whole    in 8    less    time")
     for loss in ("xent", "conf"):
-        runs = [
-            functools.partial(train, model, rows, loss, batch_size=256, micro_batch=size)
-            for size in (256, 32)
-        ]
+        how = {"batch_size": 256, "loss": loss}
+        runs = [functools.partial(train, model, rows, micro_batch=k, **how) for k in (256, 32)]
         whole, cut = (peak(device, run) / 1e6 for run in runs)
         times = [[clock(device, run) for run in runs] for _ in range(repeats)]
-        slower, less = statistics.median(b / a for a, b in times), whole / cut
-        line = f"{whole:9.0f} MB {cut:5.0f} MB {less:5.1f}x {slower:6.2f}x"
-        print(f"  {loss:<32} {line}", flush=True)
+        slower = statistics.median(b / a for a, b in times)
+        print(f"  {loss:<31} {whole:9.0f} MB {cut:4.0f} MB {whole / cut:6.1f}x {slower:6.2f}x")
 
 
 def linear(device):
@@ -291,12 +284,11 @@ def linear(device):
 
     from w2s import models
 
-    model = make_model("tiny", device)
-    tokenizer = AutoTokenizer.from_pretrained(HERE / "facts" / "xs")
-    print(f"\n{'rows':>8} {'us/token, training':>20} {'rows/s tokenized':>18}")
+    model, tokenizer = make_model("tiny", device), AutoTokenizer.from_pretrained(HERE / "facts/xs")
+    print("\n    rows   us/token, training   rows/s tokenized")
     for n in (1000, 1000, 10_000, 100_000):  # the first is the warm-up
-        rows = make_rows(n, 12, SHAPES["tiny"]["vocab_size"])
-        texts = [{"id": i, "text": "the pet of ba mi ru is cat ?"} for i in range(n)]
+        rows, text = make_rows(n, 12, SHAPES["tiny"]["vocab_size"]), "the pet of ba mi ru is cat ?"
+        texts = [{"id": i, "text": text} for i in range(n)]
         tokenized = clock(device, functools.partial(models.encode, texts, tokenizer, model))
         took = clock(device, functools.partial(train, model, rows, dtype=None))
         each = took / sum(len(row["tokens"]) for row in rows) * 1e6

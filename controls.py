@@ -17,7 +17,7 @@ Six kinds are wrong as often as the labels before, all hardened to 0 or 1, but e
 import random
 
 import tasks
-from w2s import cli, files, hub, protocol, records
+from w2s import cli, files, protocol, records
 
 SUFFIX = " I think this is {} . What do you think ?"  # spaced for tokenizers that split at spaces
 OF_TEXTS = ("longest", "shortest", "features", "suffix")
@@ -44,7 +44,7 @@ def main(
     source, inputs = files.read_card(labels) or {"data": None}, {"labels": files.sha256(labels)}
     if kind in ("unconfident", "confident"):
         inputs["run"] = records.finished_run(run)["model_sha256"]
-    inputs |= hub.model_input(model) if kind == "features" else {}
+    inputs |= records.model_input(model) if kind == "features" else {}
     if records.is_done(out, args, inputs, force, ".jsonl"):
         return
     rng, how = random.Random(f"controls {seed}"), (device, dtype)

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import tasks
-from w2s import cli, files, hub, protocol, records
+from w2s import cli, files, protocol, records
 from w2s.files import BadInput
 
 
@@ -89,7 +89,7 @@ def untrained(args, force):
     if args["shots"] is not None:
         kept |= {"shots": args["shots"], "labels": labels}
         kept |= {"target": args["target"] or "weak", "seed": args["seed"] or 0}
-    inputs = hub.model_input(model) | ({"labels": files.sha256(labels)} if labels else {})
+    inputs = records.model_input(model) | ({"labels": files.sha256(labels)} if labels else {})
     if records.is_done(out, kept, inputs, force):
         return files.read_card(out)
     card = records.new_card("eval", setting, kept, inputs, data)

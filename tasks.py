@@ -58,47 +58,14 @@ def setting_of_card(card):
     raise BadInput(f"made by an earlier version of {card.get('stage')}.py: make it again")
 
 
+def easier(rows, easy):
+    """The rows of at most this difficulty, for --easy; all of them where that is None."""
+    return rows if easy is None else moves.easier(rows, easy)
+
+
 def default_models(ds):
     """(supervisor, student) of a task or JSONL file where no --model is given."""
     return TASKS.get(ds, {}).get("models", MODELS)
-
-
-def show_table():
-    """Print the table of tasks, a line for each split of the source, before any cutting."""
-    told = "the share of 1s before classes are cut, .500: a right and a wrong answer"
-    print(f"rows: in the source; 1s: {told}; ?: not on record\n")
-    line = "{:<7} {:<23} {:<17} {:>7} {:>5}  {:<13} {:<7} {:<43} {}".format
-    head = "setting task split rows 1s group licence".split()
-    print(line(*head, "hub id, config", "revision"))
-    for setting in SETTINGS:
-        for name, task in setting.TASKS.items():
-            where = f"{task.get('repo', 'made here')} {task.get('config', '')}".strip()
-            about = task.get("group", "row"), task.get("licence", "?"), where
-            for split, (source, count, ones) in task["splits"].items():
-                told = split if split == source else f"{split} = {source}"
-                counts = count or "?", "?" if ones is None else f"{ones:.3f}"[1:]
-                revision = task.get("revision", "main")[:20]
-                print(line(setting.__name__, name, told, *counts, *about, revision))
-
-
-def make_mirror(folder, names):
-    """Write the data of tasks (default: all) to a mirror; one that fails stops no other."""
-    on_hub = [name for name, task in TASKS.items() if "repo" in task and "by_hand" not in task]
-    for name in names:
-        if name not in on_hub:
-            raise BadInput(f"{name} is no task of the hub{cli.nearest(name, on_hub)}")
-    failed = []
-    for name in names or on_hub:
-        try:
-            sources.write_mirror(folder, name, TASKS[name])
-        except BadInput as error:
-            failed.append(name)
-            print(f"{name}: {error}", file=sys.stderr)
-    if failed:
-        told = "the same command again goes on where it was"
-        raise BadInput(f"{folder} lacks {' '.join(failed)} (see above); {told}")
-    command = f"W2S_MIRROR={folder} python tasks.py {(names or on_hub)[0]} --n=5"
-    print(f"next, on the other machine: {command}")
 
 
 @cli.stage
@@ -114,11 +81,11 @@ def main(
         n: how many rows (default: all, in the halves at most 10,000)
     """
     if mirror:
-        return make_mirror(mirror, names)
+        return sources.make_mirror(TASKS, mirror, names)
     if len(names) > 1:
         raise BadInput(f"one task at a time, not {' '.join(names)} (several go with --mirror=DIR)")
     if not names:
-        return show_table()
+        return sources.show_table(SETTINGS)
     setting = setting_of(names[0])
     data = protocol.describe(setting, names[0], data_seed, n, n, test)
     splits = ("weak", "strong", *protocol.test_splits(setting, names[0]))

@@ -24,9 +24,9 @@ Out: a run directory like train_weak.py's, beside the labels. Next: eval.py.
 """
 
 import tasks
-from w2s import cli, files, hub, records
+from w2s import cli, files, records
 
-PROBE = {"epochs": 200, "batch_size": 128, "stop": True}  # paper, D.2; lr 1e-3
+PROBE = {"epochs": 200, "batch_size": 128, "stop": True}  # paper, D.2
 
 
 @cli.stage
@@ -46,37 +46,32 @@ def main(
     model = model or tasks.default_models(data["ds"] if data else None)[1]
     out = out or str(files.beside(labels, "ceiling" if target == "truth" else "student"))
     recipe = cli.recipe(args, setting.RECIPE | (PROBE if probe else {}))
-    options = {"alpha": alpha, "prior": conf_prior, "radius": radius}
-    rule, whole_batch, options = setting.rule(loss, **options, as_released=as_released or None)
-    if target == "truth":  # the ceiling learns by cross-entropy, whatever the student's rule
-        loss, (rule, whole_batch, options) = "xent", setting.rule("xent")
-    options["conf_prior"] = options.pop("prior", None)
-    args |= recipe | {"model": model, "out": out, "loss": loss} | options
+    rule, whole_batch, options = chosen_rule(setting, args, recipe["batch_size"])
+    args |= recipe | {"model": model, "out": out} | options
     records.check_training(setting, args)
-    inputs = {"labels": files.sha256(labels)} | hub.model_input(model)
+    inputs = {"labels": files.sha256(labels)} | records.model_input(model)
     if records.is_done(out, args, inputs, force):
         return
 
     from w2s import loop, models, parallel, probes  # torch and transformers take seconds to import
-    from w2s import lora as low_rank
+    from w2s.lora import add as add_lora
 
     out = parallel.join(out) if cli.world_size() > 1 else out
     model, tokenizer = models.load(
         model, head=head, max_len=max_len, device=device, seed=0 if probe else seed,
         outputs=setting.OUTPUTS,
     )  # fmt: skip
-    rows = rows if easy is None else tasks.moves.easier(rows, easy)
-    given = "weak" if target == "weak" else setting.TRUTH
     if lora:
-        low_rank.add(model, lora, dtype, seed)
-    rows = setting.encode(rows, tokenizer, model, given=given)
+        add_lora(model, lora, dtype, seed)
+    given = "weak" if target == "weak" else setting.TRUTH
+    rows = setting.encode(tasks.easier(rows, easy), tokenizer, model, given=given)
     train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
-    plan = loop.resolve(model, lr, dtype)
+    how = probes if probe else loop
+    plan = how.resolve(model, lr, dtype)
     card = records.new_card("train_strong", setting, args, inputs, data)
     card |= {"supervisor": source.get("supervisors"), "labels_from": source.get("stage")}
     card = records.begin(out, card, model, train, held_out, plan)
-    fit = probes.fit if probe else loop.fit
-    history = fit(
+    history = how.fit(
         model, train, rule, whole_batch=whole_batch, held_out=held_out, **recipe, **plan,
         micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,
         outputs=setting.outputs, name=out,
@@ -84,6 +79,22 @@ def main(
     models.save(model, tokenizer, f"{out}/model")
     records.end(out, card, history, loop.kept(history) if recipe["stop"] else history[-1])
     records.tell_next(["eval.py", out, *([] if data else ["--ds=test.jsonl"])])
+
+
+def chosen_rule(setting, args, batch_size):
+    """(loss, whether it needs the whole batch, its options as a card has them) of --loss.
+
+    The ceiling learns the truth by cross-entropy, whatever the rule of the student.
+    """
+    options = {"alpha": args["alpha"], "prior": args["conf_prior"], "radius": args["radius"]}
+    options |= {"as_released": args["as_released"] or None, "batch_size": batch_size}
+    rule, whole_batch, resolved = setting.rule(args["loss"], **options)
+    if args["target"] == "truth":
+        if args["loss"] != "xent":
+            print(f"ground truth is learned by xent, not by --loss={args['loss']}")
+        rule, whole_batch, resolved = setting.rule("xent")
+        resolved = {"loss": "xent", "alpha": None, "radius": None, "as_released": False}
+    return rule, whole_batch, resolved | {"conf_prior": resolved.pop("prior", None)}
 
 
 if __name__ == "__main__":

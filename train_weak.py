@@ -7,7 +7,6 @@ section 3 and appendix A.1). Texts, preference pairs and chess moves alike: the 
     python train_weak.py --ds=sst2 --model=openai-community/gpt2 --out=runs/sst2/weak
     python train_weak.py --ds=puzzles                     # chess, in runs/moves/weak
     python train_weak.py --bootstrap --seed=1 --out=runs/bag1/weak     # bagging: one of several
-    python train_weak.py --boost=runs/weak --out=runs/boost1/weak      # more of what it gets wrong
 
 In: a task, or a JSONL file. Out: a run directory: card.json, history.jsonl, model/. Next: label.py.
 """
@@ -15,14 +14,14 @@ In: a task, or a JSONL file. Out: a run directory: card.json, history.jsonl, mod
 import random
 
 import tasks
-from w2s import boosting, cli, files, hub, protocol, records
+from w2s import cli, files, protocol, records
 
 
 @cli.stage
 def main(
     args, *, ds: str = "facts", model: str = None, out: str = None, test: str = None, seed: int = 0,
     data_seed: int = 0, n_train: int = None, n_test: int = None, n_val: int = None,
-    bootstrap: bool = False, boost: str = None, easy: int = None, epochs: int = None,
+    bootstrap: bool = False, easy: int = None, epochs: int = None,
     batch_size: int = None, stop: bool = None, micro_batch: int = None, lr: float = None,
     max_len: int = None, head: str = None, lora: int = None, checkpointing: bool = False,
     compile: bool = False, device: str = None, dtype: str = None, force: bool = False,
@@ -35,29 +34,24 @@ def main(
     args |= recipe | {"model": model, "out": out}
     records.check_training(setting, args)
     data = protocol.describe(setting, ds, data_seed, n_train, n_test, test)
-    before = boosting.chain(boost, data, out)
-    inputs = data["sha256"] | hub.model_input(model) | boosting.inputs(before)
+    inputs = data["sha256"] | records.model_input(model)
     if records.is_done(out, args, inputs, force):
         return
-    rows = protocol.half(setting, data, "weak")
-    rows = rows if easy is None else tasks.moves.easier(rows, easy)
+    rows = tasks.easier(protocol.half(setting, data, "weak"), easy)
 
     from w2s import loop, models, parallel  # torch and transformers take seconds to import
-    from w2s import lora as low_rank
+    from w2s.lora import add as add_lora
 
     out = parallel.join(out) if cli.world_size() > 1 else out
     model, tokenizer = models.load(
         model, head=head, max_len=max_len, device=device, seed=seed, outputs=setting.OUTPUTS
     )  # fmt: skip
     if lora:
-        low_rank.add(model, lora, dtype, seed)
+        add_lora(model, lora, dtype, seed)
     rows = setting.encode(rows, tokenizer, model, given=setting.TRUTH)
     train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
     if bootstrap:
         train = resampled(train, seed)
-    if boost:
-        weights = boosting.weights(setting, train, before, device, dtype)
-        train = random.Random(seed).choices(train, weights=weights, k=len(train))
     loss, whole_batch, _ = setting.rule("xent")
     plan = loop.resolve(model, lr, dtype)
     card = records.new_card("train_weak", setting, args, inputs, data)

@@ -101,7 +101,7 @@ def outputs(model, rows):
     return lm.nll(model, rows)
 
 
-def rule(name, **options):
+def rule(name, batch_size=None, **options):
     """(loss, False, {}): a move is learned by cross-entropy alone, its label being hard."""
     from w2s import lm
 

@@ -1,4 +1,4 @@
-"""Prompting: a causal language model answers test rows by its next token, nothing is trained (paper, 5.2.1)."""
+"""Prompting: a causal language model answers by its next token, untrained (paper, 5.2.1)."""
 
 import random
 
@@ -8,16 +8,16 @@ from w2s import files, models
 def probabilities(
     name, rows, shots, labels, target, seed, max_len=None, device=None, dtype=None, bar=None
 ):
-    """P(label = 1) of each row, a list of floats: the softmax over the model's logits of the two answer tokens.
+    """P(label = 1) of each row, a list of floats: the softmax over the two answer tokens' logits.
 
-    Each row is asked after `shots` examples of its own, drawn by seed from the labels file, each a text, a new line, its
-    answer ("weak": the hardened weak label, or "truth") and an empty line. Raises BadInput where a prompt is longer than
-    the model's context: unlike a text to be classified, it is never cut.
+    Each row is asked after `shots` examples of its own, drawn by seed from the labels file: a text,
+    a new line, its answer ("weak": the hardened weak label, or "truth") and an empty line. BadInput
+    where a prompt is longer than the model's context: unlike a text to be classified it is not cut.
     """
     field = "weak" if target == "weak" else "label"
     if shots and (files.read_card(labels) or {}).get("test_rows"):
         raise files.BadInput(
-            f"{labels} holds test rows (label.py --test_rows): their answers must stand in no prompt"
+            f"{labels} holds test rows (label.py --test_rows): their answers may be in no prompt"
         )
     asked = {row["text"] for row in rows}
     examples = (

@@ -7,11 +7,8 @@ Random weights in the shapes of real models, rows made on the spot: nothing come
 
 import contextlib
 import gc
-import importlib
 import json
 import math
-import os
-import statistics
 import subprocess
 import sys
 import time
@@ -21,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(HERE / folder) for folder in (".", "nlp", "facts", "rm", "chess")]
+sys.path += [str(HERE / folder) for folder in (".", "nlp", "facts", "rm", "chess")]
 
 import torch
 import transformers

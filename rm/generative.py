@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 import tasks
-from w2s import cli, files, hub, records
+from w2s import cli, files, records
 from w2s.files import BadInput
 
 RECIPE = {"epochs": 1, "batch_size": 32}
@@ -49,7 +49,7 @@ def main(
         supervisor = args | {"model": supervisors_base(source, labels), "out": f"{out}_weak"}
         todo.append((supervisor, None, "weak"))
     for one, start, run in todo:
-        inputs = {"labels": files.sha256(labels)} | hub.model_input(one["model"])
+        inputs = {"labels": files.sha256(labels)} | records.model_input(one["model"])
         if not records.is_done(one["out"], one, inputs, force):
             finetune(rows, data, one, inputs)
         stage = ["train_strong.py", start] if start else ["train_weak.py", f"--ds={data['ds']}"]

@@ -1,4 +1,4 @@
-"""Every formatter on rows of the documented schema: right answers are 1, wrong ones 0, and nothing else tells them apart."""
+"""Every prompt on rows of the documented schema: the label tells right from wrong, nothing else."""
 
 import collections
 import json
@@ -21,15 +21,16 @@ from w2s import protocol, sources
 from w2s.files import BadInput
 
 FROM_HUB = [name for name in texts.TASKS if name != "facts"]
-QUESTIONS = "cosmos_qa dream ethics_utilitarianism hellaswag openbookqa quail piqa quartz sciq social_i_qa".split()
+QUESTIONS = "cosmos_qa dream ethics_utilitarianism hellaswag openbookqa quail piqa".split()
+QUESTIONS += ["quartz", "sciq", "social_i_qa"]
 REAL = Path(__file__).resolve().parent.parent.parent / "shared/hub"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="needs real rows in ../shared/hub")
 
 
 def example(name, split, i, label=None):
-    """(source row i in the documented schema, right answer, wrong answers); the answers are None where a row has a label.
+    """(source row i as documented, right answer, wrong answers), None where a row has a label.
 
-    Three rows in a row are related. Strings have white space around them, which the prompt must not.
+    Three rows in a row are related. Strings have white space around them; prompts must not.
     """
     one = int(i % 3 == 1) if label is None else label  # a third of the rows are 1s: not balanced
     about, asks = (
@@ -118,7 +119,7 @@ def put(folder, name, split, rows):
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory):
-    """A mirror with 240 training and 96 test rows of every task; the last 9 training rows share their group with test rows."""
+    """240 training and 96 test rows of every task; 9 training rows share a group with test rows."""
     folder = tmp_path_factory.mktemp("mirror")
     for name in FROM_HUB:
         for split in texts.TASKS[name]["splits"]:
@@ -141,7 +142,7 @@ def field(rows, name):
 
 @pytest.mark.parametrize("name", FROM_HUB)
 def test_the_label_says_whether_the_answer_is_right_and_nothing_else_tells(name, mirrored):
-    """Put X for the answer, or ask for the same row with the other label: the prompts of 1s and 0s are the same."""
+    """With X for the answer, or the other label, the prompts of 1s and 0s are the same."""
     rows = protocol.load(texts, name, "test")
     assert len(rows) > 20 and len(set(field(rows, "id"))) == len(rows)
     assert all(
@@ -260,7 +261,7 @@ def test_groups_of_justice_are_runs_that_begin_alike():
 
 
 def test_a_pinned_digest_of_the_drawn_answers_and_the_order(mirrored):
-    """Ids, drawn answers, groups and order are the same on every machine and Python; a change here moves every task."""
+    """Ids, drawn answers, groups and order are the same everywhere; a change moves every task."""
     import hashlib
 
     data = protocol.describe(texts, "dream", n_train=30, n_test=30)
@@ -415,7 +416,7 @@ def test_a_missing_column_is_told_with_those_that_are_there(tmp_path, monkeypatc
 
     with pytest.raises(
         BadInput,
-        match="the validation rows of nyu-mll/glue have no column 'sentence'; they have label, text",
+        match="validation rows of nyu-mll/glue have no column 'sentence'; they have label, text",
     ):
         spoiled(tmp_path, monkeypatch, "cola", drop)
 
@@ -528,7 +529,7 @@ def test_real_rows_have_the_counts_and_the_balance_on_record(name, split, monkey
 
 @real
 def test_real_groups_of_four_and_five_are_whole_in_the_test_sets(monkeypatch):
-    """hub.md: justice and deontology 4, virtue 5; true of the test sets, not of the training rows."""
+    """justice and deontology 4, virtue 5: true of the test sets, not of the training rows."""
     monkeypatch.setenv("W2S_MIRROR", str(REAL))
     for name, size, whole in (
         ("ethics_deontology", 4, 1),
@@ -545,9 +546,10 @@ def test_real_groups_of_four_and_five_are_whole_in_the_test_sets(monkeypatch):
 def test_thirty_thousand_real_rows_take_less_than_a_gigabyte():
     import subprocess
 
-    # VmHWM, not ru_maxrss: that starts at what the process that called had, and pytest has a gigabyte by then
+    # VmHWM, not ru_maxrss: that starts at what pytest, the caller, has
     peak = "int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
-    code = f"import re, tasks, texts; from w2s import protocol; print(len(protocol.load(texts, 'multirc', 'train')), {peak})"
+    code = "import re, tasks, texts; from w2s import protocol; "
+    code += f"print(len(protocol.load(texts, 'multirc', 'train')), {peak})"
     env = os.environ | {"W2S_MIRROR": str(REAL)}
     done = subprocess.run(
         [sys.executable, "-c", code],

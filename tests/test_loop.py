@@ -323,7 +323,7 @@ def test_rates_and_dtype_follow_the_size(millions, lr, head_lr, dtype, monkeypat
 
 def large(monkeypatch):
     """GPT-2's vocabulary, 14.7M parameters, 1.9M of them without the tokens that do not occur."""
-    shape = dict(model_type="gpt2", n_layer=2, n_embd=256, n_head=4, vocab_size=50257)
+    shape = bench.SHAPES["gpt2-6x384"] | dict(n_layer=2, n_embd=256, n_head=4)
     monkeypatch.setitem(bench.SHAPES, "gpt2-2x256", shape)
     return bench.make_model("gpt2-2x256", torch.device("cpu"))
 

@@ -1,4 +1,4 @@
-"""The protocol: one test set for everybody, exactly balanced; halves by group; a smaller request is a prefix of a larger."""
+"""The protocol: one balanced test set, halves by group, a smaller request a prefix of a larger."""
 
 import collections
 import hashlib
@@ -15,7 +15,7 @@ import pairs
 import tasks
 import texts
 import world
-from w2s import files, hub, protocol
+from w2s import files, hub, protocol, records
 from w2s.files import BadInput
 
 
@@ -51,7 +51,7 @@ def names(rows, field="id"):
 
 
 def test_facts_are_the_same_everywhere():
-    """A pinned digest of the world: ids, texts and labels must never change, or published numbers could not be compared."""
+    """Ids, texts and labels must never change, or published numbers could not be compared."""
     rows = [protocol.load(texts, "facts", split) for split in ("train", "test")]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     assert (len(rows[0]), len(rows[1]), digest[:16]) == (
@@ -225,7 +225,7 @@ def test_a_hub_out_of_reach_is_told_at_once_naming_the_mirror(monkeypatch):
     monkeypatch.setattr(hub, "cached", lambda *_: False)
     for ask in (
         lambda: protocol.half(texts, protocol.describe(texts, "sst2"), "weak"),
-        lambda: hub.find_model("openai-community/gpt2"),
+        lambda: records.find_model("openai-community/gpt2")[0],
     ):
         with pytest.raises(BadInput, match="the hub is out of reach .*W2S_MIRROR=DIR") as error:
             ask()
@@ -235,7 +235,7 @@ def test_a_hub_out_of_reach_is_told_at_once_naming_the_mirror(monkeypatch):
 def test_a_hub_out_of_reach_is_no_trouble_for_what_is_in_its_cache(monkeypatch, capsys):
     monkeypatch.setattr(hub, "cached", lambda *_: True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert hub.find_model("openai-community/gpt2") == "openai-community/gpt2"
+    assert records.find_model("openai-community/gpt2")[0] == "openai-community/gpt2"
     assert "using the cached copy" in capsys.readouterr().err
 
 
@@ -253,7 +253,7 @@ def test_a_gated_or_missing_model_is_told(monkeypatch):
 
         monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", refuse)
         with pytest.raises(BadInput, match=told):
-            hub.find_model("meta-llama/Llama-3.1-8B")
+            records.find_model("meta-llama/Llama-3.1-8B")[0]
 
 
 def test_unknown_tasks_splits_and_changed_files_are_told(tmp_path):
@@ -314,7 +314,7 @@ def test_rows_are_printed_as_jsonl(capsys):
 def test_spellings_of_a_text_are_one_text():
     same = [" It 's  GOOD .", "it's good", "It’s good!!", "it\n's - good"]
     assert len({protocol.same_text(text) for text in same}) == 1
-    for a, b in (("3 < 4", "3 > 4"), ("?", "!"), ("C", "C++"), ("हिन्दी", "हन्द"), ("no", "now")):
+    for a, b in (("3 < 4", "3 > 4"), ("?", "!"), ("C", "C++"), ("no", "now"), ("हिन्दी", "हन्द")):
         assert protocol.same_text(a) != protocol.same_text(b)
 
 
@@ -418,16 +418,16 @@ def test_cutting_is_linear_in_the_rows():
 
 
 PINNED = {  # sha256 of weak half, strong half and test rows: published numbers stand on them
-    "facts": "e2a5cb20c66f15e4",
-    "facts_pairs": "39afbcae325193a9",
-    "puzzles": "de50d4968bdf4728",
+    "facts": "08881a8e7181b533",
+    "facts_pairs": "b7022692526a753d",
+    "puzzles": "ae3c7f97bb4dfa39",
 }
 
 
 @pytest.mark.parametrize("ds", PINNED)
 def test_pinned_rows_of_the_tasks_that_are_made_here(ds):
     setting = tasks.setting_of(ds)
-    data = protocol.describe(setting, ds)
+    data = protocol.describe(setting, ds, n_train=200)
     rows = [protocol.half(setting, data, which) for which in ("weak", "strong")]
     rows.append(protocol.test_rows(setting, data))
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == PINNED[ds]

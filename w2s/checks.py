@@ -10,8 +10,7 @@ from transformers.models.auto import modeling_auto as auto
 from transformers.utils import cached_file
 
 from w2s import packing
-from w2s.files import BadInput
-from w2s.hub import first_line
+from w2s.files import BadInput, first_line
 
 LARGE = 2**22  # numbers; larger matrices are left out when gradients are compared
 

@@ -90,7 +90,6 @@ OPTIONS = {
     "dtype": (of("bf16", "float32"), "default: bf16 autocast if hardware and size suit it"),
     "force": (None, "make what is finished again, and replace it"),
     "bootstrap": (None, "draw groups of rows with replacement, by --seed: bagging over seeds"),
-    "boost": (None, "the run before this one in a boosted ensemble: its errors get more weight"),
     "vote": (of("soft", "hard"), "soft: mean probability; hard: share of votes, or plurality"),
     "weights": (None, "weigh the supervisors by what they say of the rows that they held out"),
     "select": (of("all", "agreement"), "agreement: drop rows on which the supervisors differ"),

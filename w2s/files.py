@@ -257,6 +257,11 @@ def join(left, right, left_name, right_name):
     return [(row, by_id[row["id"]]) for row in left]
 
 
+def first_line(error):
+    """The first line of an exception's message, cut to a readable length."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def sha256(path):
     """Hex sha256 of a file, or of the names and contents of all files of a folder."""
     path = Path(path)

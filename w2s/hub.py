@@ -1,91 +1,60 @@
-"""Where models come from: a folder, or the Hugging Face hub and its local cache."""
+"""The Hugging Face hub and its local cache: is a model or data set there, and at which revision?"""
 
 import os
 import sys
 from pathlib import Path
 
-from w2s.files import HERE, BadInput, sha256
+from w2s.files import BadInput
 
-TIMEOUT = 8  # seconds for the one question whether the hub is there; its own retries would take 24
-
-
-def find_model(name):
-    """The folder, or else the hub id, that transformers' from_pretrained should load for --model=name.
-
-    A relative folder is looked up from where the command runs, then beside the scripts (facts/m works from anywhere).
-    Raises BadInput where there is no such folder, and no such model on the hub, or no way to reach it.
-    """
-    for folder in (Path(name), HERE / name):
-        if (folder / "config.json").is_file():
-            return str(folder)
-        if (folder / "model" / "config.json").is_file():
-            raise BadInput(f"--model={name} is a run directory: its model is {folder / 'model'}")
-        if folder.is_dir():
-            raise BadInput(
-                f"--model={name}: the folder {folder} has no config.json, so it is no Hugging Face model"
-            )
-    if Path(name).exists():
-        raise BadInput(
-            f"--model={name} is a file: give the folder of a Hugging Face model, or a hub id"
-        )
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
-        raise BadInput(f"--model={name}: there is no such folder")
-    ask(name, "model")
-    return name
-
-
-def model_input(name):
-    """{"model": sha256} for a model in a folder, {} for one of the hub: what a card records of --model as an input."""
-    path = Path(find_model(name))
-    return {"model": sha256(path)} if path.is_dir() else {}
+TIMEOUT = 8  # seconds for the one question whether the hub is there; its own retries take 24
 
 
 def ask(name, kind):
-    """Make sure that the hub has a "model" or "dataset" of this name; where it is out of reach, go on with its cache alone."""
+    """The revision (a commit's sha) of a "model" or "dataset" of the hub.
+
+    Where the hub is out of reach its cache alone is used; BadInput where that lacks the name.
+    """
     import huggingface_hub
     from huggingface_hub import errors
 
     try:
-        huggingface_hub.HfApi().repo_info(name, repo_type=kind, timeout=TIMEOUT)
+        return huggingface_hub.HfApi().repo_info(name, repo_type=kind, timeout=TIMEOUT).sha
     except errors.GatedRepoError:
-        raise BadInput(
-            f"{name} is gated: accept its terms on its hub page, then set HF_TOKEN to a token that may read it"
-        ) from None
+        told = "accept its terms on its hub page, then set HF_TOKEN to a token that may read it"
+        raise BadInput(f"{name} is gated: {told}") from None
     except errors.RepositoryNotFoundError:
-        raise BadInput(
-            f"the hub has no {kind} {name!r} that you may see: check the name (owner/name); for a private one set HF_TOKEN"
-        ) from None
+        told = "check the name (owner/name); for a private one set HF_TOKEN"
+        raise BadInput(f"the hub has no {kind} {name!r} that you may see: {told}") from None
     except errors.HFValidationError:
-        raise BadInput(
-            f"{name!r} is neither a folder nor a name that the hub could have (owner/name)"
-        ) from None
+        told = "neither a folder nor a name that the hub could have (owner/name)"
+        raise BadInput(f"{name!r} is {told}") from None
     except Exception as error:  # every kind of network trouble, and HF_HUB_OFFLINE=1
-        if not cached(name, kind):
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if status in (401, 403):
-                raise BadInput(
-                    f"the hub refuses to show {name} ({status}): check HF_TOKEN, or unset it"
-                ) from None
-            state = f"answers with {status}" if status else "is out of reach"
-            instead = (
-                "--model=DIR takes a folder" if kind == "model" else "--ds=FILE.jsonl takes a file"
-            )
-            raise BadInput(
-                f"the hub {state} and {name} is not in its local cache: {instead}, and W2S_MIRROR=DIR serves data "
-                f"sets from a folder of parquet files (python tasks.py --mirror=DIR writes it where the hub is)"
-            ) from None
+        revision = cached(name, kind)
+        if not revision:
+            raise BadInput(out_of_reach(name, kind, error)) from None
         print(f"the hub is out of reach: using the cached copy of {name}", file=sys.stderr)
         os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries that are imported later
         huggingface_hub.constants.HF_HUB_OFFLINE = True
+        return revision
+
+
+def out_of_reach(name, kind, error):
+    """What to say where the hub cannot be asked and its cache has nothing."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return f"the hub refuses to show {name} ({status}): check HF_TOKEN, or unset it"
+    state = f"answers with {status}" if status else "is out of reach"
+    instead = "--model=DIR takes a folder" if kind == "model" else "--ds=FILE.jsonl takes a file"
+    return (
+        f"the hub {state} and {name} is not in its local cache: {instead}, and W2S_MIRROR=DIR "
+        "serves data sets from a folder of parquet files (python tasks.py --mirror=DIR writes it "
+        "where the hub is)"
+    )
 
 
 def cached(name, kind):
-    """True if the hub's local cache holds something of this model or data set."""
+    """The revision that the hub's local cache holds of a model or data set, None without one."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return (Path(HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots").is_dir()
-
-
-def first_line(error):
-    """The first line of an exception's message, cut to a readable length."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    snapshots = Path(HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots"
+    return max((folder.name for folder in snapshots.glob("*")), default=None)

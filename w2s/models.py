@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
-from w2s import checks, hub
+from w2s import checks, files, records
 from w2s.files import BadInput
 from w2s.packing import logits
 
@@ -41,7 +41,7 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
     cut to the model's own limit. What was chosen stands in model.w2s: {"max_len", "head",
     "packed", "parameters"}. Raises BadInput for a model that cannot be used.
     """
-    path, device = hub.find_model(name), pick_device(device)
+    path, device = records.find_model(name)[0], pick_device(device)
     try:  # what transformers says of a model that it cannot digest is told in one line
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind = checks.kind(name, config, head, outputs)
@@ -304,7 +304,9 @@ def pick_device(device=None):
     try:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"--device={device} cannot be used here: {hub.first_line(error)}") from error
+        raise BadInput(
+            f"--device={device} cannot be used here: {files.first_line(error)}"
+        ) from error
 
 
 def has_bf16(device):

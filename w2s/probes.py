@@ -60,6 +60,11 @@ def features(model, tokens, dtype=None):
     return torch.from_numpy(np.load(file))
 
 
+def resolve(model, lr=None, dtype=None):
+    """{"lr", "head_lr", "dtype"}: the head alone is trained, at 1e-3 by default (D.2)."""
+    return {"lr": lr or 1e-3, "head_lr": lr or 1e-3, "dtype": pick_dtype(model, dtype)}
+
+
 def fit(model, rows, loss, *, lr, epochs, batch_size, held_out=(), seed=0, dtype=None, name, **_):
     """loop.fit() for the final layer alone, from zeros; what it has no use for is ignored."""
     layer, both = final_layer(model)[1], [*rows, *held_out]

@@ -148,6 +148,38 @@ def changed(card, args, inputs):
     return "; ".join(told)
 
 
+# ---- models by name
+
+
+def find_model(name):
+    """(the folder, None) or, for a model of the hub, (its id, its revision) of --model=name.
+
+    A relative folder is looked up where the command runs, then beside the scripts. BadInput where
+    there is neither such a folder nor such a model on the hub.
+    """
+    for folder in (Path(name), HERE / name):
+        if (folder / "config.json").is_file():
+            return str(folder), None
+        if (folder / "model" / "config.json").is_file():
+            raise BadInput(f"--model={name} is a run directory: its model is {folder / 'model'}")
+        if folder.is_dir():
+            raise BadInput(f"--model={name}: {folder} is no Hugging Face model (no config.json)")
+    if Path(name).exists():
+        told = "give the folder of a Hugging Face model, or a hub id"
+        raise BadInput(f"--model={name} is a file: {told}")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
+        raise BadInput(f"--model={name}: there is no such folder")
+    from w2s import hub
+
+    return name, hub.ask(name, "model")
+
+
+def model_input(name):
+    """What a card records of --model=name: {"model": sha256 of its folder, or hub revision}."""
+    path, revision = find_model(name)
+    return {"model": revision or files.sha256(path)}
+
+
 # ---- reading
 
 
@@ -199,8 +231,6 @@ def check_training(setting, args):
         raise BadInput(f"--head is for texts: {setting.WHAT} have no use for two answer tokens")
     if args["stop"] and args["n_val"] == 0:
         raise BadInput("--stop looks at held-out rows, and there are none (--n_val=0)")
-    if args.get("boost") and args["bootstrap"]:
-        raise BadInput("--boost draws rows by weight, so it goes without --bootstrap")
     if setting.OUTPUTS == 0 and cli.world_size() > 1:
         told = "a language model shares its embedding with its head, which is not split yet"
         raise BadInput(f"torchrun does not train on {setting.WHAT}: {told}")

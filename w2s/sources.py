@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-from w2s import hub
+from w2s import cli, files, hub
 from w2s.files import BadInput, hashed
 
 MAX_ROWS = 200_000  # drawn of a larger split: two halves need no more, and memory has an end
@@ -129,7 +129,7 @@ def read_table(name, task, split):
         file, lines = comma, pyarrow.csv.ParseOptions(newlines_in_values=True)
         return pyarrow.csv.read_csv(file, parse_options=lines)
     except (OSError, pyarrow.ArrowException) as error:
-        raise BadInput(f"{file} cannot be read: {hub.first_line(error)}") from error
+        raise BadInput(f"{file} cannot be read: {files.first_line(error)}") from error
 
 
 def mirrored(folder, task, split):
@@ -160,7 +160,7 @@ def fetch(task, split):
     except Exception as error:
         told = f"{repo} ({config or 'default'}, {source}) could not be loaded from the hub"
         instead = "or give a folder of parquet files with W2S_MIRROR=DIR"
-        raise BadInput(f"{told}: {hub.first_line(error)}{or_else(task)}; {instead}") from error
+        raise BadInput(f"{told}: {files.first_line(error)}{or_else(task)}; {instead}") from error
 
 
 def write_mirror(folder, name, task):
@@ -185,8 +185,49 @@ def write_mirror(folder, name, task):
             pyarrow.parquet.write_table(rows, temporary)
             os.replace(temporary, file)
         except (OSError, pyarrow.ArrowException) as error:
-            raise BadInput(f"{file} cannot be written ({hub.first_line(error)})") from None
+            raise BadInput(f"{file} cannot be written ({files.first_line(error)})") from None
         finally:
             if temporary.exists():
                 temporary.unlink()
         print(f"{file}: {rows.num_rows} rows")
+
+
+# ---- what tasks.py prints
+
+
+def show_table(settings):
+    """Print the table of tasks, a line for each split of the source, before any cutting."""
+    told = "the share of 1s before classes are cut, .500: a right and a wrong answer"
+    print(f"rows: in the source; 1s: {told}; ?: not on record\n")
+    line = "{:<7} {:<23} {:<17} {:>7} {:>5}  {:<13} {:<7} {:<43} {}".format
+    head = "setting task split rows 1s group licence".split()
+    print(line(*head, "hub id, config", "revision"))
+    for setting in settings:
+        for name, task in setting.TASKS.items():
+            where = f"{task.get('repo', 'made here')} {task.get('config', '')}".strip()
+            about = task.get("group", "row"), task.get("licence", "?"), where
+            for split, (source, count, ones) in task["splits"].items():
+                told = split if split == source else f"{split} = {source}"
+                counts = count or "?", "?" if ones is None else f"{ones:.3f}"[1:]
+                revision = task.get("revision", "main")[:20]
+                print(line(setting.__name__, name, told, *counts, *about, revision))
+
+
+def make_mirror(tasks, folder, names):
+    """Write the data of tasks (default: all) to a mirror; one that fails stops no other."""
+    on_hub = [name for name, task in tasks.items() if "repo" in task and "by_hand" not in task]
+    for name in names:
+        if name not in on_hub:
+            raise BadInput(f"{name} is no task of the hub{cli.nearest(name, on_hub)}")
+    failed = []
+    for name in names or on_hub:
+        try:
+            write_mirror(folder, name, tasks[name])
+        except BadInput as error:
+            failed.append(name)
+            print(f"{name}: {error}", file=sys.stderr)
+    if failed:
+        told = "the same command again goes on where it was"
+        raise BadInput(f"{folder} lacks {' '.join(failed)} (see above); {told}")
+    command = f"W2S_MIRROR={folder} python tasks.py {(names or on_hub)[0]} --n=5"
+    print(f"next, on the other machine: {command}")
