@@ -122,7 +122,7 @@ def test_student_and_ceiling_train_on_the_same_rows_and_the_supervisor_on_others
 
 
 def test_the_student_sees_weak_labels_and_the_rule_the_ceiling_truth_and_cross_entropy(
-    here, monkeypatch
+    here, monkeypatch, capsys
 ):
     seen = []
 
@@ -139,6 +139,7 @@ def test_the_student_sees_weak_labels_and_the_rule_the_ceiling_truth_and_cross_e
             train_strong.main("runs/s0/labels.jsonl", out=f"runs/new{len(seen)}", **options)
     with pytest.raises(KeyboardInterrupt):
         train_weak.main(out="runs/new_weak", **SMALL)
+    assert "ground truth is learned by xent, not by --loss=conf" in capsys.readouterr().out
     assert seen == [
         ("weak", "conf", {"alpha": 0.75, "prior": "weak"}),
         ("weak", "xent", {}),
