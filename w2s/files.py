@@ -223,7 +223,7 @@ def hold_out(rows, n_val, batch_size):
     n_val: rows held out, at least (groups stay whole); 0: none; None: a tenth of the groups and, of
     200 rows or more, at least 100. BadInput where fewer than batch_size are left to train on.
     """
-    groups, n, held_out = by_group(rows, "held out"), 0, []
+    groups, n, held_out = by_group(rows, "held out") if n_val != 0 else [rows], 0, []
     n_groups, n_rows = (0, n_val) if n_val is not None else (math.ceil(len(groups) / 10), 0)
     if n_val is None and len(rows) >= 200:
         n_rows = 100
