@@ -72,7 +72,7 @@ def pair_seeds(patterns):
     """{what the * of the globs matched: one run a pattern}; BadInput where one lacks a seed."""
     matched = []
     for pattern in patterns:
-        if set("?[") & set(pattern):
+        if set("?[") & set(pattern) and not Path(pattern).exists():
             raise BadInput(f"{pattern!r}: only * is understood, it stands for the seed")
         seed_of = re.compile(re.escape(pattern).replace(r"\*", "([^/]*)"))
         found = {path: seed_of.fullmatch(path).groups() for path in files.expand([pattern])}
