@@ -101,8 +101,10 @@ def check_options(setting, args, cards):
                 told = "a move has no probability: --vote=hard takes the plurality"
                 raise BadInput(f"{name} is not for chess: {told}")
     k, n = map(int, args["part"].split("/"))
-    if k > n or (n > 1 and args["test_rows"]):
-        raise BadInput(f"--part={args['part']} is no part of n, or goes with --test_rows")
+    if not 1 <= k <= n:
+        raise BadInput(f"--part={args['part']}: the first of two parts is 1/2, the last 2/2")
+    if n > 1 and args["test_rows"]:
+        raise BadInput("--part cuts the strong half: it goes without --test_rows")
     for run, card in zip(args["runs"], cards):
         alike = card["args"]["n_val"] == cards[0]["args"]["n_val"]
         if args["weights"] and (card["stage"] != "train_weak" or not alike):

@@ -20,7 +20,7 @@ from w2s.files import BadInput
 from w2s.stats import WHO
 
 COLOURS = ("#c9c9c9", "#6a51a3", "#3d3d3d")
-RULE = ("alpha", "prior", "conf_prior", "radius", "as_released")
+RULE = ("alpha", "conf_prior", "radius", "as_released")
 
 
 @cli.stage
@@ -72,7 +72,7 @@ def pair_seeds(patterns):
     """{what the * of the globs matched: one run a pattern}; BadInput where one lacks a seed."""
     matched = []
     for pattern in patterns:
-        if set("?[") & set(pattern):
+        if set("?[") & set(pattern) and not Path(pattern).exists():
             raise BadInput(f"{pattern!r}: only * is understood, it stands for the seed")
         seed_of = re.compile(re.escape(pattern).replace(r"\*", "([^/]*)"))
         found = {path: seed_of.fullmatch(path).groups() for path in files.expand([pattern])}

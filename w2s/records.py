@@ -225,6 +225,8 @@ def read_labels(setting, labels):
 
 def check_training(setting, args):
     """BadInput for options of a training that mean nothing together, or for this setting."""
+    if args.get("probe") and setting.OUTPUTS != 2:
+        raise BadInput(f"--probe is for texts, not for {setting.WHAT}")
     if args["head"] and setting.OUTPUTS != 2:
         raise BadInput(f"--head is for texts: {setting.WHAT} have no use for two answer tokens")
     if args["stop"] and args["n_val"] == 0:
@@ -234,8 +236,6 @@ def check_training(setting, args):
         raise BadInput(f"torchrun does not train on {setting.WHAT}: {told}")
     if not args.get("probe"):
         return
-    if setting.OUTPUTS != 2:
-        raise BadInput(f"--probe is for texts, not for {setting.WHAT}")
     for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
         if args[name]:
             raise BadInput(f"--{name} does not go with --probe, which trains the last layer alone")
