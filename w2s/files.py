@@ -167,6 +167,8 @@ def write_jsonl(path, rows, card):
 
 def write_figure(figure, path):
     """Save a matplotlib figure as PNG and print its path; BadInput where it cannot be saved."""
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150, format="png")
@@ -217,11 +219,12 @@ def by_group(rows, salt):
     return [groups[name] for name in sorted(groups, key=lambda name: hashed(f"{salt}/{name}"))]
 
 
-def hold_out(rows, n_val, batch_size):
+def hold_out(rows, n_val, batch_size=None):
     """(rows to train on, rows held out for early stopping), cut by group, the same for every seed.
 
     n_val: rows held out, at least (groups stay whole); 0: none; None: a tenth of the groups and, of
-    200 rows or more, at least 100. BadInput where fewer than batch_size are left to train on.
+    200 rows or more, at least 100. With the batch_size of a training, BadInput where fewer rows are
+    left to train on, and told where few are.
     """
     groups, n, held_out = by_group(rows, "held out") if n_val != 0 else [rows], 0, []
     n_groups, n_rows = (0, n_val) if n_val is not None else (math.ceil(len(groups) / 10), 0)
@@ -231,15 +234,12 @@ def hold_out(rows, n_val, batch_size):
         held_out += groups[n]
         n += 1
     train = [row for group in groups[n:] for row in group]
-    told = (
-        f"{len(train)} rows to train on ({len(held_out)} of {len(rows)} are held out, see --n_val)"
-    )
-    if len(train) < batch_size:
-        few = (
-            f"are fewer than one batch: give more rows or a smaller --batch_size than {batch_size}"
-        )
-        raise BadInput(f"{told} {few}")
-    if len(held_out) > len(rows) / 3:
+    cut = f"({len(held_out)} of {len(rows)} are held out, see --n_val)"
+    told = f"{len(train)} rows to train on {cut}"
+    if batch_size and len(train) < batch_size:
+        few = "are fewer than one batch: give more rows or a smaller --batch_size than"
+        raise BadInput(f"{told} {few} {batch_size}")
+    if batch_size and len(held_out) > len(rows) / 3:
         print(f"{told} are few: give more rows or a smaller --n_val", file=sys.stderr)
     return train, held_out
 
