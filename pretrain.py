@@ -232,7 +232,7 @@ def pretrain(settings, data, out, resume, device):
         known = {"facts": facts_known, "chess": chess_known}[corpus]
         history[-1] |= known(model, tokenizer, held_out, settings)
     models.save(model.to(torch.bfloat16), tokenizer, out)
-    return {"texts": len(rows), "parameters": plan["parameters"], "history": history}
+    return {"texts": len(rows), "parameters": model.num_parameters(), "history": history}
 
 
 def main(

@@ -14,23 +14,24 @@ out=$1 seed=$2
 shift 2
 [ $# -gt 0 ] || set -- chess/xs chess/s chess/m
 [ $# -gt 2 ] || { echo "error: a chain has three models or more, not $#: $*" >&2; exit 2; }
-models=("$@") steps=$(($# - 1)) here=$(dirname "$0")/..
-stage() { "${PYTHON:-$(command -v python || command -v python3)}" "$here/$1.py" "${@:2}"; }
-strong() { stage train_strong "$@" --seed="$seed"; }
+models=("$@") steps=$(($# - 1)) here=$(dirname "$0")/../
+python=${PYTHON:-$(command -v python || command -v python3)}
+strong() { "$python" "${here}train_strong.py" "$@" --seed="$seed"; }
 
-stage train_weak --ds="${DS:-puzzles}" --model="$1" --seed="$seed" --out="$out/weak"
+"$python" "${here}train_weak.py" --ds="${DS:-puzzles}" --model="$1" --seed="$seed" --out="$out/weak"
 teacher=$out/weak
 for k in $(seq 1 "$steps"); do
     labels=$out/labels$((k + 1)).jsonl
-    stage label "$teacher" --part="$k/$steps" --out="$labels"
+    "$python" "${here}label.py" "$teacher" --part="$k/$steps" --out="$labels"
     teacher=$out/step$((k + 1))
     strong "$labels" --model="${models[$k]}" --out="$teacher"
 done
-stage label "$out/weak" --out="$out/labels.jsonl"
+"$python" "${here}label.py" "$out/weak" --out="$out/labels.jsonl"
 strong "$out/labels.jsonl" --model="${models[$steps]}" --out="$out/naive"
 strong "$out/labels.jsonl" --model="${models[$steps]}" --out="$out/ceiling" --target=truth
-stage eval "$out/weak" "$out"/step* "$out/naive" "$out/ceiling"
+"$python" "${here}eval.py" "$out/weak" "$out"/step* "$out/naive" "$out/ceiling"
 for student in naive "step$#"; do
     echo "== $student"
-    stage pgr "$out/weak" "$out/$student" "$out/ceiling" --out="$out/pgr_$student.json"
+    runs=("$out/weak" "$out/$student" "$out/ceiling")
+    "$python" "${here}pgr.py" "${runs[@]}" --out="$out/pgr_$student.json"
 done
