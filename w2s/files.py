@@ -12,6 +12,7 @@ was made (records.py). No torch here: `--help` and every check of the input must
 """
 
 import collections
+import contextlib
 import glob
 import hashlib
 import json
@@ -127,22 +128,28 @@ def read_bytes(path):
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
 
 
-def write_text(path, text):
-    """Write a file whole or not at all: temporary name, fsync, rename."""
+@contextlib.contextmanager
+def whole(path):
+    """A temporary path to write to, which takes the place of `path` once all is written."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror}") from None
+        raise BadInput(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def write_text(path, text):
+    """Write a file whole or not at all, and onto the disk."""
+    with whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_jsonl(path, rows, card):
@@ -154,12 +161,9 @@ def write_jsonl(path, rows, card):
 
 
 def write_figure(figure, path):
-    """Save a matplotlib figure as PNG and print its path; BadInput where it cannot be saved."""
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise BadInput(f"--plot={path} cannot be written: {error.strerror}") from None
+    """Save a matplotlib figure as PNG and print its path."""
+    with whole(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
     print(path)
 
 

@@ -172,7 +172,6 @@ def write_mirror(folder, task):
 
     for split, (source, on_record, _) in task["splits"].items():
         file = mirrored(folder, task, split)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         if file.is_file():
             print(f"{file}: already there")
             continue
@@ -180,15 +179,8 @@ def write_mirror(folder, task):
         if on_record not in (None, rows.num_rows):
             told = f"{source} of {task['repo']} has {rows.num_rows} rows"
             raise BadInput(f"{told}, on record are {on_record}")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+        with files.whole(file) as temporary:
             pyarrow.parquet.write_table(rows, temporary)
-            os.replace(temporary, file)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise BadInput(f"{file} cannot be written ({files.first_line(error)})") from None
-        finally:
-            if temporary.exists():
-                temporary.unlink()
         print(f"{file}: {rows.num_rows} rows")
 
 
