@@ -103,9 +103,12 @@ OPTIONS = {
     "sample": (NATURAL, "so many puzzles are searched again with 20 times the nodes"),
     "engine": (None, "the engine's program (default: stockfish)"),
     "processes": (POSITIVE, "how many engines at once (default: one per core)"),
-    "size": (None, "which size of model"),
-    "steps": (POSITIVE, "steps to train for (default: by size)"),
-    "tokens": (POSITIVE, "tokens to train on (default: by size)"),
+    "size": (None, "which size of model: xs, s or m"),
+    "steps": (POSITIVE, "how many steps are timed"),
+    "tokens": (
+        POSITIVE,
+        "to train on; texts are read again where there are fewer (default: by size)",
+    ),
     "repeats": (POSITIVE, "interleaved repeats whose median is printed"),
 }
 
