@@ -1,13 +1,7 @@
 """What results/gpu.sh runs on a GPU runs at toy size here: a visit to one is short."""
 
-import sys
-
-import pytest
-
-from w2s.files import HERE
-
-sys.path.append(str(HERE / "results"))
 import gpu
+import pytest
 
 
 def test_all_parts_but_the_demo_run_and_leave_their_tables(tmp_path, capsys, monkeypatch):
