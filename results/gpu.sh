@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # What a GPU computes and how fast: the tables of results/gpu.md. Needs nothing from outside.
-# Each part takes three minutes at most.
+# Each part takes three minutes at most; several may be given at once.
 #
-#     results/gpu.sh check          # packed against padded, one training in many ways, where steps wait
+#     results/gpu.sh check          # packed against padded, one training in many ways, waiting
 #     results/gpu.sh demo           # the whole experiment on facts: the PGR of the CPU
-#     results/gpu.sh bench          # our loop beside Hugging Face's Trainer, shapes of 0.5B and 1.5B
-#     results/gpu.sh large          # a 7B shape: low-rank terms, all weights where the memory is there
+#     results/gpu.sh bench          # our loop beside Hugging Face's Trainer, shapes of 0.5B, 1.5B
+#     results/gpu.sh large          # a 7B shape: low-rank terms, all weights
 #
 # Tables go to runs/gpu (--out=...) as well. PYTHON=... picks an interpreter.
 set -eu
