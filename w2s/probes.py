@@ -50,7 +50,7 @@ def features(model, tokens, dtype=None):
         name, layer = final_layer(model)
         model.set_submodule(name, torch.nn.Identity())
         try:
-            x = predict(model, tokens, dtype, name="features", width=layer.in_features)
+            x = predict(model, tokens, dtype, name="features")
         finally:
             model.set_submodule(name, layer)
         CACHE.mkdir(parents=True, exist_ok=True)
