@@ -100,7 +100,7 @@ def test_micro_batches_save_memory(tiny, loss):
     def peak(size):
         how = 0.5, size, rule["whole_batch"]
         run = lambda: loop.backward(net, tokens, given, rule["loss"], *how)  # noqa: E731
-        return bench.peak(net.device, run)
+        return bench.peak(run)
 
     assert peak(4) < 0.3 * peak(32)
 
