@@ -13,4 +13,4 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True} # as the stages do
 [ -x "$(command -v "$python")" ] || python=python3
-exec "$python" results/gpu.py "$@"
+exec "$python" tests/gpu.py "$@"
