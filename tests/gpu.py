@@ -1,6 +1,6 @@
 """Does a GPU compute what the CPU computes, and how fast? The parts print results/gpu.md.
 
-    python results/gpu.py check     # and demo, bench, large: one or several; 1: a check failed
+    results/gpu.sh check     # and demo, bench, large: one or several; exit code 1: a check failed
 
 Random weights in the shapes of real models, rows made on the spot: nothing comes from outside.
 """
@@ -60,11 +60,16 @@ PLANS = {  # [(shape, {mean length: rows}, sides)]
     "large": [("qwen-7b", {200: 256}, LARGE)], "toy": [("tiny", {12: 8}, TOY)],
 }
 # fmt: on
-SECONDS, TABLE = 150, []  # of a part: nothing new begins after them; its lines
+TABLE = []  # the lines of this part
 
 
-def main(*parts: str, out: str = "runs/gpu", device: str = None, toy: bool = False):
-    """Run parts and print their lines of results/gpu.md; toy: so small that a CPU can try it."""
+def main(
+    *parts: str, out: str = "runs/gpu", device: str = None, seconds: int = 150, toy: bool = False
+):
+    """Run parts and print their lines of results/gpu.md; toy: so small that a CPU can try it.
+
+    seconds: of bench and large; nothing new begins after them.
+    """
     functions = {"check": check, "demo": demo, "bench": speed, "large": speed}
     if not parts or not set(parts) <= set(functions):
         raise BadInput(f"the parts are {', '.join(functions)}: give one or several")
@@ -76,7 +81,7 @@ def main(*parts: str, out: str = "runs/gpu", device: str = None, toy: bool = Fal
         TABLE.clear()
         began = time.monotonic()
         tell(f"## {part}\n\n{where}, {versions}")
-        functions[part](device, toy, part)
+        functions[part](device, toy, PLANS.get(part), began + seconds)
         tell(f"\n{time.monotonic() - began:.0f} s, imports left out\n")
         Path(out, f"{part}.md").write_text("\n".join(TABLE) + "\n")
         failed |= any("FAILED" in line for line in TABLE)
@@ -116,7 +121,7 @@ def far(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
-def check(device, toy, part):
+def check(device, toy, *_):
     """Packed against padded, one training in many ways, and where steps wait."""
     columns = "float32", "gradient", "bf16", "padded", "bf16, gradient", "padded"
     head("relative error", "packed", "kernel", *columns, "")
@@ -219,7 +224,7 @@ def waiting(device):
         )
 
 
-def demo(device, toy, part):
+def demo(*_):
     """python demo.py: the CPU's PGR must lie in the interval."""
     began = time.monotonic()
     subprocess.run([sys.executable, "demo.py"], cwd=HERE, stdout=sys.stderr)
@@ -232,13 +237,9 @@ def demo(device, toy, part):
     tell(f"\n`python demo.py`: {time.monotonic() - began:.1f} s")
 
 
-def speed(device, toy, part):
-    """A line for every shape, side and mean length of a plan, until the time is over.
-
-    A Trainer that runs out of memory is tried again, with 8 rows at a time.
-    """
-    until = time.monotonic() + SECONDS
-    for shape, work, sides in PLANS["toy" if toy else part]:
+def speed(device, toy, plan, until):
+    """A line for every shape, side and mean length; a Trainer out of memory takes 8 at a time."""
+    for shape, work, sides in PLANS["toy"] if toy else plan:
         rate, first = bench.matmul_rate(device), {}
         tell(f"\nbf16 matrix products: {rate / 1e12:.3g} TFLOP/s")
         head(shape, "rows/s", "tokens/s", "share of the bf16 rate", "beside the first", "GB")

@@ -14,7 +14,7 @@ def test_all_parts_but_the_demo_run_and_leave_their_tables(tmp_path, capsys, mon
 
 
 def test_what_fails_is_told_and_ends_in_1(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(gpu, "check", lambda device, toy, part: gpu.row("llama", "1.0e+00", False))
+    monkeypatch.setattr(gpu, "check", lambda *_: gpu.row("llama", "1.0e+00", False))
     with pytest.raises(SystemExit) as end:
         gpu.main("check", out=str(tmp_path), device="cpu")
     assert end.value.code == 1 and "| llama | 1.0e+00 | FAILED |" in capsys.readouterr().out
@@ -22,7 +22,6 @@ def test_what_fails_is_told_and_ends_in_1(tmp_path, capsys, monkeypatch):
 
 def test_when_its_time_is_over_a_part_measures_no_more(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(gpu.bench, "matmul_rate", lambda device: 1e12)
-    monkeypatch.setattr(gpu, "SECONDS", -1)
     with pytest.raises(SystemExit):
-        gpu.main("large", out=str(tmp_path), device="cpu", toy=True)
+        gpu.main("large", out=str(tmp_path), device="cpu", seconds=-1, toy=True)
     assert capsys.readouterr().out.count("not measured: no time left") == 2
