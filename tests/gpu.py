@@ -66,10 +66,8 @@ TABLE = []  # the lines of this part
 def main(
     *parts: str, out: str = "runs/gpu", device: str = None, seconds: int = 150, toy: bool = False
 ):
-    """Run parts and print their lines of results/gpu.md; toy: so small that a CPU can try it.
-
-    seconds: of bench and large; nothing new begins after them.
-    """
+    """Run parts and print their lines of results/gpu.md; toy: so small that a CPU can try it;
+    seconds: of bench and large, after which nothing new begins."""
     functions = {"check": check, "demo": demo, "bench": speed, "large": speed}
     if not parts or not set(parts) <= set(functions):
         raise BadInput(f"the parts are {', '.join(functions)}: give one or several")
