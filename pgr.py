@@ -15,11 +15,10 @@ from pathlib import Path
 
 import tasks
 from w2s import cli, doubts, files, protocol, records, stats
-from w2s.curves import stopping
+from w2s.curves import COLOURS, stopping
 from w2s.files import BadInput
 from w2s.stats import WHO
 
-COLOURS = ("#c9c9c9", "#6a51a3", "#3d3d3d")
 RULE = ("alpha", "conf_prior", "radius", "as_released")
 
 
@@ -46,8 +45,7 @@ def main(
         raise BadInput(f"--n_boot={n_boot}: an interval needs at least 100 resamples")
     plot = plot or str(Path(out).with_suffix(".png"))
     matched = pair_seeds([weak, student, ceiling])
-    runs = list(matched.values())
-    stages = (*records.TRAINERS, "eval")
+    runs, stages = list(matched.values()), (*records.TRAINERS, "eval")
     cards = [[records.finished_run(run, stages) for run in seed] for seed in runs]
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)
@@ -119,8 +117,7 @@ def read(setting, run, card, ds, split):
         raise BadInput(f"{run} was trained on labels without a card: add --ds, its task")
     if tasks.setting_of_card(card) is not setting:
         raise BadInput(f"{run} has not answered {setting.WHAT}: give three runs of one setting")
-    again = f"run python eval.py {run}" + (f" --ds={ds}" if ds else "")
-    again += f" --split={split}" if split != "test" else ""
+    again = f"run python eval.py {run} --split={split}" + (f" --ds={ds}" if ds else "")
     file = Path(run) / "eval" / f"{protocol.name_of(ds or card['data']['ds'])}-{split}.jsonl"
     if not file.exists():
         raise BadInput(f"{run} has no predictions {file}: {again}")
@@ -139,7 +136,7 @@ def compare(setting, answers, groups, n_boot):
 
     given = ()
     if "prob" in setting.PREDICTION:
-        given = (each(lambda row: row["prob"]), [row["label"] for row in answers[0][0]])
+        given = each(lambda row: row["prob"]), [row["label"] for row in answers[0][0]]
     return stats.compare(each(setting.score), each(setting.said), groups, *given, n_boot=n_boot)
 
 

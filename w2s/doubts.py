@@ -30,10 +30,10 @@ def seeds(patterns, cards):
             values = dict.fromkeys(str(one.get(name)) for one in args)
             if len(values) > 1:
                 notes.append(f"the runs of {pattern} differ in {name}: {', '.join(values)}")
-    for name in RECIPE:
+    for name in RECIPE if all(map(records.role, cards[0][1:])) else ():
         pairs = [[card["args"].get(name) for card in seed[1:]] for seed in cards]
-        mine, others = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
-        if mine != others and all(map(records.role, cards[0][1:])):
+        if unlike := [pair for pair in pairs if pair[0] != pair[1]]:
+            mine, others = unlike[0]
             notes.append(f"student and ceiling differ in {name}: {mine}, {others}")
     return notes
 
