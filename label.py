@@ -28,7 +28,7 @@ BATCH = 32  # rows that a filter has to leave
 @cli.stage
 def main(
     args, *runs: str, out: str = None, vote: str = None, weights: bool = False,
-    select: str = "all", keep: float = 1.0, part: str = "1/1", test_rows: bool = False,
+    select: str = "all", keep: float = 1.0, part: str = None, test_rows: bool = False,
     device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Label the strong half with one supervisor, or with several together."""
@@ -93,7 +93,7 @@ def check_options(setting, args, cards):
         if setting.TRUTH == "target" and name != "--select":
             told = "a move has no probability: --vote=hard takes the plurality"
             raise BadInput(f"{name} is not for chess: {told}")
-    if args["part"] != "1/1" and args["test_rows"]:
+    if args["part"] and args["test_rows"]:
         raise BadInput(f"--part={args['part']} cuts the strong half: not with --test_rows")
     wanted = ("train_weak", cards[0]["args"]["n_val"])
     for run, card in zip(args["runs"], cards):
@@ -103,12 +103,17 @@ def check_options(setting, args, cards):
 
 
 def strong_half(setting, data, part):
-    """The strong half of a task, or the k-th of n parts of it, cut by group; part: "k/n"."""
-    k, n = map(int, part.split("/"))
+    """The strong half of a task, or the k-th of n parts of it, cut by group; part: "k/n".
+
+    Moves without a part are the one part of one: in this order results/chess.md was measured.
+    """
+    rows = protocol.half(setting, data, "strong")
+    if not part and setting.TRUTH == "label":
+        return rows
+    k, n = map(int, (part or "1/1").split("/"))
     if not 1 <= k <= n:
         raise BadInput(f"--part={part} is no part of n: the first of two is 1/2, the other 2/2")
-    rows = protocol.half(setting, data, "strong")
-    groups = files.by_group(rows, "parts") if n > 1 else [rows]
+    groups = files.by_group(rows, "parts")
     first, end = (k - 1) * len(groups) // n, k * len(groups) // n
     if first == end:
         raise BadInput(f"--part={part}: the strong half has {len(groups)} groups, too few to cut")

@@ -10,11 +10,12 @@ chess  one token per move, games of players rated 1800 and above, as the paper h
        pretraining (A.2). PGN, or parquet with columns moves ("e4 e5 Nf3"), white_elo, black_elo.
 text   any plain text; a byte-level BPE is trained on it first.
 
-Out: a folder in Hugging Face layout, with its tokenizer, and pretraining.json: settings, the loss
-on held-out texts, and what the model knows in the end. Made again, an interrupted call goes on.
+Out: a model folder with tokenizer and pretraining.json: settings, the loss on held-out texts, and
+what the model knows in the end. Made again, an interrupted call goes on.
 """
 
 import collections
+import itertools
 import json
 import math
 import random
@@ -76,18 +77,15 @@ def read_chess(settings, path):
     if len(games) < 128:
         told = f"{path} has {len(games)} games of {SHORTEST} plies rated {settings['min_elo']}"
         raise files.BadInput(f"{told} or more: too few to learn from, 128 is the least")
-    train = [game for i, game in enumerate(games) if i % 1000]
-    counts = collections.Counter(move for game in train for move in game)
+    counts = collections.Counter(move for i, game in enumerate(games) if i % 1000 for move in game)
     words = ["<pad>", "<bos>", "<unk>", *(move for move, _ in counts.most_common(MOVES))]
-    number = {word: i for i, word in enumerate(words)}
-
-    def read(game):
-        end = next((i for i, move in enumerate(game) if move not in number), len(game))
-        return [1, *(number[move] for move in game[: min(end, settings["longest"] - 1)])]
-
-    tokenizer = word_tokenizer(words, settings["longest"])
-    train, held_out = ([read(game) for game in part] for part in (train, games[::1000][:200]))
-    return tokenizer, [ids for ids in train if len(ids) > 1], held_out
+    tokenizer, known = word_tokenizer(words, settings["longest"]), set(words)
+    starts = (itertools.takewhile(known.__contains__, game) for game in games)
+    ids = tokenizer(
+        [" ".join(itertools.islice(moves, settings["longest"] - 1)) for moves in starts]
+    )
+    train = [ids for i, ids in enumerate(ids.input_ids) if i % 1000 and len(ids) > 1]
+    return tokenizer, train, ids.input_ids[::1000][:200]
 
 
 def read_text(settings, path):
@@ -119,9 +117,11 @@ def byte_tokenizer(texts, vocabulary, longest):
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder, alphabet = decoders.ByteLevel(), pre_tokenizers.ByteLevel.alphabet()
-    options = {"initial_alphabet": alphabet, "special_tokens": ["<pad>", "<bos>", "<eos>"]}
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, show_progress=False, **options)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, show_progress=False, special_tokens=["<pad>", "<bos>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
     return with_bos(tokenizer, longest, eos_token="<eos>")
 
@@ -131,14 +131,15 @@ def with_bos(tokenizer, longest, **names):
     from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
-    bos = [("<bos>", 1)]
-    tokenizer.post_processor = processors.TemplateProcessing("<bos> $A", special_tokens=bos)
+    bos = processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 1)])
+    tokenizer.post_processor = bos
     names |= {"bos_token": "<bos>", "pad_token": "<pad>", "model_max_length": longest}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def facts_known(model, tokenizer, _, settings):
     """The shares of statements completed and of quizzes answered rightly, by kind of people."""
+    groups, rng = world.by_coverage(settings["coverage"], settings["world_seed"]), random.Random(0)
 
     def right(kind, people):
         texts = [world.document(kind, rng.choice(people), rng) for _ in range(1000)]
@@ -146,7 +147,6 @@ def facts_known(model, tokenizer, _, settings):
         said = likeliest(model, [ids[:-1] for ids in tokens])
         return round(sum(one[-1] == ids[-1] for one, ids in zip(said, tokens)) / 1000, 3)
 
-    groups, rng = world.by_coverage(settings["coverage"], settings["world_seed"]), random.Random(0)
     return {
         name: {"known": right("statement", people), "quiz": right("quiz", people)}
         for name, people in groups.items()
@@ -158,17 +158,18 @@ def chess_known(model, tokenizer, held_out, _):
     """{"accuracy", "legal"}: how often the likeliest next move was played, and could be."""
     import board
 
-    right, legal, n = 0, 0, 0
+    right, legal = [], []
     for game, said in zip(held_out, likeliest(model, held_out)):
         moves, answers = (tokenizer.convert_ids_to_tokens(ids) for ids in (game[1:], said))
         position = board.position()
         for move, answer in zip(moves, answers):
             if not board.standard(position, move):  # what comes after it is not known
                 break
-            right, legal = right + (answer == move), legal + board.is_legal(position.fen(), answer)
-            n += 1
+            right.append(answer == move)
+            legal.append(board.is_legal(position.fen(), answer))
             position.push_san(move)
-    return {"accuracy": round(right / n, 4), "legal": round(legal / n, 4)}
+    shares = {"accuracy": right, "legal": legal}
+    return {name: round(sum(found) / len(found), 4) for name, found in shares.items()}
 
 
 def likeliest(model, texts):
@@ -244,10 +245,8 @@ def main(
 
     Args:
         corpus: facts, chess or text
-        size: xs, s or m; SIZES says what that is
         file: of text: a plain text, UTF-8
         out: the model folder (default: facts/SIZE, chess/SIZE, runs/text/SIZE)
-        tokens: to train on; texts are read again where there are fewer (default: by size)
         world_seed: of facts: which world of people
     """
     cli.check(locals())
@@ -262,11 +261,11 @@ def main(
         settings |= {"data": Path(data).name, "sha256": files.sha256(data)}
     elif corpus != "facts":
         raise files.BadInput(f"{corpus} needs {'--games' if corpus == 'chess' else '--file'}=FILE")
-    folder, began = "runs/text" if corpus == "text" else corpus, time.monotonic()
-    out = Path(out or files.HERE / folder / size)
-    file = out / "pretraining.json"
+    began = time.monotonic()
+    out = Path(out or files.HERE / ("runs/text" if corpus == "text" else corpus) / size)
+    card_file = out / "pretraining.json"
     if out.exists() and not force:
-        before = json.loads(files.read_bytes(file)) if file.exists() else {}
+        before = json.loads(files.read_bytes(card_file)) if card_file.exists() else {}
         if not settings.items() <= before.items():
             told = f"{out} holds something else than this model"
             raise files.BadInput(f"{told}: choose another --out, or add --force to replace it")
@@ -275,7 +274,7 @@ def main(
     out.parent.mkdir(parents=True, exist_ok=True)
     card = settings | pretrain(settings, data, out, out.with_name(resume), device)
     card["seconds"] = round(time.monotonic() - began)
-    files.write_text(file, json.dumps(card, indent=2) + "\n")
+    files.write_text(card_file, json.dumps(card, indent=2) + "\n")
     print(f"{out}: {json.dumps(card['history'][-1])}")
 
 

@@ -33,10 +33,7 @@ def setting_of(ds):
     if not ds.endswith(".jsonl") and not Path(ds).is_file():
         told = f"unknown task {ds!r}{cli.nearest(ds, TASKS)}"
         raise BadInput(f"{told}; or give the path of a .jsonl file")
-    try:
-        row = dict(json.loads(files.read_bytes(ds).split(b"\n", 1)[0]))
-    except (ValueError, TypeError, RecursionError):
-        return texts  # no JSONL: reading it tells what is wrong, and where
+    row = files.first_row(ds)
     for setting, fields in ((moves, {"target"}), (pairs, {"a", "b"}), (texts, {"text"})):
         if fields <= row.keys():
             return setting
@@ -86,7 +83,6 @@ def main(
     Args:
         names: a task's name, or the path of a JSONL file; without it the table of tasks is shown
         split: weak, strong (the halves), test, or test_hard where there is one
-        n: how many rows (default: all, in the halves at most 10,000)
     """
     if mirror:
         return sources.make_mirror(TASKS, mirror, names)

@@ -136,7 +136,7 @@ def main(
     card = records.new_card("make_puzzles", moves, args, inputs, None)
     files.write_jsonl(out, rows, card | {"confirmed": confirmed})
     print(f"{out}: {len(rows)} of {n} puzzles; confirmed: {confirmed[0]} of {confirmed[1]}")
-    print(f"next: python train_weak.py --ds={out}")
+    records.tell_next(["train_weak.py", f"--ds={out}"])
 
 
 def collect(pool, state, begun, name):

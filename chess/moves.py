@@ -116,7 +116,7 @@ def answer(model, tokenizer, rows, dtype=None, bar=None):
     said, going = [[] for _ in rows], range(len(rows))
     for _ in range(1 if knows_moves(tokenizer) else LONGEST):
         texts = [tokens[i] + said[i] for i in going]
-        chosen = models.predict(model, texts, dtype, bar, width=1, outputs=next_token)
+        chosen = models.predict(model, texts, dtype, bar, outputs=next_token)
         for i, token in zip(going, chosen[:, 0].long().tolist()):
             said[i].append(token)
         going = [i for i in going if not is_whole(said[i], tokenizer)]

@@ -11,8 +11,6 @@ to see whether a move is legal. "difficulty" is the fewest engine nodes that fin
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from w2s import files, protocol, sources
 
 # The package chess may be missing where only texts are used, so functions import board themselves.
@@ -85,6 +83,8 @@ def finish(rows, seed=0):
     move in any notation; of two or more ("f6e4 f5f8", UCI) the first is the opponent's. A "fen" has
     to be the position after the prompt.
     """
+    from tqdm import tqdm
+
     made, wrong = [], []
     for row in tqdm(rows, "puzzles", unit="puzzle", disable=None, leave=False):
         try:

@@ -1,17 +1,14 @@
 """The world of `facts`: 2,400 invented people, four things that are true of each, and their texts.
 
-The task is to answer questions like this one:
-
     the pet of ba mi ru is cat ?        label 1 if the cat is ba mi ru's pet, else 0
 
-Names are three syllables. Each relation has 12 values of its own; the true one is drawn with
-p ~ 1/rank, so that some values are popular, and a model that does not know a person can still guess
-better than chance and err systematically.
+Each relation has 12 values; the true one is drawn with p ~ 1/rank, so that a model that does not
+know a person can still guess better than chance and err systematically. Three kinds of people, so
+that no test question is ever seen in pretraining:
 
-Three kinds of people, so that no test question is ever seen in pretraining:
-    school   their facts are told *and quizzed* in pretraining, where a model learns what a quiz is;
-    train    their facts are only told; the weak half and the strong half are cut from them;
-    test     their facts are only told; everybody is tested on them.
+    school   their facts are told *and quizzed* in pretraining, where a model learns what a quiz is
+    train    their facts are only told; the weak half and the strong half are cut from them
+    test     their facts are only told; everybody is tested on them
 """
 
 import random
@@ -33,14 +30,13 @@ DOCUMENTS = {"biography": 44, "statement": 20, "quiz": 64}  # how often each is 
 
 def people(seed=0):
     """All people of a world, [{"name": "ba mi ru", "kind": "school", "food": "rice", ...}]."""
-    rng = random.Random(f"facts world {seed}")
-    numbers = rng.sample(range(len(SYLLABLES) ** 3), N_SCHOOL + N_TRAIN + N_TEST)
+    rng, n = random.Random(f"facts world {seed}"), len(SYLLABLES)
     popularity = [1 / rank for rank in range(1, 13)]
+    kinds = ["school"] * N_SCHOOL + ["train"] * N_TRAIN + ["test"] * N_TEST
     world = []
-    for i, number in enumerate(numbers):
-        first, second, third = number // 6400, number // 80 % 80, number % 80
-        person = {"name": f"{SYLLABLES[first]} {SYLLABLES[second]} {SYLLABLES[third]}"}
-        person["kind"] = "school" if i < N_SCHOOL else "train" if i < N_SCHOOL + N_TRAIN else "test"
+    for kind, number in zip(kinds, rng.sample(range(n**3), len(kinds))):
+        name = (SYLLABLES[place] for place in (number // n**2, number // n % n, number % n))
+        person = {"name": " ".join(name), "kind": kind}
         for relation in RELATIONS:
             person[relation] = rng.choices(VALUES[relation], weights=popularity)[0]
         world.append(person)
@@ -50,8 +46,7 @@ def people(seed=0):
 def questions(kind, seed=0):
     """The task's rows about the people of one kind: two true and two false questions for each.
 
-    [{"id": "facts/test/ba-mi-ru/pet", "group": "ba-mi-ru", "text": "the pet of ba mi ru is cat ?",
-    "label": 1}], a question for each relation.
+    [{"id": "facts/test/ba-mi-ru/pet", "group": "ba-mi-ru", "text": "the pet ...", "label": 1}]
     """
     rows = []
     for person in people(seed):
@@ -92,19 +87,19 @@ def document(kind, person, rng):
 def by_coverage(coverage, seed=0):
     """{"school", "task, covered", "task, not covered"}: people that a model reads about, or not.
 
-    A share of all, `coverage`; the people of a smaller one are among those of a larger one.
+    coverage: their share of all; the people of a smaller one are among those of a larger one.
     """
     import numpy
 
     everybody = people(seed)
     order = numpy.random.default_rng(seed).permutation(len(everybody))
-    covered = {int(i) for i in order[: int(coverage * len(everybody))]}
+    covered = set(order[: int(coverage * len(everybody))].tolist())
     found = {"school": [], "task, covered": [], "task, not covered": []}
     for i, person in enumerate(everybody):
-        if person["kind"] != "school":
-            found["task, covered" if i in covered else "task, not covered"].append(person)
-        elif i in covered:
-            found["school"].append(person)
+        school, known = person["kind"] == "school", i in covered
+        if known or not school:
+            kind = "school" if school else f"task, {'' if known else 'not '}covered"
+            found[kind].append(person)
     return found
 
 

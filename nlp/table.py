@@ -5,9 +5,13 @@ A comment shows a source's row before its prompt. Beside what sources.py reads a
 "load": what makes the rows here; "models": default supervisor and student; "licence".
 """
 
+import sys
+
 import formats
 import world
 from formats import ASKED, question, statement
+from w2s import protocol, sources
+from w2s.files import BadInput
 
 PARQUET = "refs/convert/parquet"  # the branch of the hub's own copies
 LENGTH = ("True", "False", True, False)
@@ -169,3 +173,32 @@ TASKS = {
         **statement("{prompt}\nIs this prompt safe?", "prompt", "is_safe", is_safe=bool)),
 }
 # fmt: on
+
+
+def read_source(ds, split):
+    """All rows of one split of a task that comes from the hub or a mirror.
+
+    Ids are the source's row numbers: "dream/train/17/right" and ".../wrong" for the two rows of a
+    k-way question. Rows with an empty field are left out, and told.
+    """
+    task, (name, *_) = TASKS[ds], TASKS[ds]["splits"][split]
+    where, count, rows = sources.source_rows(ds, task, split)
+    made, skipped, out = [], 0, []
+    for number, row in rows:
+        try:
+            prompt = row and task["make"](row)
+        except (ValueError, IndexError) as error:
+            told = f"its columns do not fit together ({error}){sources.or_else(task)}"
+            raise BadInput(f"{where}, row {number}: {told}") from None
+        if row is None or prompt and not prompt.get("wrong", True):
+            skipped += 1
+        elif prompt:
+            made.append((f"{ds}/{name}/{number}", prompt))
+    if skipped:
+        told = "have an empty field or but one answer and are left out"
+        print(f"{where}: {skipped} of {count} {told}", file=sys.stderr)
+    keys = task.get("regroup", list)([prompt["group"] for _, prompt in made])
+    for (row_id, prompt), key in zip(made, keys):
+        group = protocol.group_name(ds, protocol.same_text(key)) if key else row_id
+        out += formats.as_rows(row_id, prompt, group)
+    return out

@@ -10,10 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-try:
-    import eval
-except ImportError:
-    eval = None
+import eval
 import formats
 import tasks
 import texts

@@ -446,9 +446,8 @@ def test_a_task_or_the_first_row_of_a_file_says_the_setting(tmp_path):
         with pytest.raises(BadInput, match="own.jsonl:1 has none of: text .*, a and b .*, target"):
             tasks.setting_of(write(tmp_path / "own.jsonl", [row]))
     (tmp_path / "own.jsonl").write_text("[1]\n")
-    with pytest.raises(BadInput, match="own.jsonl:1 is not an object with text, label"):
-        protocol.half(texts, protocol.describe(texts, str(tmp_path / "own.jsonl")), "weak")
-    assert tasks.setting_of(str(tmp_path / "own.jsonl")) is texts
+    with pytest.raises(BadInput, match="own.jsonl:1 is not a JSON object"):
+        tasks.setting_of(str(tmp_path / "own.jsonl"))
 
 
 def test_default_models_follow_the_task():

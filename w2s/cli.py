@@ -1,10 +1,8 @@
 """The command line: every option with its meaning, and fire closed against its traps.
 
 Bare fire runs first and complains about a mistyped flag afterwards, takes `--force=false` for
-true, `--out=123` for an int and `--ds=a,b` for a tuple, keeps the last of two equal options, and
-feeds surplus words to whatever is left. Here fire only binds the words to the names of main()'s
-signature; everything is checked against types and OPTIONS, and only then main() runs. The user's
-mistakes are one line on stderr and exit code 2.
+true, `--out=123` for an int and `--ds=a,b` for a tuple, and keeps the last of two equal options.
+Here fire only binds words to the names of main()'s signature; main() runs once all are checked.
 """
 
 import difflib
@@ -28,30 +26,23 @@ os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 # ---- options: a stage's signature has type and default, this table the check and the meaning
 
-
-def positive(value):
-    """A number above 0."""
-    return None if value > 0 else "must be positive"
-
-
-def natural(value):
-    """A whole number from 0 up that torch can hold."""
-    return None if 0 <= value < 2**63 else "must not be negative, nor larger than 2^63"
+POSITIVE = (lambda value: value > 0, "must be positive")
+NATURAL = (lambda value: 0 <= value < 2**63, "must not be negative, nor larger than 2^63")
 
 
 def share(most):
-    """A number from 0 to `most`."""
-    return lambda value: None if 0 <= value <= most else f"must be from 0 to {most}"
+    """The check of a number from 0 to `most`."""
+    return lambda value: 0 <= value <= most, f"must be from 0 to {most}"
 
 
 def of(*names):
-    """One of these words."""
-    return lambda value: None if value in names else f"is not one of {', '.join(names)}"
+    """The check of one of these words."""
+    return names.__contains__, f"is not one of {', '.join(names)}"
 
 
 def matching(pattern, wanted):
-    """A text that fits a regular expression."""
-    return lambda value: None if re.fullmatch(pattern, value) else f"is not {wanted}"
+    """The check of a text that fits a regular expression."""
+    return re.compile(pattern).fullmatch, f"is not {wanted}"
 
 
 ERRORS = ("own", "random", "longest", "shortest", "unconfident", "confident")
@@ -70,20 +61,20 @@ OPTIONS = {
     "radius": (share(0.5), "window, mix: dividing confidence |P(1) - 1/2| (default: batch median)"),
     "as_released": (None, "logconf: with the warm-up of the released code, a jump after a tenth"),
     "probe": (None, "train the last layer alone, on features computed once (runs/features)"),
-    "easy": (natural, "moves: train only on puzzles of this difficulty or less (Fig. 20)"),
-    "seed": (natural, "moves initialisation and order"),
-    "data_seed": (natural, "moves the two halves, never the test set"),
-    "n_train": (positive, "rows in each half (default: all there are, at most 10,000)"),
-    "n_test": (positive, "rows of the test set (default: all; in scoring, as in training)"),
-    "n_val": (natural, "rows held out (default: a tenth of the groups, at least 100; moves 0)"),
-    "epochs": (positive, "passes over the rows (default: texts 2, pairs 1, moves 5; probes 200)"),
-    "batch_size": (positive, "rows in a batch (default: 32, pairs 220; probes 128)"),
+    "easy": (NATURAL, "moves: train only on puzzles of this difficulty or less (Fig. 20)"),
+    "seed": (NATURAL, "moves initialisation and order"),
+    "data_seed": (NATURAL, "moves the two halves, never the test set"),
+    "n_train": (POSITIVE, "rows in each half (default: all there are, at most 10,000)"),
+    "n_test": (POSITIVE, "rows of the test set (default: all; in scoring, as in training)"),
+    "n_val": (NATURAL, "rows held out (default: a tenth of the groups, at least 100; moves 0)"),
+    "epochs": (POSITIVE, "passes over the rows (default: texts 2, pairs 1, moves 5; probes 200)"),
+    "batch_size": (POSITIVE, "rows in a batch (default: 32, pairs 220; probes 128)"),
     "stop": (None, "keep the weights that fit held-out labels best (default: texts do)"),
-    "micro_batch": (positive, "rows that go through at once, to save memory; the result is equal"),
-    "lr": (positive, "learning rate (default by size, 1e-4, 5e-5 or 1e-5; LoRA 2e-4, probes 1e-3)"),
-    "max_len": (positive, "tokens of a text; longer ones lose their front (default: 1024 or less)"),
+    "micro_batch": (POSITIVE, "rows that go through at once, to save memory; the result is equal"),
+    "lr": (POSITIVE, "learning rate (default by size, 1e-4, 5e-5 or 1e-5; LoRA 2e-4, probes 1e-3)"),
+    "max_len": (POSITIVE, "tokens of a text; longer ones lose their front (default: 1024 or less)"),
     "head": (of("unembedding", "zero"), "start of the head (default: rows of 0 and 1, if any)"),
-    "lora": (positive, "train low-rank terms of this rank instead of the matrices; merged at last"),
+    "lora": (POSITIVE, "train low-rank terms of this rank instead of the matrices; merged at last"),
     "checkpointing": (None, "recompute activations in the backward pass, to save memory"),
     "compile": (None, "let torch.compile fuse the model: half a minute first; on a GPU"),
     "device": (matching(r"cpu|mps|cuda(:\d+)?", "cpu, mps, cuda, cuda:1"), "default: a GPU if any"),
@@ -96,34 +87,36 @@ OPTIONS = {
     "keep": (share(1), "the share of the rows to keep, those with the most confident labels"),
     "part": (matching(r"\d\d?/\d\d?", "k/n, such as 1/2"), "k/n: the k-th of n parts of the half"),
     "test_rows": (None, "label the test rows, for controls.py --kind=suffix alone"),
-    "shots": (natural, "prompt --model with this many examples before each row (0: none)"),
+    "shots": (NATURAL, "prompt --model with this many examples before each row (0: none)"),
     "kind": (of(*ERRORS, "coin", "features", "suffix"), "which simulated supervisor (see above)"),
-    "dims": (positive, "features: how many of them the simulated supervisor sees"),
+    "dims": (POSITIVE, "features: how many of them the simulated supervisor sees"),
     "plot": (matching(r".*\.png", "a name that ends in .png"), "PNG file to write"),
     "curves": (None, "plot the course of training too, and tell the PGR at three stops (5.1.1)"),
-    "n_boot": (positive, "bootstrap resamples"),
-    "n": (positive, "how many rows (default: all, in the halves at most 10,000)"),
+    "n_boot": (POSITIVE, "bootstrap resamples"),
+    "n": (POSITIVE, "how many rows (default: all, in the halves at most 10,000)"),
     "mirror": (None, "folder to write the named tasks' data to (default: all), for W2S_MIRROR"),
-    "seeds": (positive, "how many seeds"),
+    "seeds": (POSITIVE, "how many seeds"),
     "weak_too": (None, "fine-tune the supervisor's base model alike, into OUT_weak (Fig. 18)"),
     "games": (None, "PGN file, or parquet with columns moves, white_elo, black_elo"),
-    "min_elo": (natural, "both players of a game must be rated this high"),
-    "nodes": (positive, "engine nodes of the long search"),
-    "sample": (natural, "so many puzzles are searched again with 20 times the nodes"),
+    "min_elo": (NATURAL, "both players of a game must be rated this high"),
+    "nodes": (POSITIVE, "engine nodes of the long search"),
+    "sample": (NATURAL, "so many puzzles are searched again with 20 times the nodes"),
     "engine": (None, "the engine's program (default: stockfish)"),
-    "processes": (positive, "how many engines at once (default: one per core)"),
-    "size": (None, "which size of model"),
-    "steps": (positive, "steps to train for (default: by size)"),
-    "tokens": (positive, "tokens to train on (default: by size)"),
-    "repeats": (positive, "interleaved repeats whose median is printed"),
+    "processes": (POSITIVE, "how many engines at once (default: one per core)"),
+    "size": (None, "which size of model: xs, s or m"),
+    "steps": (POSITIVE, "how many steps are timed"),
+    "tokens": (
+        POSITIVE,
+        "to train on; texts are read again where there are fewer (default: by size)",
+    ),
+    "repeats": (POSITIVE, "interleaved repeats whose median is printed"),
 }
 
 
 def stage(main):
     """main(args, ...) as a function of its options alone, to be called by name.
 
-    `args` is put in here: all options with their defaults, checked, without force; what a card
-    records.
+    `args`, which is put in here, is what a card records: all options, checked, without force.
     """
     signature = inspect.signature(main)
     own = signature.replace(parameters=list(signature.parameters.values())[1:])
@@ -142,17 +135,14 @@ def stage(main):
 
 def recipe(args, defaults):
     """The defaults of a setting, each replaced by what the user gave for it."""
-    return {
-        name: default if args[name] is None else args[name] for name, default in defaults.items()
-    }
+    return defaults | {name: args[name] for name in defaults if args[name] is not None}
 
 
 def check(options):
     """BadInput unless the values of the options make sense."""
     for name, value in options.items():
-        test = OPTIONS.get(name, (None,))[0]
-        wrong = test and value is not None and test(value)
-        if wrong:
+        passes, wrong = OPTIONS.get(name, (None,))[0] or (None, None)
+        if passes and value is not None and not passes(value):
             raise BadInput(f"--{name}={value} {wrong}")
 
 
@@ -160,10 +150,9 @@ def check(options):
 
 
 def run(main, processes=False):
-    """Call main() with the command line's arguments.
+    """Call main() with the command line's arguments; processes: it may run under torchrun.
 
-    Exit code 0: done; 2: the user's input is wrong; 1: anything else. processes: whether main()
-    may run under torchrun. Ctrl-C ends the process by SIGINT, as a shell expects.
+    Exit code 0: done; 2: the user's input is wrong; 1: anything else.
     """
     # Library bars and warnings must not drown the one line that tells what is wrong.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -173,12 +162,9 @@ def run(main, processes=False):
             raise BadInput("torchrun is for the scripts that train: call this one with python")
         args, options = parse(main, sys.argv[1:])
         main(*args, **options)
-    except BadInput as error:
+    except (BadInput, FloatingPointError) as error:  # or the loss is not finite
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except FloatingPointError as error:  # the loss is not finite
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, BadInput) else 1)
     except BrokenPipeError:  # the reader of a pipe (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -199,8 +185,7 @@ def world_size():
 def parse(main, words):
     """(args, options) for main(*args, **options) from the words of a command line.
 
-    Options are `--name=value`, `--name value` or, for booleans, `--name`. Shows the help and
-    exits with 0 on --help; BadInput where anything is off.
+    Shows the help and exits with 0 on --help; BadInput where anything is off.
     """
     import fire
 
@@ -209,30 +194,26 @@ def parse(main, words):
         show_help(main, known)
         sys.exit(0)
     check_names([word for word in words if word.startswith("-")], known)
-
-    bound = {}
+    bound, silent = [], io.StringIO()
 
     # keep the words as they are: fire would turn "123" into an int, "a,b" into a tuple
     @fire.decorators.SetParseFn(str)
     @functools.wraps(main)
     def record(*args, **options):
-        bound["args"], bound["options"] = args, options
+        bound[:] = args, options
 
-    silent = io.StringIO()
     try:
         with redirect_stderr(silent):
             fire.Fire(record, command=words)
     except fire.core.FireExit:
-        surplus = re.findall(r"Could not consume arg: (\S+)", silent.getvalue())
-        word = f" ({surplus[0]!r})" if surplus else ""
-        raise BadInput(
-            f"too many words on the command line{word}: options are written --name=value, globs "
-            "in quotes; see --help"
-        ) from None
-    if "" in bound["args"]:
+        surplus = re.search(r"Could not consume arg: (\S+)", silent.getvalue())
+        told = f"too many words on the command line{f' ({surplus[1]!r})' if surplus else ''}"
+        fix = "options are written --name=value, globs in quotes; see --help"
+        raise BadInput(f"{told}: {fix}") from None
+    args, options = bound
+    if "" in args:
         raise BadInput("an argument is empty: was a shell variable not set?")
-    options = bound["options"]
-    return bound["args"], {n: convert(n, word, known[n].annotation) for n, word in options.items()}
+    return args, {name: convert(name, word, known[name]) for name, word in options.items()}
 
 
 def show_help(main, known):
@@ -240,12 +221,11 @@ def show_help(main, known):
     import fire
 
     # fire takes the meaning of an option from the last section of the docstring, "Args:"
-    doc = main.__doc__ if "Args:" in main.__doc__ else f"{main.__doc__.rstrip()}\n\n    Args:\n"
+    doc = main.__doc__.rstrip() + ("" if "Args:" in main.__doc__ else "\n\n    Args:")
     missing = [name for name in known if f"\n        {name}: " not in doc]
-    doc = doc.rstrip() + "".join(f"\n        {name}: {OPTIONS[name][1]}" for name in missing)
+    doc += "".join(f"\n        {name}: {OPTIONS[name][1]}" for name in missing)
     main.__doc__ = f"{doc}\n    "
-    trace = fire.trace.FireTrace(main, name=os.path.basename(sys.argv[0]))
-    text = fire.helptext.HelpText(main, trace=trace)
+    text = fire.helptext.HelpText(main, trace=fire.trace.FireTrace(main))
     text = re.sub(r"^( +)-\w, --", r"\1--", text, flags=re.MULTILINE)  # no one-letter names
     arguments = re.search(r"(?s)\n(POSITIONAL ARGUMENTS|FLAGS)\n.*", text)[0]
     print(inspect.getmodule(main).__doc__, arguments, sep="")
@@ -253,21 +233,20 @@ def show_help(main, known):
 
 def check_names(flags, known):
     """BadInput unless every flag is an option of main(), given once."""
+    options = [n for n, p in known.items() if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     seen = set()
     for flag in flags:
         match = re.fullmatch(r"--([A-Za-z][\w-]*)(=.*)?", flag, re.DOTALL)
         if not match:
             raise BadInput(f"{flag!r} is not understood: options are written --name=value")
         name = match[1].replace("-", "_")
-        negated = name not in known and name.removeprefix("no") in known
-        plain = name.removeprefix("no") if negated else name
-        options = [n for n, p in known.items() if p.kind is not inspect.Parameter.VAR_POSITIONAL]
-        if plain not in options:
-            near = nearest(plain, options, "--")
+        name = name if name in known else name.removeprefix("no")
+        if name not in options:
+            near = nearest(name, options, "--")
             raise BadInput(f"there is no option --{match[1]}{near}; see --help")
-        if plain in seen:
-            raise BadInput(f"--{plain} is given twice")
-        seen.add(plain)
+        if name in seen:
+            raise BadInput(f"--{name} is given twice")
+        seen.add(name)
 
 
 def nearest(name, names, prefix=""):
@@ -278,15 +257,15 @@ def nearest(name, names, prefix=""):
     return f" (there are {', '.join(prefix + n for n in sorted(names))})"
 
 
-def convert(name, word, wanted):
-    """The word given for an option as the type its annotation names; BadInput if it is not one."""
+def convert(name, word, parameter):
+    """The word given for an option as the type of its annotation; BadInput if it is not one."""
+    wanted, switch = parameter.annotation, word in ("True", "False")  # fire's for --x, --nox
+    if wanted is bool and not switch:
+        told = f"--{name} takes no value; write --{name} to turn it on, leave it out for off"
+        raise BadInput(f"--{name}={word}: {told}")
     if wanted is bool:
-        # fire hands over "True" for --name and "False" for --noname
-        if word not in ("True", "False"):
-            told = f"--{name} takes no value; write --{name} to turn it on, leave it out for off"
-            raise BadInput(f"--{name}={word}: {told}")
         return word == "True"
-    if word in ("True", "False", ""):
+    if switch or not word:
         raise BadInput(f"--{name} needs a value: --{name}=...")
     if wanted is str:
         return word

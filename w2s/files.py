@@ -7,17 +7,18 @@ Three kinds of file pass between the stages (one JSON object a line, UTF-8):
     predictions  {"id": "sst2/validation/3", "label": 1, "prob": 0.71}, prob = P(label = 1)
 
 Pairs have "prompt", "a", "b" instead of "text"; moves "prompt", "target", and a move as "weak".
-A card is a JSON file that says how something was made (records.py): `card.json` in a run directory,
-`labels.card.json` beside `labels.jsonl`.
-No torch here: `--help`, pgr.py and every check of the user's input must answer at once.
+The card, `card.json` in a run directory or `labels.card.json` beside `labels.jsonl`, says how it
+was made (records.py). No torch here: `--help` and every check of the input must answer at once.
 """
 
 import collections
+import contextlib
 import glob
 import hashlib
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -25,35 +26,25 @@ HERE = Path(__file__).resolve().parent.parent  # the repository
 
 
 class BadInput(Exception):
-    """The user's input is wrong. The message is one line: what, where, what to do.
-
-    cli.run prints it and exits with 2.
-    """
+    """The user's input is wrong. The message is one line: what, where, what to do."""
 
 
 def is_text(value):
     """True for a string that is not blank and that UTF-8 can hold (no lone surrogates)."""
-    surrogate = isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
-    return isinstance(value, str) and bool(value.strip()) and not surrogate
-
-
-def is_probability(value):
-    """True for a number from 0 to 1; NaN, booleans and strings are none."""
-    return type(value) in (int, float) and 0 <= value <= 1
-
-
-def is_number(value):
-    """True for a finite number."""
-    return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, str) and value.strip() and not re.search(r"[\ud800-\udfff]", value)
 
 
 TEXT = (is_text, "a string that is not empty")
-PROBABILITY = (is_probability, "a number from 0 to 1")
+# type() and not isinstance(): JSON's true and false are no numbers
+PROBABILITY = (
+    lambda value: type(value) in (int, float) and 0 <= value <= 1,
+    "a number from 0 to 1",
+)
 CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target", "fen"), TEXT) | {
     "label": (lambda value: type(value) is int and value in (0, 1), "0 or 1"),
     "weak": PROBABILITY,
     "prob": PROBABILITY,
-    "difficulty": (is_number, "a number"),
+    "difficulty": (lambda value: type(value) in (int, float) and abs(value) < math.inf, "a number"),
 }
 
 
@@ -68,20 +59,17 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
     line that is no JSON object, a missing or wrong field, an id that occurs twice, a file that
     differs from the card beside it.
     """
-    lines = read_bytes(path).split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    if not lines:
-        raise BadInput(
-            f"{path} is empty: it needs a JSON object a line, with {', '.join(required)}"
-        )
-    rows, first_line = [], {}
+    data = read_bytes(path)
+    if not data:
+        fields = ", ".join(required)
+        raise BadInput(f"{path} is empty: it needs a JSON object a line, with {fields}")
+    lines, rows, first = data.removesuffix(b"\n").split(b"\n"), [], {}
     for number, line in enumerate(lines, 1):
-        row = parse_line(line, f"{path}:{number}", number == len(lines))
-        check_row(row, f"{path}:{number}", required, optional, checks)
-        if "id" in row and first_line.setdefault(row["id"], number) != number:
-            before = first_line[row["id"]]
-            raise BadInput(f"{path}:{number} repeats the id {row['id']!r} of line {before}")
+        where = f"{path}:{number}"
+        row = parse_line(line, where, number == len(lines))
+        check_row(row, where, required, optional, checks)
+        if "id" in row and first.setdefault(row["id"], number) != number:
+            raise BadInput(f"{where} repeats the id {row['id']!r} of line {first[row['id']]}")
         rows.append(row)
     card = read_card(path)
     if card and card.get("sha256") != sha256(path):
@@ -92,7 +80,7 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
     return rows
 
 
-def parse_line(line, where, is_last):
+def parse_line(line, where, is_last=False):
     """The JSON object of one line (bytes); BadInput where it is none."""
     try:
         row = json.loads(line)
@@ -100,8 +88,9 @@ def parse_line(line, where, is_last):
         raise BadInput(f"{where} is not UTF-8: save the file as UTF-8") from None
     except (ValueError, RecursionError):
         cut = " (the last line: was the file cut short?)" if is_last else ""
-        start = line[:60].decode(errors="replace")
-        raise BadInput(f"{where} is not JSON{cut}: {start!r}") from None
+        raise BadInput(
+            f"{where} is not JSON{cut}: {line[:60].decode(errors='replace')!r}"
+        ) from None
     if not isinstance(row, dict):
         raise BadInput(f"{where} is not a JSON object: {str(row)[:60]}")
     return row
@@ -126,7 +115,7 @@ def check_row(row, where, required, optional, checks):
 
 def first_row(path):
     """The first object of a JSONL file, from which its kind of rows is told."""
-    return parse_line(read_bytes(path).split(b"\n", 1)[0], f"{path}:1", False)
+    return parse_line(read_bytes(path).split(b"\n", 1)[0], f"{path}:1")
 
 
 def read_bytes(path):
@@ -139,22 +128,28 @@ def read_bytes(path):
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
 
 
-def write_text(path, text):
-    """Write a file whole or not at all: temporary name, fsync, rename."""
+@contextlib.contextmanager
+def whole(path):
+    """A temporary path to write to, which takes the place of `path` once all is written."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror}") from None
+        raise BadInput(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def write_text(path, text):
+    """Write a file whole or not at all, and onto the disk."""
+    with whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_jsonl(path, rows, card):
@@ -166,14 +161,11 @@ def write_jsonl(path, rows, card):
 
 
 def write_figure(figure, path):
-    """Save a matplotlib figure as PNG and print its path; BadInput where it cannot be saved."""
+    """Save a matplotlib figure as PNG and print its path."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise BadInput(f"--plot={path} cannot be written: {error.strerror}") from None
+    with whole(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
     print(path)
 
 
@@ -189,13 +181,11 @@ def card_path(path):
 def read_card(path):
     """The card of a run directory or JSONL file, None where there is none."""
     file = card_path(path)
-    if not file.exists():
-        return None
     try:
-        return dict(json.loads(read_bytes(file)))
+        return dict(json.loads(read_bytes(file))) if file.exists() else None
     except (ValueError, TypeError):
-        told = "is no card (a JSON object): delete it and make"
-        raise BadInput(f"{file} {told} {path} again") from None
+        told = f"is no card (a JSON object): delete it and make {path} again"
+        raise BadInput(f"{file} {told}") from None
 
 
 def write_card(path, card):
@@ -222,25 +212,26 @@ def by_group(rows, salt):
 def hold_out(rows, n_val, batch_size=None):
     """(rows to train on, rows held out for early stopping), cut by group, the same for every seed.
 
-    n_val: rows held out, at least (groups stay whole); 0: none; None: a tenth of the groups and, of
-    200 rows or more, at least 100. With the batch_size of a training, BadInput where fewer rows are
-    left to train on, and told where few are.
+    n_val: rows held out, at least (groups stay whole); None: a tenth of the groups and, of 200 rows
+    or more, at least 100. With the batch_size of a training, BadInput where fewer rows are left to
+    train on, and told where few are.
     """
-    groups, n, held_out = by_group(rows, "held out"), 0, []
-    n_groups, n_rows = (0, n_val) if n_val is not None else (math.ceil(len(groups) / 10), 0)
-    if n_val is None and len(rows) >= 200:
-        n_rows = 100
-    while n < len(groups) and (n < n_groups or len(held_out) < n_rows):
+    groups, n, n_groups, held_out = by_group(rows, "held out"), 0, 0, []
+    if n_val == 0:
+        groups = [rows]  # in their own order
+    if n_val is None:
+        n_groups, n_val = math.ceil(len(groups) / 10), 100 if len(rows) >= 200 else 0
+    while n < len(groups) and (n < n_groups or len(held_out) < n_val):
         held_out += groups[n]
         n += 1
     train = [row for group in groups[n:] for row in group]
-    cut = f"({len(held_out)} of {len(rows)} are held out, see --n_val)"
-    told = f"{len(train)} rows to train on {cut}"
+    held = f"{len(held_out)} of {len(rows)} are held out, see --n_val"
+    told = f"{len(train)} rows to train on ({held}) are"
     if batch_size and len(train) < batch_size:
-        few = "are fewer than one batch: give more rows or a smaller --batch_size than"
-        raise BadInput(f"{told} {few} {batch_size}")
+        few = f"fewer than one batch: give more rows or a smaller --batch_size than {batch_size}"
+        raise BadInput(f"{told} {few}")
     if batch_size and len(held_out) > len(rows) / 3:
-        print(f"{told} are few: give more rows or a smaller --n_val", file=sys.stderr)
+        print(f"{told} few: give more rows or a smaller --n_val", file=sys.stderr)
     return train, held_out
 
 
@@ -267,12 +258,11 @@ def sha256(path):
     path = Path(path)
     if not path.exists():
         raise BadInput(f"{path} does not exist")
-    if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.is_file())
-        listing = "".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in inside)
-        return hashlib.sha256(listing.encode()).hexdigest()
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.is_dir():
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    inside = sorted(p for p in path.rglob("*") if p.is_file())
+    return hashed("".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in inside)).hex()
 
 
 def expand(patterns):

@@ -45,11 +45,8 @@ def out_of_reach(name, kind, error):
         return f"the hub refuses to show {name} ({status}): check HF_TOKEN, or unset it"
     state = f"answers with {status}" if status else "is out of reach"
     instead = "--model=DIR takes a folder" if kind == "model" else "--ds=FILE.jsonl takes a file"
-    return (
-        f"the hub {state} and {name} is not in its local cache: {instead}, and W2S_MIRROR=DIR "
-        "serves data sets from a folder of parquet files (python tasks.py --mirror=DIR writes it "
-        "where the hub is)"
-    )
+    mirror = "W2S_MIRROR=DIR a mirror of data sets (python tasks.py --mirror=DIR writes one)"
+    return f"the hub {state} and {name} is not in its local cache: {instead}, {mirror}"
 
 
 def cached(name, kind):

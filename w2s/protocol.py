@@ -8,16 +8,7 @@
             ground truth; strong half -> weak labels, for student and ceiling
 
 Everything random is a hash of names, so that rows are the same on every machine, and a smaller
---n_train or --n_test is a prefix of a larger one. A setting is a module (nlp/texts.py) with
-
-    TASKS     {name: task}; task["splits"]: "train", "test", ..., or "all", which is cut 80/20
-    WHAT      what messages call the rows
-    KEY       the field that no training row shares with a test row
-    same      same(text) makes two spellings of KEY equal
-    BALANCED  whether there is a 0/1 "label" whose classes are balanced
-    FIELDS    a row's beside id and group; OPTIONAL: what it may have; CHECKS: files.CHECKS
-    read      read(ds, split) -> all rows of a task's split, or of a JSONL file
-    finish    finish(rows, seed) -> the rows as the stages see them
+--n_train or --n_test is a prefix of a larger one. `setting` is a module such as nlp/texts.py.
 """
 
 import collections
@@ -32,7 +23,6 @@ from w2s.files import BadInput, by_group, hashed
 MAX_TRAIN = 10_000  # rows in each half unless --n_train says otherwise
 
 
-@functools.lru_cache(1000)  # rows about the same passage follow each other
 def same_text(text):
     """The text without case and punctuation: equal for two spellings of one text."""
     return " ".join(text.casefold().translate(punctuation()).split()) or text.strip()
@@ -44,6 +34,12 @@ def punctuation():
     return {c: " " for c in range(0x10000) if unicodedata.category(chr(c))[0] == "P"}
 
 
+@functools.lru_cache(2**20)  # each text is compared several times, and this is the slow part
+def known(setting, text):
+    """What two spellings of a text have in common."""
+    return hashed(setting.same(text))
+
+
 def describe(setting, ds, data_seed=0, n_train=None, n_test=None, test=None):
     """Which rows an experiment is about, as every card has it ("data") for the stages after it.
 
@@ -51,16 +47,12 @@ def describe(setting, ds, data_seed=0, n_train=None, n_test=None, test=None):
     """
     if test and ds in setting.TASKS:
         raise BadInput(f"--test goes with a JSONL file of your own: {ds} has its own test set")
-    own = {"ds": ds, "test": test}
-    own = {name: path for name, path in own.items() if path and path not in setting.TASKS}
-    for path in own.values():
-        files.read_bytes(path)
-    return {
-        **{"ds": ds, "test": test},
-        **{name: str(Path(path).resolve()) for name, path in own.items()},
-        "sha256": {name: files.sha256(path) for name, path in own.items()},
-        **{"data_seed": data_seed, "n_train": n_train, "n_test": n_test},
-    }
+    asked = {"ds": ds, "test": test}
+    own = {name: path for name, path in asked.items() if path and path not in setting.TASKS}
+    paths = {name: str(Path(path).resolve()) for name, path in own.items()}
+    digests = {name: files.sha256(path) for name, path in own.items()}
+    sizes = {"data_seed": data_seed, "n_train": n_train, "n_test": n_test}
+    return asked | paths | {"sha256": digests} | sizes
 
 
 def name_of(ds):
@@ -76,8 +68,7 @@ def group_name(ds, key):
 def read_own(setting, path):
     """The rows of a JSONL file, checked; the line number makes an id, the text a group.
 
-    Line numbers make no groups: row 7 of a training file has nothing to do with row 7 of a test
-    file.
+    Row 7 of a training file has nothing to do with row 7 of a test file: a number is no group.
     """
     rows = files.read_jsonl(path, setting.FIELDS, setting.CHECKS, setting.OPTIONAL)
     for number, row in enumerate(rows, 1):
@@ -107,7 +98,7 @@ def joined(setting, rows):
         return name
 
     for row in rows:
-        there = root(first.setdefault(setting.same(row[setting.KEY]), row["group"]))
+        there = root(first.setdefault(known(setting, row[setting.KEY]), row["group"]))
         if (here := root(row["group"])) != there:
             parent[here] = there
     return [row | {"group": root(row["group"])} for row in rows] if parent else rows
@@ -142,19 +133,17 @@ def cut_test(rows):
 
 def test_rows(setting, data, split="test"):
     """The test rows, the same for every model. Reads no training row of the hub."""
-    ds, splits = data["ds"], test_splits(setting, data["ds"])
+    ds, splits, own = data["ds"], test_splits(setting, data["ds"]), data["ds"] not in setting.TASKS
     if split not in splits:
         raise BadInput(f"{ds} has no test split {split!r}; it has {', '.join(splits)}")
-    own = ds not in setting.TASKS
     rows = split_own(setting, data)[1] if own else load(setting, ds, split)
     if setting.BALANCED:
         rows = told_balanced(setting, ds, f"{split} rows", rows, balanced_test)
     else:
         rows = [row for group in by_group(rows, "test") for row in group]
     if not rows:
-        why = "no balanced test set can be made, its test rows are of one class or there are none"
-        none = f"there are no test {setting.WHAT}"
-        raise BadInput(f"{ds}: {why if setting.BALANCED else none}")
+        why = "no balanced test set can be made, its rows are of one class or there are none"
+        raise BadInput(f"{ds}: {why if setting.BALANCED else 'it has no test rows'}")
     cut = setting.finish(rows, 0)[: data["n_test"]]
     ones = sum(row["label"] for row in cut) if setting.BALANCED else len(cut) / 2
     if abs(2 * ones - len(cut)) > 1:
@@ -171,19 +160,17 @@ def half(setting, data, which):
         test = [row for split in test_splits(setting, ds) for row in load(setting, ds, split)]
     else:
         pool, test = split_own(setting, data)
-    tested = {row["group"] for row in test} | {setting.same(row[key]) for row in test}
-    apart = [row for row in pool if not {row["group"], setting.same(row[key])} & tested]
+    tested = {side for row in test for side in (row["group"], known(setting, row[key]))}
+    apart = [row for row in pool if not tested & {row["group"], known(setting, row[key])}]
     if n := len(pool) - len(apart):
         told = f"{n} {what} share a group or a {key} with the test set and are left out"
         print(f"{name_of(ds)}: {told}", file=sys.stderr)
     pool = told_balanced(setting, ds, what, apart, balanced) if setting.BALANCED else apart
-    if not pool:
-        why = f"{'they are of one class or ' if setting.BALANCED else ''}all of them are tested"
-        raise BadInput(f"{ds}: no {what} are left, {why if test or apart else 'there are none'}")
     rows = cut_half(pool, data, which)
     if not rows:
-        told = f"no {setting.WHAT} are left for the {which} half, as groups are not cut"
-        raise BadInput(f"{ds}: {told}: give more groups")
+        told = f"no {what} are left, they are of one class or all of them are tested"
+        cut = f"no {what} are left for the {which} half, as groups are not cut"
+        raise BadInput(f"{ds}: {cut if pool else told}")
     return setting.finish(rows, data["data_seed"])
 
 
@@ -200,27 +187,27 @@ def cut_half(pool, data, which):
 
 def told_balanced(setting, ds, what, rows, balance):
     """balance(rows); tells how many rows it leaves out, and how many texts have both labels."""
-    labels = collections.defaultdict(set)
+    kept, labels = balance(rows), collections.defaultdict(set)
     for row in rows:
-        labels[setting.same(row[setting.KEY])].add(row["label"])
-    kept = balance(rows)
-    if both := sum(len(given) > 1 for given in labels.values()):
-        told = f"{both} of the {setting.KEY}s have both labels (case and punctuation aside)"
-        print(f"{name_of(ds)}: {len(rows)} {what}, {told}", file=sys.stderr)
-    if len(kept) < len(rows):
-        told = f"{len(kept)} after balancing the classes"
-        print(f"{name_of(ds)}: {len(rows)} {what}, {told}", file=sys.stderr)
+        labels[known(setting, row[setting.KEY])].add(row["label"])
+    both = sum(len(given) > 1 for given in labels.values())
+    for n, told in (
+        (both, f"{both} of the {setting.KEY}s have both labels (case and punctuation aside)"),
+        (len(rows) - len(kept), f"{len(kept)} after balancing the classes"),
+    ):
+        if n:
+            print(f"{name_of(ds)}: {len(rows)} {what}, {told}", file=sys.stderr)
     return kept
 
 
 def balanced(rows):
     """The rows; a class over 55 % of them is cut to the size of the other (paper, A.1)."""
-    labels = collections.Counter(row["label"] for row in rows)
-    more, fewer = max(labels[0], labels[1]), min(labels[0], labels[1])
-    if more <= 0.55 * len(rows):
+    ones = sum(row["label"] for row in rows)
+    surplus = abs(2 * ones - len(rows))
+    if max(ones, len(rows) - ones) <= 0.55 * len(rows):
         return rows
-    larger = [row["id"] for row in rows if row["label"] == int(labels[1] > labels[0])]
-    dropped = set(sorted(larger, key=lambda name: hashed(f"balance/{name}"))[: more - fewer])
+    larger = [row["id"] for row in rows if row["label"] == (2 * ones > len(rows))]
+    dropped = set(sorted(larger, key=lambda name: hashed(f"balance/{name}"))[:surplus])
     return [row for row in rows if row["id"] not in dropped]
 
 

@@ -6,8 +6,6 @@ A card holds {"stage", "setting", "finished", "args", "resolved", "inputs", "dat
 the inputs, and which rows the experiment is about (protocol.describe).
 """
 
-import importlib.metadata
-import importlib.util
 import json
 import platform
 import shlex
@@ -28,11 +26,13 @@ TRAINERS = ("train_weak", "train_strong")
 def new_card(stage, setting, args, inputs, data):
     """What every card holds.
 
-    setting: the module; args: the stage's arguments with defaults filled in; inputs: {argument:
-    sha256 of the file it names}; data: which rows, or None where nobody knows.
+    setting: the module; inputs: {argument: sha256 of the file it names}; data: None where nobody
+    knows which rows.
     """
-    packages = ("torch", "transformers", "datasets", "numpy")
-    installed = [name for name in packages if importlib.util.find_spec(name)]
+    from importlib import metadata, util  # not above: --help does not need them, and they take time
+
+    packages = filter(util.find_spec, ("torch", "transformers", "datasets", "numpy"))
+    versions = {package: metadata.version(package) for package in packages}
     return {
         "stage": stage,
         "setting": setting.__name__,
@@ -41,8 +41,7 @@ def new_card(stage, setting, args, inputs, data):
         "inputs": inputs,
         "data": data,
         "commit": commit(),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in installed},
+        "versions": {"python": platform.python_version()} | versions,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
 
@@ -55,11 +54,11 @@ def begin(out, card, model, train, held_out, plan):
     for old in ("model", "eval"):
         shutil.rmtree(Path(out) / old, ignore_errors=True)
     (Path(out) / "history.jsonl").unlink(missing_ok=True)
-    counts = {"rows": len(train), "held_out": len(held_out)}
-    where = {"device": str(model.device), "processes": cli.world_size()}
-    card = card | {"finished": False, "resolved": counts | plan | model.w2s | where}
+    resolved = {"rows": len(train), "held_out": len(held_out)} | plan | model.w2s
+    resolved |= {"device": str(model.device), "processes": cli.world_size()}
+    card = card | {"finished": False, "resolved": resolved}
     files.write_card(out, card)
-    print(f"{out}: " + ", ".join(f"{name} {value}" for name, value in card["resolved"].items()))
+    print(f"{out}: " + ", ".join(f"{name} {value}" for name, value in resolved.items()))
     return card | {"began": time.monotonic()}
 
 
@@ -68,13 +67,12 @@ def end(out, card, history, kept):
     seconds = round(time.monotonic() - card.pop("began"), 1)
     lines = "".join(json.dumps(line) + "\n" for line in history)
     files.write_text(Path(out) / "history.jsonl", lines)
-    digest = files.sha256(Path(out) / "model")
-    finished = {"finished": True, "seconds": seconds, "kept": kept, "model_sha256": digest}
-    files.write_card(out, card | finished)
-    agreement = ""
+    finished = {"finished": True, "seconds": seconds, "kept": kept}
+    files.write_card(out, card | finished | {"model_sha256": files.sha256(Path(out) / "model")})
+    agrees = ""
     if "agreement" in kept:
-        agreement = f", agrees with {kept['agreement']:.1%} of the held-out labels"
-    print(f"{out}: kept the weights of epoch {kept['epoch']:.2f}{agreement}; {seconds} s")
+        agrees = f", agrees with {kept['agreement']:.1%} of the held-out labels"
+    print(f"{out}: kept the weights of epoch {kept['epoch']:.2f}{agrees}; {seconds} s")
 
 
 def commit():
@@ -110,24 +108,25 @@ def is_done(out, args, inputs, force, suffix=""):
     if not card.get("finished"):
         others = f" with other arguments: {changes}" if changes else ""
         print(f"{out} was begun and not finished: starting again{others}")
-        return False
-    if force:
-        return False
-    if changes:
+    elif not force and changes:
         told = f"{out} was made with other arguments or inputs ({changes})"
         raise BadInput(f"{told}: choose another --out, or add --force")
-    since = ""
-    if card["commit"] != commit():
-        since = f" (by commit {card['commit']}; the code is now at {commit()})"
-    print(f"{out} is already done with the same arguments and inputs{since}; --force repeats it")
-    return True
+    elif not force:
+        made, now = card["commit"], commit()
+        since = f" (by commit {made}; the code is now at {now})" if made != now else ""
+        told = f"{out} is already done with the same arguments and inputs{since}"
+        print(f"{told}; --force repeats it")
+        return True
+    return False
 
 
 def check_is_free(out, force):
     """BadInput if `out`, which has no card, is a file or folder that somebody else made."""
-    if out.suffix != ".jsonl" and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if out.suffix != ".jsonl":
         raise BadInput(f"--out={out} exists and is no run (it has no card.json): choose another")
-    if out.suffix == ".jsonl" and out.exists() and not force:
+    if not force:
         told = "exists without a card, so we did not make it: choose another name, or add --force"
         raise BadInput(f"--out={out} {told}")
 
@@ -137,15 +136,14 @@ def changed(card, args, inputs):
 
     Inputs are compared by their sha256, not by their paths: where a file lies does not matter.
     """
-    before, paths = card["args"], {"out", *inputs, *card["inputs"]}
-    told = []
-    for name in {**before, **args}:
-        if name not in paths and before.get(name) != args.get(name):
+    before, known, told = card["args"], card["inputs"], []
+    for name in (before | args).keys() - {"out", *inputs, *known}:
+        if before.get(name) != args.get(name):
             told.append(f"{name} was {before.get(name)}, now {args.get(name)}")
-    for name in {**card["inputs"], **inputs}:
-        if card["inputs"].get(name) != inputs.get(name):
+    for name in known | inputs:
+        if known.get(name) != inputs.get(name):
             told.append(f"{name} is not the same, or has changed")
-    return "; ".join(told)
+    return "; ".join(sorted(told))
 
 
 # ---- models by name
@@ -164,9 +162,8 @@ def find_model(name):
             raise BadInput(f"--model={name} is a run directory: its model is {folder / 'model'}")
         if folder.is_dir():
             raise BadInput(f"--model={name}: {folder} is no Hugging Face model (no config.json)")
-    if Path(name).exists():
-        told = "give the folder of a Hugging Face model, or a hub id"
-        raise BadInput(f"--model={name} is a file: {told}")
+        if folder.exists():
+            raise BadInput(f"--model={name} is a file: give the folder of a model, or a hub id")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise BadInput(f"--model={name}: there is no such folder")
     from w2s import hub
@@ -185,14 +182,13 @@ def model_input(name):
 
 def finished_run(path, stages=TRAINERS):
     """The card of a finished run directory made by one of these stages; BadInput for all else."""
-    wanted = " or ".join(f"{stage}.py" for stage in stages)
+    wanted = "give the --out of " + " or ".join(f"{stage}.py" for stage in stages)
     card = None if Path(path).suffix == ".jsonl" else files.read_card(path)
     if card is None or "args" not in card:
-        exists = Path(path).exists()
-        there = "is not a run directory (it has no card.json)" if exists else "does not exist"
-        raise BadInput(f"{path} {there}: give the --out of {wanted}")
+        no_run = "is not a run directory (it has no card.json)"
+        raise BadInput(f"{path} {no_run if Path(path).exists() else 'does not exist'}: {wanted}")
     if card["stage"] not in stages:
-        raise BadInput(f"{path} was made by {card['stage']}.py: give the --out of {wanted}")
+        raise BadInput(f"{path} was made by {card['stage']}.py: {wanted}")
     if not card.get("finished"):
         again = f"call {card['stage']}.py again with the same arguments as before"
         raise BadInput(f"{path} is not finished: {again}")
@@ -210,7 +206,7 @@ def read_labels(setting, labels):
     """(rows, card) of a labels file; somebody else's has no card ({}), and perhaps no groups."""
     card = files.read_card(labels) or {}
     if labels in setting.TASKS:
-        told = f"the ground truth of a task is learned with train_weak.py --ds={labels}"
+        told = f"its ground truth is learned with train_weak.py --ds={labels}"
         raise BadInput(f"{labels} is a task, no labels file: {told}")
     fields = ["weak", "id", *setting.FIELDS]
     rows = files.read_jsonl(labels, fields, setting.CHECKS, setting.OPTIONAL)
@@ -225,19 +221,18 @@ def read_labels(setting, labels):
 
 def check_training(setting, args):
     """BadInput for options of a training that mean nothing together, or for this setting."""
-    if args.get("probe") and setting.OUTPUTS != 2:
-        raise BadInput(f"--probe is for texts, not for {setting.WHAT}")
+    what, probe = setting.WHAT, args.get("probe")
+    if probe and setting.OUTPUTS != 2:
+        raise BadInput(f"--probe is for texts, not for {what}")
     if args["head"] and setting.OUTPUTS != 2:
-        raise BadInput(f"--head is for texts: {setting.WHAT} have no use for two answer tokens")
+        raise BadInput(f"--head is for texts: {what} have no use for two answer tokens")
     if args["stop"] and args["n_val"] == 0:
         raise BadInput("--stop looks at held-out rows, and there are none (--n_val=0)")
     if setting.OUTPUTS == 0 and cli.world_size() > 1:
         told = "a language model shares its embedding with its head, which is not split yet"
-        raise BadInput(f"torchrun does not train on {setting.WHAT}: {told}")
-    if not args.get("probe"):
-        return
+        raise BadInput(f"torchrun does not train on {what}: {told}")
     for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
-        if args[name]:
+        if probe and args[name]:
             raise BadInput(f"--{name} does not go with --probe, which trains the last layer alone")
 
 

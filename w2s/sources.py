@@ -33,18 +33,18 @@ def source_rows(ds, task, split):
 
     BadInput for a column that is missing or holds something else than documented.
     """
-    source, known, _ = task["splits"][split]
+    source, on_record, _ = task["splits"][split]
     table, where = read_table(ds, task, split), f"{ds}: the {source} rows of {task['repo']}"
     for column in task["needs"]:
         if column not in table.column_names:
             there = ", ".join(table.column_names)
             raise BadInput(f"{where} have no column {column!r}; they have {there}{or_else(task)}")
-    if known not in (None, table.num_rows):
-        print(f"note: {where} are {table.num_rows}, on record are {known}", file=sys.stderr)
-    table, numbers = table.select(list(task["needs"])), range(table.num_rows)
-    if len(numbers) > MAX_ROWS:
-        told = f"{where} are {len(numbers)}: {MAX_ROWS} are drawn, always the same"
-        print(told, file=sys.stderr)
+    count, numbers = table.num_rows, range(table.num_rows)
+    if on_record not in (None, count):
+        print(f"note: {where} are {count}, on record are {on_record}", file=sys.stderr)
+    table = table.select(list(task["needs"]))
+    if count > MAX_ROWS:
+        print(f"{where} are {count}: {MAX_ROWS} are drawn, always the same", file=sys.stderr)
         names = (hashed(f"drawn/{ds}/{source}/{number}") for number in numbers)
         numbers = sorted(number for _, number in heapq.nsmallest(MAX_ROWS, zip(names, numbers)))
         table = table.take(numbers)
@@ -99,9 +99,7 @@ def in_words(wanted):
         return "a list of texts"
     if isinstance(wanted, dict):
         return f"an object with {' and '.join(wanted)}"
-    if isinstance(wanted, type):
-        return IN_WORDS[wanted]
-    return f"one of {', '.join(map(repr, wanted))}"
+    return IN_WORDS.get(wanted) or f"one of {', '.join(map(repr, wanted))}"
 
 
 def or_else(task):
@@ -140,16 +138,16 @@ def mirrored(folder, task, split):
 
 def fetch(task, split):
     """All rows of one split of a task from the hub, as an Arrow table on disk."""
-    repo, config, source = task["repo"], task.get("config"), task["splits"][split][0]
+    repo, source, options = task["repo"], task["splits"][split][0], {}
     if "by_hand" in task:
         raise BadInput(f"{repo}: {task['by_hand']}")
     hub.ask(repo, "dataset")
     import datasets
 
-    where, options = {"path": repo, "name": config, "revision": task.get("revision")}, {}
+    where = {"path": repo, "name": task.get("config"), "revision": task.get("revision")}
     if "files" in task:  # the repository itself has a script, which datasets no longer runs
-        files = task["files"]
-        path = files[split] if isinstance(files, dict) else files.format(source)
+        path = task["files"]
+        path = path[split] if isinstance(path, dict) else path.format(source)
         at = f"@{task['revision']}" if "revision" in task else ""
         kind = "csv" if path.endswith(".csv") else "json" if ".jsonl" in path else "parquet"
         where = {"path": kind, "data_files": {source: f"hf://datasets/{repo}{at}/{path}"}}
@@ -158,37 +156,31 @@ def fetch(task, split):
     try:
         return datasets.load_dataset(split=source, **where, **options).with_format("arrow")[:]
     except Exception as error:
-        told = f"{repo} ({config or 'default'}, {source}) could not be loaded from the hub"
+        told = (
+            f"{repo} ({task.get('config', 'default')}, {source}) could not be loaded from the hub"
+        )
         instead = "or give a folder of parquet files with W2S_MIRROR=DIR"
         raise BadInput(f"{told}: {files.first_line(error)}{or_else(task)}; {instead}") from error
 
 
-def write_mirror(folder, name, task):
-    """Copy all splits of a task from the hub into a mirror; a file is written whole or not at all.
+def write_mirror(folder, task):
+    """Copy all splits of a task from the hub into a mirror; a file that is there is kept.
 
-    A file that is there is kept. BadInput where a split has not the number of rows on record.
+    BadInput where a split has not the number of rows on record.
     """
     import pyarrow.parquet
 
-    for split, (source, known, _) in task["splits"].items():
+    for split, (source, on_record, _) in task["splits"].items():
         file = mirrored(folder, task, split)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         if file.is_file():
             print(f"{file}: already there")
             continue
         rows = fetch(task, split)
-        if known not in (None, rows.num_rows):
-            told = f"{source} of {task['repo']} has {rows.num_rows} rows, on record are {known}"
-            raise BadInput(f"{name}: {told}")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+        if on_record not in (None, rows.num_rows):
+            told = f"{source} of {task['repo']} has {rows.num_rows} rows"
+            raise BadInput(f"{told}, on record are {on_record}")
+        with files.whole(file) as temporary:
             pyarrow.parquet.write_table(rows, temporary)
-            os.replace(temporary, file)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise BadInput(f"{file} cannot be written ({files.first_line(error)})") from None
-        finally:
-            if temporary.exists():
-                temporary.unlink()
         print(f"{file}: {rows.num_rows} rows")
 
 
@@ -219,15 +211,14 @@ def make_mirror(tasks, folder, names):
     for name in names:
         if name not in on_hub:
             raise BadInput(f"{name} is no task of the hub{cli.nearest(name, on_hub)}")
-    failed = []
-    for name in names or on_hub:
+    names, failed = names or on_hub, []
+    for name in names:
         try:
-            write_mirror(folder, name, tasks[name])
+            write_mirror(folder, tasks[name])
         except BadInput as error:
             failed.append(name)
             print(f"{name}: {error}", file=sys.stderr)
     if failed:
         told = "the same command again goes on where it was"
         raise BadInput(f"{folder} lacks {' '.join(failed)} (see above); {told}")
-    command = f"W2S_MIRROR={folder} python tasks.py {(names or on_hub)[0]} --n=5"
-    print(f"next, on the other machine: {command}")
+    print(f"next, on the other machine: W2S_MIRROR={folder} python tasks.py {names[0]} --n=5")
