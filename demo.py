@@ -52,8 +52,8 @@ def draw(results, path):
         f"confidence loss\nPGR {conf['pgr']['value']:.2f}": (conf["student"], "#6a51a3"),
         "strong\nceiling": (naive["ceiling"], "#3d3d3d"),
     })  # fmt: skip
-    axes.set(ylabel="test accuracy, 95 % intervals", ylim=(0.5, 0.9))
-    axes.set_title(f"facts/xs -> facts/m, {naive['n']} test rows, {naive['seeds']} seeds")
+    title = f"facts/xs -> facts/m, {naive['n']} test rows, {naive['seeds']} seeds"
+    axes.set(title=title, ylabel="test accuracy, 95 % intervals", ylim=(0.5, 0.9))
     files.write_figure(figure, path)
 
 

@@ -36,13 +36,12 @@ def main(
     """
     check_options(args)
     if model:
-        todo = [(out, untrained(args, force))]
+        cards = {out: untrained(args, force)}
     else:
         runs = files.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
-        stages = (*records.TRAINERS, "eval")
-        todo = [(run, records.finished_run(run, stages)) for run in runs]
+        cards = {run: records.finished_run(run, (*records.TRAINERS, "eval")) for run in runs}
     rows_of, scores, how = {}, {}, {"device": device, "dtype": dtype}
-    for run, card in todo:
+    for run, card in cards.items():
         setting = tasks.setting_of_card(card)
         data = scored_on(setting, run, card, ds, test, n_test)
         key = json.dumps(data, sort_keys=True)
@@ -50,9 +49,8 @@ def main(
             rows_of[key] = protocol.test_rows(setting, data, split)
         scores[run] = score(setting, run, card, data, split, rows_of[key], how, force)
     show(scores)
-    if [records.role(card) for _, card in todo] == ["weak", "student", "ceiling"]:
-        names = [run for run, _ in todo]
-        records.tell_next(["pgr.py", *names, f"--out={files.beside(names[0], 'pgr.json')}"])
+    if [records.role(card) for card in cards.values()] == ["weak", "student", "ceiling"]:
+        records.tell_next(["pgr.py", *cards, f"--out={files.beside(runs[0], 'pgr.json')}"])
 
 
 def check_options(args):
@@ -77,14 +75,13 @@ def untrained(args, force):
         raise BadInput("--head and --shots are for texts")
     if setting.OUTPUTS == 1:
         raise BadInput("a reward model that was not trained says 0 of everything: train it first")
-    before = files.read_card(out)
-    if before and before["stage"] != "eval":
+    if (before := files.read_card(out)) and before["stage"] != "eval":
         raise BadInput(f"--out={out} is a run of {before['stage']}.py: choose another name")
     data = protocol.describe(setting, ds or "facts", n_test=args["n_test"], test=args["test"])
     kept = {name: args[name] for name in ("model", "head", "max_len")} | {"data": data}
     if args["shots"] is not None:
-        prompt = {"target": args["target"] or "weak", "seed": args["seed"] or 0}
-        kept |= {"shots": args["shots"], "labels": labels} | prompt
+        kept |= {"shots": args["shots"], "labels": labels}
+        kept |= {"target": args["target"] or "weak", "seed": args["seed"] or 0}
     inputs = records.model_input(model) | ({"labels": files.sha256(labels)} if labels else {})
     if records.is_done(out, kept, inputs, force):
         return files.read_card(out)
@@ -95,22 +92,25 @@ def untrained(args, force):
 def scored_on(setting, run, card, ds, test, n_test):
     """Which test rows: those of the run's own data, unless --ds, --test or --n_test differ."""
     own = card["data"]
-    if ds is None and own is None:
-        raise BadInput(f"{run} was trained on labels without a card: add --ds, its task")
-    if ds is None and test is not None:
-        raise BadInput("--test goes with --ds")
-    if ds is not None and tasks.setting_of(ds) is not setting:
+    n_test = n_test or (own and own["n_test"])
+    if ds is None:
+        if own is None:
+            raise BadInput(f"{run} was trained on labels without a card: add --ds, its task")
+        if test is not None:
+            raise BadInput("--test goes with --ds")
+        return own | {"n_test": n_test}
+    if tasks.setting_of(ds) is not setting:
         raise BadInput(f"--ds={ds} has other rows than {run}, which answers {setting.WHAT}")
-    if ds is not None and ds not in setting.TASKS and test is None:
+    if ds not in setting.TASKS and test is None:
         # a file that the run was not trained for is a test set, all of it
         test = own["test"] if own and own["ds"] == str(Path(ds).resolve()) else ds
-    data = protocol.describe(setting, ds, n_test=own and own["n_test"], test=test) if ds else own
-    return data | {"n_test": n_test or data["n_test"]}
+    return protocol.describe(setting, ds, n_test=n_test, test=test)
 
 
 def score(setting, run, card, data, split, rows, how, force):
-    """The metrics of a run on test rows. They and the predictions are written beside the run,
-    unless this very model was scored on these rows before. how: {"device", "dtype"}.
+    """The metrics of a run on test rows; they and the predictions are written into it.
+
+    If this very model was scored on these rows before, they are read. how: {"device", "dtype"}.
     """
     file = Path(run) / "eval" / f"{protocol.name_of(data['ds'])}-{split}.jsonl"
     metrics_file = file.with_suffix(".metrics.json")

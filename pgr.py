@@ -15,11 +15,10 @@ from pathlib import Path
 
 import tasks
 from w2s import cli, doubts, files, protocol, records, stats
-from w2s.curves import stopping
+from w2s.curves import COLOURS, stopping
 from w2s.files import BadInput
 from w2s.stats import WHO
 
-COLOURS = ("#c9c9c9", "#6a51a3", "#3d3d3d")
 RULE = ("alpha", "conf_prior", "radius", "as_released")
 
 
@@ -46,8 +45,7 @@ def main(
         raise BadInput(f"--n_boot={n_boot}: an interval needs at least 100 resamples")
     plot = plot or str(Path(out).with_suffix(".png"))
     matched = pair_seeds([weak, student, ceiling])
-    runs = list(matched.values())
-    stages = (*records.TRAINERS, "eval")
+    runs, stages = list(matched.values()), (*records.TRAINERS, "eval")
     cards = [[records.finished_run(run, stages) for run in seed] for seed in runs]
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)
@@ -119,8 +117,7 @@ def read(setting, run, card, ds, split):
         raise BadInput(f"{run} was trained on labels without a card: add --ds, its task")
     if tasks.setting_of_card(card) is not setting:
         raise BadInput(f"{run} has not answered {setting.WHAT}: give three runs of one setting")
-    again = f"run python eval.py {run}" + (f" --ds={ds}" if ds else "")
-    again += f" --split={split}" if split != "test" else ""
+    again = f"run python eval.py {run} --split={split}" + (f" --ds={ds}" if ds else "")
     file = Path(run) / "eval" / f"{protocol.name_of(ds or card['data']['ds'])}-{split}.jsonl"
     if not file.exists():
         raise BadInput(f"{run} has no predictions {file}: {again}")
@@ -139,7 +136,7 @@ def compare(setting, answers, groups, n_boot):
 
     given = ()
     if "prob" in setting.PREDICTION:
-        given = (each(lambda row: row["prob"]), [row["label"] for row in answers[0][0]])
+        given = each(lambda row: row["prob"]), [row["label"] for row in answers[0][0]]
     return stats.compare(each(setting.score), each(setting.said), groups, *given, n_boot=n_boot)
 
 
@@ -181,35 +178,31 @@ def relations(result):
 
 
 def draw(result, path):
-    """Bars of the three as in the paper, agreement and the like; of texts and pairs also misfit."""
+    """Bars of the three as in the paper, and how student and supervisor relate."""
     from matplotlib.figure import Figure
 
-    panels = 3 if result["diagnostics"] else 2
-    figure = Figure(figsize=(4 * panels, 3.6), layout="constrained")
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
     models = " -> ".join(str(result[who]["model"]) for who in WHO[:2])
     rule = result["student"]["rule"] or "not trained"
     figure.suptitle(f"{result['task']}: {models}, {rule}", fontsize=9)
-    accuracies, relation, *misfit = figure.subplots(1, panels)
+    accuracies, relation = figure.subplots(1, 2)
     names = ("weak\nsupervisor", "student", "strong\nceiling")
     bars(accuracies, {name: (result[who], c) for name, who, c in zip(names, WHO, COLOURS)})
     pgr, told = result["pgr"], "PGR undefined"
     if pgr["value"] is not None:
         told = f"PGR {pgr['value']:.2f} [{pgr['low']:.2f}, {pgr['high']:.2f}]"
-    lowest = min(result[who]["low"] for who in WHO)
-    highest = max(result[who]["high"] for who in WHO)
-    accuracies.set(title=told, ylabel="test accuracy")
-    accuracies.set_ylim(0.5 if lowest >= 0.5 else 0, 1 if highest > 0.5 else 1.2 * highest or 1)
+    lowest, highest = (
+        min(result[who]["low"] for who in WHO),
+        max(result[who]["high"] for who in WHO),
+    )
+    limits = 0.5 if lowest >= 0.5 else 0, 1 if highest > 0.5 else 1.2 * highest or 1
+    accuracies.set(title=told, ylabel="test accuracy", ylim=limits)
     shown = {name: one for name, one in relations(result).items() if one["value"] is not None}
-    dots = {"fmt": "o", "color": COLOURS[1], "capsize": 3}
     for y, one in enumerate(shown.values()):
-        relation.errorbar(one["value"], -y, xerr=whiskers(one), **dots)
+        interval = whiskers(one)
+        relation.errorbar(one["value"], -y, xerr=interval, fmt="o", color=COLOURS[1], capsize=3)
     relation.set_yticks([-y for y in range(len(shown))], list(shown))
     relation.set_title("student and supervisor")
-    for axes in misfit:
-        x, y = shown["misfit"], shown["gain"]
-        axes.errorbar(x["value"], y["value"], whiskers(y), whiskers(x), **dots)
-        axes.axline((0, 0), slope=1, color=COLOURS[0])
-        axes.set(xlabel="misfit", ylabel="gain", title="gain = misfit on the line")
     files.write_figure(figure, path)
 
 

@@ -1,16 +1,16 @@
 """Stage 3: weak labels -> student, or ground truth of the same rows -> ceiling.
 
-Fine-tunes a strong pretrained model on the labels of a weak supervisor (paper, section 3). What it
-does with them is a rule, --loss: a function of w2s/losses.py.
+Fine-tunes a strong pretrained model on the labels of a weak supervisor (paper, section 3). How it
+learns from them is its rule, --loss, a function of w2s/losses.py.
 
     xent          cross-entropy on the soft labels, the paper's naive fine-tuning
     conf          auxiliary confidence loss (paper, 4.3.2)                 --alpha --conf_prior
     logconf       the same as in openai's released code, warm-up mended    --alpha --as_released
     product       cross-entropy on the product of both predictions (openai's code)
     window        cross-entropy where the student is unsure (EleutherAI)   --radius
-    entropy       cross-entropy and a low entropy of the student           --alpha
-    reverse_xent  cross-entropy with the roles swapped (2505.24313)
-    reverse_kl    the same less the student's entropy (2502.11107)
+    entropy       cross-entropy plus the entropy of the student            --alpha
+    reverse_xent  cross-entropy with the roles of label and prediction swapped (2505.24313)
+    reverse_kl    reverse_xent minus the entropy of the student (2502.11107)
     mix           xent where the supervisor is sure, else reverse_xent     --radius
     adaptive      confidence loss with a weight for each row (2402.03749)
 
@@ -19,7 +19,7 @@ does with them is a rule, --loss: a function of w2s/losses.py.
     python train_strong.py runs/sst2/labels.jsonl --model=openai-community/gpt2-medium --loss=conf
     python train_strong.py --probe --out=runs/probe    # only the last layer, on cached features
 
-In: a labels file (label.py's, or a JSONL with id, label, weak and text, or a pair or a move).
+In: a labels file of label.py, or your own: JSONL with id, weak, and the fields of a row.
 Out: a run directory like train_weak.py's, beside the labels. Next: eval.py.
 """
 

@@ -1,7 +1,7 @@
 """Stage 1: ground truth -> weak supervisor.
 
 Fine-tunes a small pretrained model on the true labels of the weak half of a task (paper,
-section 3 and appendix A.1). Texts, preference pairs and chess moves alike: the task says which.
+section 3 and appendix A.1). The task says what is learned: texts, preference pairs or chess moves.
 
     python train_weak.py                                  # facts, in runs/weak, a few seconds
     python train_weak.py --ds=sst2 --model=openai-community/gpt2 --out=runs/sst2/weak

@@ -65,13 +65,6 @@ def position(fen=chess.STARTING_FEN):
     return board
 
 
-def after(fen, move, answer):
-    """(FEN after a move, the answer as a plain move), both given in UCI ("f6e4"); or ValueError."""
-    board = position(fen)
-    board.push_uci(move)
-    return board.fen(), plain(board.san(board.parse_uci(answer)))
-
-
 def recaptures(position, move):
     """True if a plain move takes back on the square where the last move has just taken."""
     if not position.move_stack:

@@ -27,7 +27,7 @@ def lichess_fen(row):
     None where nothing comes after the opponent's move.
     """
     puzzle = {"prompt": row["FEN"], "target": row["Moves"], "difficulty": row["Rating"]}
-    return puzzle if len(row["Moves"].split()) > 1 else None
+    return puzzle if " " in row["Moves"].strip() else None
 
 
 FILE = Path(__file__).resolve().parent / "puzzles.jsonl"
@@ -79,9 +79,9 @@ def read(ds, split):
 def finish(rows, seed=0):
     """The rows as the stages see them; what cannot be played is left out, counted and told.
 
-    A prompt is the moves of a game, with or without numbers, or a position (FEN). A target is the
-    move in any notation or, for a position before the opponent's move, both and more in UCI
-    ("f6e4 f5f8"). A "fen" has to be the position after the prompt.
+    A prompt is the moves of a game, with or without numbers, or a position (FEN). A target is a
+    move in any notation; of two or more ("f6e4 f5f8", UCI) the first is the opponent's. A "fen" has
+    to be the position after the prompt.
     """
     from tqdm import tqdm
 
@@ -104,8 +104,10 @@ def puzzle(row):
     import board
 
     prompt, target, fen = row["prompt"], row["target"].strip(), row.get("fen")
-    if " " in target:
-        prompt, target = board.after(prompt, *target.split()[:2])
+    if " " in target:  # the opponent's move comes first
+        position, (move, target) = board.position(prompt), target.split()[:2]
+        position.push_uci(move)
+        prompt = position.fen()
     if "/" in prompt:
         position, after_prompt = board.position(prompt), prompt
     elif row.get("replayed"):

@@ -5,7 +5,7 @@ import numpy as np
 from w2s import files, stats
 from w2s.files import BadInput
 
-COLOURS = ("#6a51a3", "#3d3d3d")  # student, ceiling
+COLOURS = ("#c9c9c9", "#6a51a3", "#3d3d3d")  # supervisor, student, ceiling
 
 
 def held_out(run, card):
@@ -37,8 +37,8 @@ def stopping(runs, cards, path):
         if [row["id"] for row in rows] != [row["id"] for row in others]:
             raise BadInput(f"--curves: {names[0]} and {names[1]} held out other rows")
         weak = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
-        axes.axhline(weak, color="#c9c9c9", zorder=0)
-        stops = [course(axes, *pair) for pair in zip(names, COLOURS)]
+        axes.axhline(weak, color=COLOURS[0], zorder=0)
+        stops = [course(axes, *pair) for pair in zip(names, COLOURS[1:])]
         accuracies.append([weak, *stops[0], both[1]["kept"]["true_acc"]])
     axes.set_title("- true, .. given labels; * best, o stopped; grey: supervisor", fontsize=9)
     axes.set(xlabel="epoch", ylabel=f"accuracy on {len(rows)} held-out rows")
@@ -52,7 +52,7 @@ def stopping(runs, cards, path):
     for k, name in enumerate(("best", "stopped", "final"), 1):
         told[name] = stats.recovered(values[[0, k, 4]], replicates[:, [0, k, 4]])
         print(f"  {name:<28} {stats.in_words(told[name])}")
-    if reason := told["best"]["reason"]:  # all three have the same gap
+    if reason := told["best"]["reason"]:  # the gap is the same for all three
         print(f"  {reason}")
     return told
 

@@ -1,5 +1,6 @@
 """What the cards of supervisor, student and ceiling say against comparing them, for pgr.py."""
 
+import itertools
 from pathlib import Path
 
 from w2s import files, records
@@ -10,14 +11,14 @@ RECIPE = ("model", "epochs", "batch_size", "lr", "max_len", "head", "lora", "pro
 
 
 def check_copies(runs, cards):
-    """BadInput where two seeds of a trained run are the same model: a copy is no second seed."""
-    for k in range(3):
+    """BadInput where two seeds of a trained run are the same model."""
+    for of_seeds, names in zip(zip(*cards), zip(*runs)):
         seen = {}
-        for seed, names in zip(cards, runs):
-            first = seen.setdefault(seed[k]["model_sha256"], names[k])
-            if first != names[k] and records.role(seed[k]):
+        for card, name in zip(of_seeds, names):
+            first = seen.setdefault(card["model_sha256"], name)
+            if first != name and records.role(card):
                 told = "a copy is no second seed, leave it out"
-                raise BadInput(f"{first} and {names[k]} hold the same model: {told}")
+                raise BadInput(f"{first} and {name} hold the same model: {told}")
 
 
 def seeds(patterns, cards):
@@ -29,10 +30,10 @@ def seeds(patterns, cards):
             values = dict.fromkeys(str(one.get(name)) for one in args)
             if len(values) > 1:
                 notes.append(f"the runs of {pattern} differ in {name}: {', '.join(values)}")
-    for name in RECIPE:
+    for name in RECIPE if all(map(records.role, cards[0][1:])) else ():
         pairs = [[card["args"].get(name) for card in seed[1:]] for seed in cards]
-        mine, others = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
-        if mine != others and all(map(records.role, cards[0][1:])):
+        if unlike := [pair for pair in pairs if pair[0] != pair[1]]:
+            mine, others = unlike[0]
             notes.append(f"student and ceiling differ in {name}: {mine}, {others}")
     return notes
 
@@ -49,21 +50,20 @@ def roles(cards, names):
         told.append(f"{names[1]} was not trained on weak labels, so it is no student")
     if records.role(ceiling) != "ceiling":
         told.append(f"{names[2]} was not trained with --target=truth, so it is no ceiling")
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        if cards[one]["model_sha256"] == cards[other]["model_sha256"]:
-            told.append(f"{names[one]} and {names[other]} are one and the same model")
+    for (one, first), (other, second) in itertools.combinations(zip(cards, names), 2):
+        if one["model_sha256"] == other["model_sha256"]:
+            told.append(f"{first} and {second} are one and the same model")
     return told
 
 
 def shared_rows(weak, student):
     """True if a supervisor and its student were trained on some of the same rows."""
-    of_weak, of_student = map(records.role, (weak, student))
-    if weak["data"] is None or student["data"] is None or None in (of_weak, of_student):
+    halves = [records.role(card) == "weak" for card in (weak, student) if records.role(card)]
+    one, other = weak["data"], student["data"]
+    if not one or not other or len(halves) < 2:
         return False
-    if any(weak["data"][key] != student["data"][key] for key in ("ds", "sha256")):
-        return False
-    same_half = (of_weak == "weak") == (of_student == "weak")
-    return same_half or weak["data"]["data_seed"] != student["data"]["data_seed"]
+    same_task = (one["ds"], one["sha256"]) == (other["ds"], other["sha256"])
+    return same_task and (halves[0] == halves[1] or one["data_seed"] != other["data_seed"])
 
 
 def teachers(weak, student, weak_name, name):
@@ -73,23 +73,18 @@ def teachers(weak, student, weak_name, name):
         return []
     if weak["model_sha256"] not in behind:
         return [f"{name} did not learn from the labels of {weak_name} as it is now"]
-    labels = student["args"]["labels"]
-    unchanged = Path(labels).is_file() and files.sha256(labels) == student["inputs"]["labels"]
-    source = (files.read_card(labels) if unchanged else None) or {"stage": "label", "args": {}}
-    stage = student.get("labels_from") or source["stage"]
+    labels, stage = student["args"]["labels"], student["labels_from"]
     if stage == "label" and behind == [weak["model_sha256"]]:
         return []
-    runs, kind = source["args"].get("runs"), source["args"].get("kind")
-    by = f"of {' + '.join(runs)}" if runs else f"of {len(behind)} models"
+    unchanged = Path(labels).is_file() and files.sha256(labels) == student["inputs"]["labels"]
+    card = files.read_card(labels) if unchanged else None
+    args = card["args"] if card else {}
+    by = f"of {' + '.join(args['runs'])}" if "runs" in args else f"of {len(behind)} models"
     if stage != "label":
-        by = f"by {stage}.py" + (f" --kind={kind}" if kind else "")
-    by += right(labels) if unchanged else ""
+        by = f"by {stage}.py" + (f" --kind={args['kind']}" if "kind" in args else "")
+    rows = files.read_jsonl(labels, ["weak"]) if unchanged else []
+    if rows and "label" in rows[0]:  # of moves, what is right is not known here
+        right = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
+        by += f" ({right:.1%} of them right)"
     told = f"so its PGR, taken against {weak_name}, is not against what labelled"
     return [f"{name} learned from labels {by}, {told}"]
-
-
-def right(labels):
-    """How many labels of a file are right, as text; "" where that cannot be said of them."""
-    rows = [row for row in files.read_jsonl(labels, ["weak"]) if row.get("label") in (0, 1)]
-    hits = sum((row["weak"] > 0.5) == row["label"] for row in rows)
-    return f" ({hits / len(rows):.1%} of them right)" if rows else ""

@@ -1,9 +1,9 @@
 """Metrics and their intervals (numpy): nothing here is printed without one.
 
 Every number is a ratio of sums over test rows, averaged over seeds. The bootstrap resamples groups
-of test rows (rows about the same passage rise and fall together) and seeds, both at once and the
-same for all models: they answered the same questions, so their differences are far better known
-than each accuracy. Resampling three of three seeds understates their spread: more are better.
+of test rows (rows about the same passage rise and fall together) and seeds, at once and the same
+for all models: as they answered the same questions, their differences are far better known than
+each accuracy. Resampling three seeds understates their spread: more are better.
 """
 
 import itertools
@@ -25,11 +25,6 @@ def number(groups):
     return index, min(len(numbers), MOST_GROUPS)
 
 
-def group_sums(values, index, n_groups):
-    """Sum the rows of each group: values [S, N] or [N], index [N] -> [S, G]."""
-    return np.stack([np.bincount(index, row, n_groups) for row in np.atleast_2d(values)])
-
-
 def bootstrap(ratios, groups, n_boot=N_BOOT, seed=0):
     """K ratios and their bootstrap replicates, all from the same draws.
 
@@ -38,11 +33,16 @@ def bootstrap(ratios, groups, n_boot=N_BOOT, seed=0):
     sum(numerator) / sum(denominator), averaged over seeds; NaN where a denominator is 0.
     """
     index, n_groups = number(groups)
+
+    def group_sums(values):
+        """[S, N] or [N] -> [S, G]"""
+        return np.stack([np.bincount(index, row, n_groups) for row in np.atleast_2d(values)])
+
     tops, below, bottoms = [], [], [np.bincount(index, minlength=n_groups)]
     for top, bottom in ratios:
-        tops.append(group_sums(top, index, n_groups))
+        tops.append(group_sums(top))
         below.append(0 if bottom is None else len(bottoms))
-        bottoms += [] if bottom is None else [group_sums(bottom, index, n_groups)]
+        bottoms += [] if bottom is None else [group_sums(bottom)]
     n_ratios, n_seeds = len(tops), len(tops[0])
     bottoms = [np.broadcast_to(one, tops[0].shape) for one in bottoms]
     sums = np.concatenate(tops + bottoms)  # all in one matrix product
@@ -76,10 +76,10 @@ def interval(replicates):
     return float(low), float(high)
 
 
-def estimate(value, replicates):
-    """{"value", "low", "high"} of one quantity; None for what cannot be computed."""
+def estimate(value, replicates, name="value"):
+    """{name, "low", "high"} of one quantity; None for what cannot be computed."""
     low, high = interval(replicates)
-    return {"value": float(value) if np.isfinite(value) else None, "low": low, "high": high}
+    return {name: float(value) if np.isfinite(value) else None, "low": low, "high": high}
 
 
 def in_words(one, key="value"):
@@ -93,8 +93,7 @@ def accuracy(prob, label, groups, n_boot=N_BOOT):
     """{"acc", "low", "high"} of P(label = 1) [N] against labels [N]; above 1/2 says 1."""
     correct = (np.asarray(prob) > 0.5) == (np.asarray(label) == 1)
     values, replicates = bootstrap([(correct, None)], groups, n_boot)
-    low, high = interval(replicates[:, 0])
-    return {"acc": float(values[0]), "low": low, "high": high}
+    return estimate(values[0], replicates[:, 0], "acc")
 
 
 def metrics(prob, label, groups, n_boot=2_000):
@@ -103,7 +102,7 @@ def metrics(prob, label, groups, n_boot=2_000):
     n_boot: of all but the accuracy. The accuracy and, as estimates: precision, recall, f1 of class
     1; balanced_acc, the mean of both classes' recalls; auroc; nll, the mean negative log-likelihood
     in nats (probabilities at least 1e-12); ece, the expected calibration error in 10 bins of the
-    answer's confidence from 1/2 to 1 (Guo et al. 2017), too high rather than low: noise adds to it.
+    answer's confidence from 1/2 to 1 (Guo et al. 2017), to which noise adds.
     """
     prob, true = np.asarray(prob, dtype=float), np.asarray(label) == 1
     says, confidence = prob > 0.5, np.maximum(prob, 1 - prob)
@@ -119,8 +118,7 @@ def metrics(prob, label, groups, n_boot=2_000):
         (says == true, None),
     ]
     values, replicates = bootstrap(ratios, groups, max(n_boot, N_BOOT))
-    low, high = interval(replicates[:, -1])
-    result = {"acc": float(values[-1]), "low": low, "high": high}
+    result = estimate(values[-1], replicates[:, -1], "acc")
     result |= {"n": len(prob), "groups": len(set(groups))}
     every = np.vstack([values, replicates[:n_boot]])
     columns = dict(zip(("precision", "recall", "f1"), every[:, :3].T)) | {
@@ -158,12 +156,11 @@ def auroc(prob, true, groups, n_boot=N_BOOT, seed=0):
 
 
 def compare(score, said, groups, prob=None, label=None, n_boot=N_BOOT, seed=0):
-    """Everything pgr.py reports of supervisor, student and ceiling, from S seeds on N test rows.
+    """The numbers of pgr.json, of supervisor, student and ceiling, from S seeds on N test rows.
 
     score: [3, S, N], 1 where they are right; said: [3, S, N], what they say; groups: N names;
     prob: [3, S, N], P(label = 1), and label [N], for the diagnostics, which are {} without.
-    Returns the numbers of pgr.json. Agreement: how often student and supervisor say the same, over
-    all rows and where the supervisor is right or wrong (5.1.3).
+    Agreement: of student and supervisor, on all rows and where that one is right or wrong (5.1.3).
     """
     score, agree = np.asarray(score, dtype=float), np.asarray(said[1]) == np.asarray(said[0])
     right = score[0] == 1
@@ -171,11 +168,11 @@ def compare(score, said, groups, prob=None, label=None, n_boot=N_BOOT, seed=0):
     ratios += [(agree & right, right), (agree & ~right, ~right)]
     more = () if prob is None else diagnostic_ratios(np.asarray(prob), np.asarray(label))
     values, replicates = bootstrap(itertools.chain(ratios, more), groups, n_boot, seed)
-    estimates = [estimate(*pair) for pair in zip(values[:6], replicates[:, :6].T)]
+    pairs = list(zip(values, replicates.T))
     result = {"pgr": recovered(values[:3], replicates[:, :3])}
-    for who, one in zip(WHO, estimates):
-        result[who] = {"acc": one["value"], "low": one["low"], "high": one["high"]}
-    result["agreement"] = dict(zip(("all", "weak_right", "weak_wrong"), estimates[3:]))
+    result |= {who: estimate(*pair, "acc") for who, pair in zip(WHO, pairs)}
+    names = ("all", "weak_right", "weak_wrong")
+    result["agreement"] = {name: estimate(*pair) for name, pair in zip(names, pairs[3:])}
     result |= {"n": score.shape[2], "groups": len(set(groups)), "seeds": score.shape[1]}
     derived = [] if prob is None else zip(diagnostics(values[6:]), diagnostics(replicates[:, 6:]).T)
     return result | {"diagnostics": {k: estimate(*pair) for k, pair in zip(DIAGNOSTICS, derived)}}
@@ -189,9 +186,9 @@ def recovered(values, replicates):
         weak, student, ceiling = np.vstack([values, replicates]).T
         pgr = (student - weak) / (ceiling - weak)
         return estimate(pgr[0], pgr[1:]) | {"reason": None}
-    where = f"{'holds' if high >= 0 else 'lies below'} 0: there is no gap to recover"
-    reason = f"the interval of (ceiling - weak), {low:+.3f} to {high:+.3f}, {where}; "
-    reason += "take more rows or seeds, or a stronger student"
+    where = f"{low:+.3f} to {high:+.3f}, {'holds' if high >= 0 else 'lies below'} 0"
+    told = "there is no gap to recover; take more rows or seeds, or a stronger student"
+    reason = f"the interval of (ceiling - weak), {where}: {told}"
     return {"value": None, "low": None, "high": None, "reason": reason}
 
 
