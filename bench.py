@@ -1,12 +1,13 @@
-"""How fast is the loop? In one run, ours and Hugging Face's Trainer on the same model and rows.
+"""How fast is the loop? Ours and Hugging Face's Trainer on the same model and rows, on a CPU.
 
-    python bench.py                                     # 2 cores: about ten minutes
-    python bench.py --parts=train,generative --means=20 --repeats=5
+    python bench.py                                         # training; 2 cores: three minutes
+    python bench.py generative --mean=100 --repeats=5       # or score, memory, linear
+    python bench.py tiny --shape=tiny --mean=12 --steps=50
 
 Models have random weights in the shape of real ones. Each side runs in a process of its own; every
 figure is the median of repeats in turns. "share" is 6 (scoring: 2) x non-embedding parameters x
 real tokens a second by the bf16 matrix product rate, measured right before. "held" is what autograd
-keeps for the backward pass at its peak, on a GPU all memory.
+keeps for the backward pass at its peak. results/gpu.py measures a GPU.
 """
 
 import functools
@@ -19,92 +20,79 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from w2s import cli
-from w2s.files import HERE, BadInput
+from w2s.files import BadInput
 
-# fmt: off
-QWEN = dict(model_type="qwen2", vocab_size=151936, num_key_value_heads=2)
-NO_DROPOUT = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-SHAPES = {  # the first is the one that the figures of results/bench.md are about
-    "gpt2-6x384": NO_DROPOUT | dict(model_type="gpt2", n_layer=6, n_embd=384, n_head=6,
-        vocab_size=50257),
-    "tiny": dict(model_type="llama", num_hidden_layers=3, hidden_size=64, intermediate_size=256,
-        num_attention_heads=4, vocab_size=400),
-    "qwen-0.5b": QWEN | dict(num_hidden_layers=24, hidden_size=896, intermediate_size=4864,
-        num_attention_heads=14),
-    "qwen-1.5b": QWEN | dict(num_hidden_layers=28, hidden_size=1536, intermediate_size=8960,
-        num_attention_heads=12),
-    "qwen-7b": QWEN | dict(num_hidden_layers=28, hidden_size=3584, intermediate_size=18944,
-        num_attention_heads=28, num_key_value_heads=4),
+SIZES = ("model_type", "num_hidden_layers", "hidden_size", "intermediate_size")
+SIZES += ("num_attention_heads", "num_key_value_heads", "vocab_size")
+SHAPES = {
+    "tiny": dict(zip(SIZES, ("llama", 3, 64, 256, 4, 4, 400))),
+    "qwen-0.5b": dict(zip(SIZES, ("qwen2", 24, 896, 4864, 14, 2, 151936))),
+    "qwen-1.5b": dict(zip(SIZES, ("qwen2", 28, 1536, 8960, 12, 2, 151936))),
+    "qwen-7b": dict(zip(SIZES, ("qwen2", 28, 3584, 18944, 28, 4, 151936))),
+    "gpt2-6x384": dict(model_type="gpt2", n_layer=6, n_embd=384, n_head=6, vocab_size=50257),
 }
 GROUPED = {"train_sampling_strategy": "group_by_length"}
 SIDES = {  # trainer: Hugging Face's, with these arguments
-    "train": {"ours": {}, "HF Trainer, padded": {"trainer": {}},
+    "train": {
+        "ours": {},
+        "HF Trainer, padded": {"trainer": {}},
         "HF Trainer, accumulate 1 at a time": {"trainer": {"per_device": 1}},
-        "HF Trainer, group by length": {"trainer": GROUPED}},
-    "generative": {"ours": {"lm": True},
-        "HF Trainer, group by length": {"lm": True, "trainer": GROUPED}},
-    "score": {"ours": {}, "HF Trainer.predict, batch 64": {"trainer": {}, "batch_size": 64}},
+        "HF Trainer, group by length": {"trainer": GROUPED},
+    },
+    "generative": {
+        "ours": {"lm": True},
+        "HF Trainer, group by length": {"lm": True, "trainer": GROUPED},
+    },
+    "score": {"ours": {}, "HF Trainer.predict, batch 64": {"trainer": {"batch_size": 64}}},
     "tiny": {"ours": {"dtype": None}, "one sequence at a time, bf16": {"looped": True}},
 }
-# fmt: on
-PARTS = ("train", "score", "memory", "tiny", "generative", "linear")
+CPU = torch.device("cpu")
 
 
 def main(
-    *, parts: str = ",".join(PARTS[:4]), means: str = "20,100", shape: str = None,
-    device: str = None, repeats: int = 3, steps: int = 20, batch_size: int = 32,
+    part: str = "train", *, mean: int = 20, shape: str = "gpt2-6x384", repeats: int = 3,
+    steps: int = 20,
 ):  # fmt: skip
     """Print speed, share of the matrix product rate and memory of our loop and of HF Trainer's.
 
     Args:
-        parts: any of train, score, memory, tiny, generative, linear (the last two only if asked)
-        means: mean text lengths in tokens
-        shape: gpt2-6x384 (default on a CPU), tiny, qwen-0.5b, qwen-1.5b (on a GPU) or qwen-7b
+        part: train, generative, score, tiny, memory or linear
+        mean: length of the texts in tokens
+        shape: gpt2-6x384, tiny, qwen-0.5b, qwen-1.5b or qwen-7b
         repeats: interleaved repeats whose median is printed
-        steps: batches in a timed run of the 20-token rows; longer texts have fewer
+        steps: batches in a timed run of 20-token rows; longer texts have fewer
     """
-    cli.check({"repeats": repeats, "steps": steps, "batch_size": batch_size, "shape": shape})
-    known, parts = set(parts.split(",")) <= set(PARTS), parts.split(",")
-    if not known or not all(mean.isdigit() and int(mean) > 2 for mean in means.split(",")):
-        raise BadInput(f"parts are {', '.join(PARTS)}; means whole numbers over 2")
-    from w2s import models
-
-    device = models.pick_device(device)
-    shape = shape or ("qwen-1.5b" if device.type == "cuda" else "gpt2-6x384")
-    where = f"{device} with {torch.get_num_threads()} CPU threads, torch {torch.__version__}"
-    print(f"{shape} on {where}, {repeats} repeats, batch {batch_size}")
-    for mean in map(int, means.split(",")):
-        n = batch_size * max(4, round(steps * 20 / max(mean, 20) ** 0.8 / 20**0.2))
-        for part in ("train", "generative", "score"):
-            if part in parts:
-                table(part, repeats, shape, str(device), n, mean, batch_size)
-        if "memory" in parts:
-            micro_batches(make_model(shape, device), SHAPES[shape]["vocab_size"], mean, repeats)
-    if "tiny" in parts:
-        table("tiny", repeats, "tiny", str(device), 1600, 12, 32)
-    if "linear" in parts:
-        linear(device)
+    cli.check({"mean": mean, "repeats": repeats, "steps": steps, "shape": shape})
+    print(f"{shape}, {torch.get_num_threads()} threads, torch {torch.__version__}, {repeats=}")
+    if part in SIDES:
+        table(part, repeats, shape, 32 * max(1, steps * 20 // max(mean, 20)), mean)
+    elif part == "memory":
+        micro_batches(shape, mean, repeats)
+    elif part == "linear":
+        linear()
+    else:
+        raise BadInput(f"there is no part {part}: {', '.join(SIDES)}, memory, linear")
 
 
 def make_model(shape, device, packed=True, lm=False):
     """A 2-way classifier, or a language model, with random weights, as models.load gives it."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from w2s import models
+    from w2s import checks, models
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(**SHAPES[shape], num_labels=2, use_cache=False, pad_token_id=0)
+    config = AutoConfig.for_model(**SHAPES[shape], pad_token_id=0)
+    models.settle(config, 2)
     auto = AutoModelForCausalLM if lm else AutoModelForSequenceClassification
     with torch.device(device):
         model = auto.from_config(config, dtype=torch.float32)
-    model.w2s = {"max_len": 1024, "head": "new", "packed": False}
-    model.w2s["parameters"] = model.num_parameters()
+    model.w2s = {"max_len": 1024, "packed": False, "parameters": model.num_parameters()}
     if packed:
         models.fuse_gelu(model)
         if device.type == "cuda":
             models.fuse_norms(model)
         models.keep_freed_memory()
-        model.w2s["packed"] = models.can_pack(model)
+        model.w2s["packed"] = checks.can_pack(model)
     return model
 
 
@@ -124,18 +112,18 @@ def make_rows(n, mean, vocabulary, seed=0):
     ]
 
 
-def train(model, rows, loss="xent", dtype="bf16", **options):
+def train(model, rows, loss="xent", dtype="bf16", batch_size=32, **options):
     """One epoch of our loop."""
     from w2s import lm, loop, losses
 
-    plan, rule = loop.resolve(model, dtype=dtype), losses.LOSSES[loss]
-    plan.pop("parameters", None)
+    options |= loop.resolve(model, dtype=dtype) | losses.LOSSES[loss]
     if model.get_output_embeddings():
-        rows, rule = lm.shares(rows), {"loss": lm.share_of_loss, "outputs": lm.nll}
-    loop.fit(model, rows, epochs=1, name="ours", **rule, **plan, **{"batch_size": 32} | options)
+        rows = lm.shares(rows)
+        options |= {"loss": lm.share_of_loss, "outputs": lm.nll, "whole_batch": False}
+    loop.fit(model, rows, epochs=1, batch_size=batch_size, name="ours", **options)
 
 
-def trainer(shape, device, lm, batch_size=32, per_device=None, checkpointing=False, **how):
+def trainer(shape, device, lm, batch_size=32, per_device=None, **how):
     """Hugging Face's for one epoch: bf16 autocast, fused AdamW, padded to a batch's longest."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
@@ -152,8 +140,8 @@ def trainer(shape, device, lm, batch_size=32, per_device=None, checkpointing=Fal
         output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=per_device,
         learning_rate=5e-5, gradient_accumulation_steps=batch_size // per_device, bf16=True,
         per_device_eval_batch_size=batch_size, use_cpu=device.type == "cpu", save_strategy="no",
-        gradient_checkpointing=checkpointing, logging_strategy="no", report_to="none",
-        disable_tqdm=True, remove_unused_columns=False, optim="adamw_torch_fused", **how,
+        logging_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
+        optim="adamw_torch_fused", **how,
     )  # fmt: skip
     theirs = Trainer(make_model(shape, device, False, lm), args, data_collator=collate)
     theirs.remove_callback(PrinterCallback)
@@ -161,21 +149,21 @@ def trainer(shape, device, lm, batch_size=32, per_device=None, checkpointing=Fal
 
 
 @functools.cache
-def side(part, name, shape, device, batch_size):
+def side(part, name, shape):
     """(function of rows that is one run of a side, its model), once in the process of that side."""
     from w2s import models, packing
 
-    options = {"batch_size": batch_size} | SIDES[part][name]
+    options = dict(SIDES[part][name])
     how, lm = options.pop("trainer", None), options.pop("lm", False)
     if how is not None:
-        theirs = trainer(shape, torch.device(device), lm, **options, **how)
+        theirs = trainer(shape, CPU, lm, **how)
 
         def run(rows):
             theirs.train_dataset = rows
             return theirs.predict(rows) if part == "score" else theirs.train()
 
         return run, theirs.model
-    model = make_model(shape, torch.device(device), lm=lm)
+    model = make_model(shape, CPU, lm=lm)
     if options.pop("looped", False):  # what groups() is there to avoid
         group = packing.groups
         packing.groups = lambda lengths, *how: [group([length], *how)[0] for length in lengths]
@@ -184,46 +172,39 @@ def side(part, name, shape, device, batch_size):
     return lambda rows: train(model, rows, **options), model
 
 
-def measure(part, name, repeat, warm_up, shape, device, n, mean, batch_size):
-    """(seconds, tokens/s, share of the matrix product rate, that rate, bytes) of one run."""
-    run, model = side(part, name, shape, device, batch_size)
+def measure(part, name, repeat, shape, n, mean):
+    """(seconds, tokens/s, share of the matrix product rate, that rate, bytes held) of one run."""
+    run, model = side(part, name, shape)
     # rows of its own for every repeat: as in a real training, most shapes of batches are new
     warm, rows = (make_rows(n, mean, SHAPES[shape]["vocab_size"], i) for i in (0, repeat + 1))
-    held = peak(model.device, lambda: run(warm)) if warm_up else None
-    rate, seconds = matmul_rate(model.device), clock(model.device, lambda: run(rows))
+    held = peak(lambda: run(warm)) if repeat == 0 else None
+    rate, seconds = matmul_rate(CPU), clock(CPU, lambda: run(rows))
     speed = sum(len(row["tokens"]) for row in rows) / seconds
     # a language model multiplies by its embedding where that is tied to the output
     tied = getattr(model.get_output_embeddings(), "weight", None)
     embeddings = [x.weight for x in model.modules() if isinstance(x, torch.nn.Embedding)]
     n_used = model.num_parameters() - sum(x.numel() for x in embeddings if x is not tied)
-    flops = 2 if part == "score" else 6
-    return seconds, speed, flops * n_used * speed / rate, rate, held
+    return seconds, speed, (2 if part == "score" else 6) * n_used * speed / rate, rate, held
 
 
-def table(part, repeats, *where):
+def table(part, repeats, shape, n, mean):
     """Time every side `repeats` times after a warm-up, and print the medians."""
-    shape, device, n, mean, batch_size = where
-    once = device != "cpu"  # a GPU holds one model at a time: a new process for every run
-    how = {"mp_context": multiprocessing.get_context("spawn")}
-    how |= {"max_tasks_per_child": 1} if once else {}
-    pools = {name: ProcessPoolExecutor(1, **how) for name in SIDES[part]}
+    spawn = multiprocessing.get_context("spawn")
+    pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in SIDES[part]}
     runs = {name: [] for name in pools}
     for repeat in range(repeats):
         for name, pool in pools.items():
-            run = pool.submit(measure, part, name, repeat, once or repeat == 0, *where)
-            runs[name].append(run.result())
+            runs[name].append(pool.submit(measure, part, name, repeat, shape, n, mean).result())
     heads = "examples/s", "tokens/s", "share", "ours is", "held MB"
     print("\n{:<34} {:>10} {:>9} {:>7} {:>8} {:>8}".format(f"{part}, mean {mean} tokens", *heads))
     for name, times in runs.items():
         seconds, speed, share, _ = (statistics.median(x) for x in [*zip(*times)][:4])
         ratio = statistics.median(x[0] / mine[0] for x, mine in zip(times, runs["ours"]))
-        ratio, held = "" if name == "ours" else f"{ratio:.2f}x", times[0][4] / 1e6
-        line = f"{n / seconds:10.1f} {speed:9.0f} {share:7.1%} {ratio:>8} {held:8.0f}"
-        print(f"  {name:<32} {line}", flush=True)
+        line = f"{n / seconds:10.1f} {speed:9.0f} {share:7.1%} {ratio:7.2f}x"
+        print(f"  {name:<32} {line} {times[0][4] / 1e6:8.0f}", flush=True)
+        pools[name].shutdown()
     rate = statistics.median(x[3] for times in runs.values() for x in times)
     print(f"  bf16 matrix products: {rate / 1e9:.0f} GFLOP/s", flush=True)
-    for pool in pools.values():
-        pool.shutdown()
 
 
 def clock(device, run):
@@ -243,12 +224,8 @@ def matmul_rate(device):
     return 2 * n**3 / statistics.median(times[2:])
 
 
-def peak(device, run):
-    """Bytes at the peak of run(): all memory of a GPU, on a CPU what autograd holds."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        return torch.cuda.max_memory_allocated()
+def peak(run):
+    """The most bytes that autograd holds at once in run()."""
     held = [0, 0]  # now, at the peak
 
     class Saved:
@@ -265,34 +242,27 @@ def peak(device, run):
     return held[1]
 
 
-def micro_batches(model, vocabulary, mean, repeats):
+def micro_batches(shape, mean, repeats):
     """A batch of 256 rows whole and in 8 pieces: memory and time."""
-    rows, device = make_rows(1024 if mean < 50 else 512, mean, vocabulary), model.device
+    model, rows = make_model(shape, CPU), make_rows(512, mean, SHAPES[shape]["vocab_size"])
     print(f"\n256 rows in 8 pieces, mean {mean}:  held, whole    in 8    less    time")
     for loss in ("xent", "conf"):
-        how = {"batch_size": 256, "loss": loss}
-        runs = [functools.partial(train, model, rows, micro_batch=k, **how) for k in (256, 32)]
-        whole, cut = (peak(device, run) / 1e6 for run in runs)
-        times = [[clock(device, run) for run in runs] for _ in range(repeats)]
+        runs = [functools.partial(train, model, rows, loss, "bf16", 256, micro_batch=k)
+                for k in (256, 32)]  # fmt: skip
+        whole, cut = (peak(run) / 1e6 for run in runs)
+        times = [[clock(CPU, run) for run in runs] for _ in range(repeats)]
         slower = statistics.median(b / a for a, b in times)
         print(f"  {loss:<31} {whole:9.0f} MB {cut:4.0f} MB {whole / cut:6.1f}x {slower:6.2f}x")
 
 
-def linear(device):
-    """Time per token of the tiny model over 1,000 to 100,000 rows, and of tokenizing as many."""
-    from transformers import AutoTokenizer
-
-    from w2s import models
-
-    model, tokenizer = make_model("tiny", device), AutoTokenizer.from_pretrained(HERE / "facts/xs")
-    print("\n    rows   us/token, training   rows/s tokenized")
+def linear():
+    """Time per token of the tiny model over 1,000 to 100,000 rows."""
+    model = make_model("tiny", CPU)
+    print("\n    rows   us/token")
     for n in (1000, 1000, 10_000, 100_000):  # the first is the warm-up
-        rows, text = make_rows(n, 12, SHAPES["tiny"]["vocab_size"]), "the pet of ba mi ru is cat ?"
-        texts = [{"id": i, "text": text} for i in range(n)]
-        tokenized = clock(device, functools.partial(models.encode, texts, tokenizer, model))
-        took = clock(device, functools.partial(train, model, rows, dtype=None))
-        each = took / sum(len(row["tokens"]) for row in rows) * 1e6
-        print(f"{n:8} {each:20.2f} {n / tokenized:18.0f}", flush=True)
+        rows = make_rows(n, 12, SHAPES["tiny"]["vocab_size"])
+        seconds = clock(CPU, functools.partial(train, model, rows, dtype=None))
+        print(f"{n:8} {seconds / sum(len(row['tokens']) for row in rows) * 1e6:10.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ Six kinds are wrong as often as the labels before, all hardened to 0 or 1, but e
     random        any
     longest       those of the longest texts; shortest: of the shortest (texts alone)
     unconfident   those on which a strong model (--run) is least confident
-    confident     those that it answers most confidently right
-    coin          every label is a coin toss: what is left is what the student brings along
+    confident     those that it is most confident about, and right
+    coin          every label is a coin toss: what a student gets right, it knew before
     features      a logistic regression on the first --dims features of --model (E.1; texts alone)
     suffix        every text ends in the supervisor's opinion, is the student an imitator? (E.3)
 """
@@ -33,7 +33,7 @@ def main(
 
     Args:
         out: the labels file to write (default: random.jsonl and so on, beside the labels)
-        run: unconfident, confident: the run of the strong model, usually a ceiling
+        run: unconfident, confident: the run of the strong model
         model: features: the folder or hub id of the model whose features they are
     """
     setting = tasks.setting_of_labels(labels)
@@ -57,11 +57,11 @@ def main(
     elif kind == "features":
         weak = truncated(setting, rows, source["data"], model, dims, *how)
     else:
-        strong = answers(setting, rows, run, *how) if "run" in inputs else ()
+        strong = tasks.answers(setting, run, rows, *how) if "run" in inputs else ()
         wrong = errors(rows, kind, rng, strong)
         weak = [float(row["label"] != (i in wrong)) for i, row in enumerate(rows)]
-    changed = [row | {"weak": one} for row, one in zip(rows, weak)]
-    changed = [{name: row[name] for name in row if name != "weak_all"} for row in changed]
+    single = ({name: row[name] for name in row if name != "weak_all"} for row in rows)
+    changed = [row | {"weak": one} for row, one in zip(single, weak)]
     card = records.new_card("controls", setting, args, inputs, source["data"])
     files.write_jsonl(out, changed, source | card)  # who supervised, whether of test rows: stays
     print(f"{out}: {accuracy(changed):.1%} of the labels are right, before {accuracy(rows):.1%}")
@@ -72,14 +72,6 @@ def main(
 def accuracy(rows):
     """The share of the rows whose weak label, hardened, is right."""
     return sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
-
-
-def answers(setting, rows, run, device, dtype):
-    """P(label = 1) of each row by a run's model."""
-    from w2s import models  # torch and transformers take seconds to import
-
-    model, tokenizer = models.load(f"{run}/model", device=device, outputs=setting.OUTPUTS)
-    return setting.answer(model, tokenizer, rows, dtype, bar=run)
 
 
 def errors(rows, kind, rng, strong=()):

@@ -2,9 +2,9 @@
 
     python demo.py        # half a minute on two cores
 
-Every line after a $ is a command that you could type. They run here in some processes, seeds side
-by side, because importing torch and transformers sixteen times would take longer than all else.
-It leaves a picture, runs/demo/demo.png: weak supervisor, both students and the strong ceiling.
+Every line after a $ is a command that you could type. Here the seeds run side by side, and torch
+is imported once: sixteen imports of it would take longer than the training.
+The result is a picture, runs/demo/demo.png: weak supervisor, both students and the strong ceiling.
 """
 
 import importlib
@@ -14,6 +14,7 @@ import os
 import shlex
 import sys
 
+import pgr
 from w2s import cli, files
 
 OUT = "runs/demo"
@@ -32,10 +33,10 @@ def one_seed(seed):
     here = f"{OUT}/s{seed}"
     step("train_weak", f"--seed={seed}", f"--out={here}/weak")
     step("label", f"{here}/weak", f"--out={here}/labels.jsonl")
-    labels, same = f"{here}/labels.jsonl", f"--seed={seed}"
-    step("train_strong", labels, same, f"--out={here}/naive")
-    step("train_strong", labels, same, f"--out={here}/conf", "--loss=conf")
-    step("train_strong", labels, same, f"--out={here}/ceiling", "--target=truth")
+    train = ("train_strong", f"{here}/labels.jsonl", f"--seed={seed}")
+    step(*train, f"--out={here}/naive")
+    step(*train, f"--out={here}/conf", "--loss=conf")
+    step(*train, f"--out={here}/ceiling", "--target=truth")
 
 
 def draw(results, path):
@@ -43,25 +44,16 @@ def draw(results, path):
     from matplotlib.figure import Figure
 
     naive, conf = results["naive"], results["conf"]
-    bars = {
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    pgr.bars(axes, {
         "weak\nsupervisor": (naive["weak"], "#c9c9c9"),
         f"naive student\nPGR {naive['pgr']['value']:.2f}": (naive["student"], "#9e9ac8"),
         f"confidence loss\nPGR {conf['pgr']['value']:.2f}": (conf["student"], "#6a51a3"),
         "strong\nceiling": (naive["ceiling"], "#3d3d3d"),
-    }
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    for x, (one, colour) in enumerate(bars.values()):
-        spread = [[one["acc"] - one["low"]], [one["high"] - one["acc"]]]
-        axes.bar(x, one["acc"], yerr=spread, color=colour, capsize=5, width=0.7)
-        axes.annotate(
-            f"{one['acc']:.3f}", (x, one["high"]), (0, 3), textcoords="offset points", ha="center"
-        )
-    axes.set_xticks(range(len(bars)), list(bars))
-    axes.set_ylabel("test accuracy, 95 % intervals")
-    axes.set_ylim(0.5, 0.9)
+    })  # fmt: skip
+    axes.set(ylabel="test accuracy, 95 % intervals", ylim=(0.5, 0.9))
     axes.set_title(f"facts/xs -> facts/m, {naive['n']} test rows, {naive['seeds']} seeds")
-    axes.spines[["top", "right"]].set_visible(False)
     files.write_figure(figure, path)
 
 
@@ -81,9 +73,8 @@ def main(args, *, seeds: int = 3):
     results = {}
     for student in ("naive", "conf"):
         print(f"\n==== weak -> {student} student -> ceiling")
-        paths = [f"{OUT}/s*/{run}" for run in ("weak", student, "ceiling")]
         out = f"{OUT}/{student}.json"
-        step("pgr", *paths, f"--out={out}", f"--plot={OUT}/{student}.png")
+        step("pgr", *(f"{OUT}/s*/{run}" for run in ("weak", student, "ceiling")), f"--out={out}")
         results[student] = json.loads(files.read_bytes(out))
     if all(result["pgr"]["value"] is not None for result in results.values()):
         draw(results, f"{OUT}/demo.png")

@@ -30,7 +30,6 @@ def main(
     Args:
         ds: score on this task or JSONL file instead of the one that the run was trained for
         model: with --out and no runs: a model to score without training
-        out: the run directory to make for --model
         labels: the labels file that the examples of a prompt come from
         target: whose labels the examples show: weak (default) or truth
         seed: moves the examples of a prompt (default: 0)
@@ -42,15 +41,14 @@ def main(
         runs = files.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
         stages = (*records.TRAINERS, "eval")
         todo = [(run, records.finished_run(run, stages)) for run in runs]
-    rows_of, scores = {}, []  # the test rows of each data description
+    rows_of, scores, how = {}, {}, {"device": device, "dtype": dtype}
     for run, card in todo:
         setting = tasks.setting_of_card(card)
         data = scored_on(setting, run, card, ds, test, n_test)
         key = json.dumps(data, sort_keys=True)
         if key not in rows_of:
             rows_of[key] = protocol.test_rows(setting, data, split)
-        how = {"device": device, "dtype": dtype}
-        scores.append((run, *score(setting, run, card, data, split, rows_of[key], how, force)))
+        scores[run] = score(setting, run, card, data, split, rows_of[key], how, force)
     show(scores)
     if [records.role(card) for _, card in todo] == ["weak", "student", "ceiling"]:
         names = [run for run, _ in todo]
@@ -61,10 +59,9 @@ def check_options(args):
     """BadInput for options that mean nothing together."""
     model, shots, labels = args["model"], args["shots"], args["labels"]
     if (model is None) != (args["out"] is None) or (model and args["runs"]):
-        told = "they score a model that was not trained"
-        raise BadInput(f"--model and --out go together, without runs: {told}")
+        raise BadInput("--model and --out go together, without runs: they score what is untrained")
     if (labels is None) != (not shots) or (shots is not None and (args["head"] or not model)):
-        told = "with --model and --out and without --head; --shots=0 alone"
+        told = "with --model and without --head; --shots=0 alone"
         raise BadInput(f"--shots=5 --labels=FILE go together, {told}")
     for name in ("head", "max_len", "target", "seed"):
         needed = "shots" if name in ("target", "seed") else "model"
@@ -73,7 +70,7 @@ def check_options(args):
 
 
 def untrained(args, force):
-    """The card of --out, a run that is never trained but scored; answers() writes it."""
+    """The card of --out, a run that is scored without training; ask() writes it."""
     model, out, labels, ds = (args[name] for name in ("model", "out", "labels", "ds"))
     setting = tasks.setting_of(ds or "facts")
     if setting is not tasks.texts and (args["head"] or args["shots"] is not None):
@@ -82,13 +79,12 @@ def untrained(args, force):
         raise BadInput("a reward model that was not trained says 0 of everything: train it first")
     before = files.read_card(out)
     if before and before["stage"] != "eval":
-        told = f"choose another name for the scores of {model}"
-        raise BadInput(f"--out={out} is a run of {before['stage']}.py: {told}")
+        raise BadInput(f"--out={out} is a run of {before['stage']}.py: choose another name")
     data = protocol.describe(setting, ds or "facts", n_test=args["n_test"], test=args["test"])
-    kept = {"model": model, "data": data, "head": args["head"], "max_len": args["max_len"]}
+    kept = {name: args[name] for name in ("model", "head", "max_len")} | {"data": data}
     if args["shots"] is not None:
-        kept |= {"shots": args["shots"], "labels": labels}
-        kept |= {"target": args["target"] or "weak", "seed": args["seed"] or 0}
+        prompt = {"target": args["target"] or "weak", "seed": args["seed"] or 0}
+        kept |= {"shots": args["shots"], "labels": labels} | prompt
     inputs = records.model_input(model) | ({"labels": files.sha256(labels)} if labels else {})
     if records.is_done(out, kept, inputs, force):
         return files.read_card(out)
@@ -100,8 +96,7 @@ def scored_on(setting, run, card, ds, test, n_test):
     """Which test rows: those of the run's own data, unless --ds, --test or --n_test differ."""
     own = card["data"]
     if ds is None and own is None:
-        told = "so its task is not known: add --ds"
-        raise BadInput(f"{run} was trained on labels without a card, {told}")
+        raise BadInput(f"{run} was trained on labels without a card: add --ds, its task")
     if ds is None and test is not None:
         raise BadInput("--test goes with --ds")
     if ds is not None and tasks.setting_of(ds) is not setting:
@@ -109,26 +104,21 @@ def scored_on(setting, run, card, ds, test, n_test):
     if ds is not None and ds not in setting.TASKS and test is None:
         # a file that the run was not trained for is a test set, all of it
         test = own["test"] if own and own["ds"] == str(Path(ds).resolve()) else ds
-    data = own
-    if ds is not None:
-        data = protocol.describe(setting, ds, n_test=own and own["n_test"], test=test)
+    data = protocol.describe(setting, ds, n_test=own and own["n_test"], test=test) if ds else own
     return data | {"n_test": n_test or data["n_test"]}
 
 
 def score(setting, run, card, data, split, rows, how, force):
-    """(predictions, metrics, the rows' groups) of a run on test rows.
-
-    They are written beside the run, unless this very model was scored on these rows before.
-    how: {"device", "dtype"}, kept on the card of the predictions.
+    """The metrics of a run on test rows. They and the predictions are written beside the run,
+    unless this very model was scored on these rows before. how: {"device", "dtype"}.
     """
     file = Path(run) / "eval" / f"{protocol.name_of(data['ds'])}-{split}.jsonl"
-    metrics_file, groups = file.with_suffix(".metrics.json"), [row["group"] for row in rows]
+    metrics_file = file.with_suffix(".metrics.json")
     args = {"data": {k: data[k] for k in ("ds", "test", "sha256", "n_test")}, "split": split} | how
     inputs = {"model": card["model_sha256"]}
     if not force and is_scored(file, args, inputs) and metrics_file.exists():
         print(f"{file} is already done; --force scores again")
-        predictions = files.read_jsonl(file, setting.PREDICTION)
-        return predictions, json.loads(metrics_file.read_text()), groups
+        return json.loads(metrics_file.read_text())
     tell_leak(setting, run, card, rows)
     answers = ask(setting, run, card, rows, how)
     predictions = [setting.prediction(*pair) for pair in zip(rows, answers)]
@@ -136,83 +126,82 @@ def score(setting, run, card, data, split, rows, how, force):
     files.write_text(metrics_file, json.dumps(metrics, indent=2) + "\n")
     about = records.new_card("eval", setting, args, inputs, data)
     # groups, by which pgr.py resamples, and which rows these are: predictions say neither
-    about |= {"test_groups": groups, "rows_sha256": fingerprint(setting, rows)}
+    of_rows = [[row[name] for name in ("id", setting.KEY, setting.TRUTH)] for row in rows]
+    about |= {"test_groups": [row["group"] for row in rows]}
+    about |= {"rows_sha256": files.hashed(json.dumps(of_rows)).hex()}
     files.write_jsonl(file, predictions, about)
     print(file)
-    return predictions, metrics, groups
-
-
-def fingerprint(setting, rows):
-    """sha256 of the ids, texts and truths of test rows: the same for the same rows."""
-    told = [[row[name] for name in ("id", setting.KEY, setting.TRUTH)] for row in rows]
-    return files.hashed(json.dumps(told)).hex()
+    return metrics
 
 
 def is_scored(file, args, inputs):
     """True if the predictions are of these arguments and this model; BadInput if of other rows."""
     before = files.read_card(file)
-    if before and before["inputs"] == inputs and before["args"]["data"] != args["data"]:
+    if not before or before["inputs"] != inputs:
+        return False
+    if before["args"]["data"] != args["data"]:
         told = "answers to other rows (--ds, --test, --n_test): add --force to replace them"
         raise BadInput(f"{file} holds this model's {told}")
-    return before is not None and (before["args"], before["inputs"]) == (args, inputs)
+    return before["args"] == args
 
 
 def tell_leak(setting, run, card, rows):
     """Warn if a run that learned from a labels file is scored on texts of that file."""
     labels = Path(card["args"].get("labels") or "")
-    if labels.is_file() and files.sha256(labels) == card["inputs"].get("labels"):
-        trained_on = files.read_jsonl(labels, [setting.KEY])
-        seen = {setting.same(row[setting.KEY]) for row in trained_on}
-        leaked = sum(setting.same(row[setting.KEY]) in seen for row in rows)
-        if leaked:
-            told = f"{leaked} of these {len(rows)} test {setting.WHAT}: its score means little"
-            print(f"warning: {run} was trained on {told}")
+    if not labels.is_file() or files.sha256(labels) != card["inputs"].get("labels"):
+        return
+    seen = {setting.same(row[setting.KEY]) for row in files.read_jsonl(labels, [setting.KEY])}
+    if leaked := sum(setting.same(row[setting.KEY]) in seen for row in rows):
+        told = f"{leaked} of these {len(rows)} test {setting.WHAT}: its score means little"
+        print(f"warning: {run} was trained on {told}")
 
 
 def ask(setting, run, card, rows, how):
     """One answer a row by a run's model; a run that was not trained gets its card."""
-    from w2s import models  # torch and transformers take seconds to import
-
-    args, trained = card["args"], (Path(run) / "model").is_dir()
-    if not trained and args.get("shots") is not None:
+    if card["stage"] != "eval":
+        return tasks.answers(setting, run, rows, **how)
+    args, labels = card["args"], card["args"].get("labels")
+    if labels and files.sha256(labels) != card["inputs"]["labels"]:
+        raise BadInput(f"{labels} has changed since {run} was made: choose another --out")
+    if "shots" in args:
         import prompting
 
-        if args["labels"] and files.sha256(args["labels"]) != card["inputs"]["labels"]:
-            told = f"has changed since {run} was made: choose another --out"
-            raise BadInput(f"{args['labels']} {told}")
         asked = {name: args[name] for name in ("shots", "labels", "target", "seed", "max_len")}
         answers = prompting.probabilities(args["model"], rows, **asked, **how, bar=run)
     else:
-        name, own = (f"{run}/model", {}) if trained else (args["model"], args)
-        options = {key: own.get(key) for key in ("head", "max_len")}
-        model, tokenizer = models.load(
-            name, **options, device=how["device"], outputs=setting.OUTPUTS
-        )
+        from w2s import models
+
+        start = {"head": args["head"], "max_len": args["max_len"], "device": how["device"]}
+        model, tokenizer = models.load(args["model"], **start, outputs=setting.OUTPUTS)
+        if model.w2s["head"] == "unembedding alone":
+            told = "a bias or cap that its answers would lack: train it first"
+            raise BadInput(f"--model={args['model']}: its logits have {told}")
         answers = setting.answer(model, tokenizer, rows, how["dtype"], bar=run)
-    if not trained:
-        files.write_card(run, card)
+    files.write_card(run, card)
     return answers
 
 
 def show(scores):
-    """The tables on the terminal; scores: [(run, predictions, metrics, groups)]."""
-    width = max(32, *(len(run) for run, *_ in scores))
-    extra = [name for name in ("legal", "ece") if name in scores[0][2]]
-    columns = "".join(f"{name:>8}" for name in extra)
-    print(f"\n{'run':<{width}} accuracy   95 % interval    rows{columns}")
-    for run, _, metrics, _ in scores:
+    """The tables on the terminal; scores: {run: metrics}."""
+    width = max(32, *map(len, scores))
+    extra = [name for name in ("legal", "ece") if name in [*scores.values()][0]]
+    print(f"\n{'run':<{width}} accuracy   95 % interval    rows", *(f"{name:>7}" for name in extra))
+    for run, metrics in scores.items():
         values = "".join(f"{metrics[name]['value']:8.3f}" for name in extra if name in metrics)
-        interval = f"{metrics['low']:.3f} to {metrics['high']:.3f}"
-        print(f"{run:<{width}} {metrics['acc']:8.3f}   {interval}  {metrics['n']:6}{values}")
-    chance = [run for run, _, m, _ in scores if "auroc" in m and m["low"] <= 0.5 <= m["high"]]
+        print(f"{run:<{width}} {as_text(metrics)} {metrics['n']:6}{values}")
+    chance = [run for run, m in scores.items() if "auroc" in m and m["low"] <= 0.5 <= m["high"]]
     if chance:
         what = "is at chance" if len(chance) == 1 else "are at chance"
         print(f"{', '.join(chance)} {what}: the model, --n_train or --n_test is too small")
-    for run, _, metrics, _ in scores:
+    for run, metrics in scores.items():
         for bucket in metrics.get("by_difficulty", []):
-            told = f"{bucket['acc']:.3f}   {bucket['low']:.3f} to {bucket['high']:.3f}"
             name = f"{run}, difficulty {bucket['from']} to {bucket['to']}"
-            print(f"  {name:<{width}} {told}   {bucket['n']:6}")
+            print(f"{name:<{width}} {as_text(bucket)} {bucket['n']:6}")
+
+
+def as_text(one):
+    """An accuracy and its interval."""
+    return f"{one['acc']:8.3f}   {one['low']:.3f} to {one['high']:.3f} "
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Stage 2: weak supervisor(s) -> weak labels.
 
-Writes the strong half of the supervisor's task with "weak" = what the supervisor says: of texts
-and pairs P(label = 1), soft as in the paper (A.1, A.3), of chess its move (A.2). The ground truth
-stays where it was: the ceiling trains on the same file, and nobody else looks at it.
+Writes the strong half of the supervisor's task, each row with the supervisor's answer as "weak":
+P(label = 1) for texts and pairs, soft as in the paper (A.1, A.3), and a move for chess (A.2). The
+ground truth stays beside it, for the ceiling; the student does not look at it.
 
     python label.py                                    # runs/weak -> runs/labels.jsonl
     python label.py 'runs/bag*/weak' --vote=hard --out=runs/ensemble.jsonl
@@ -22,13 +22,13 @@ import tasks
 from w2s import cli, files, protocol, records
 from w2s.files import BadInput
 
-BATCH = 32  # what a filter has to leave: the batch of train_strong.py
+BATCH = 32  # rows that a filter has to leave
 
 
 @cli.stage
 def main(
     args, *runs: str, out: str = None, vote: str = None, weights: bool = False,
-    select: str = "all", keep: float = 1.0, part: str = "1/1", test_rows: bool = False,
+    select: str = "all", keep: float = 1.0, part: str = None, test_rows: bool = False,
     device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Label the strong half with one supervisor, or with several together."""
@@ -42,12 +42,9 @@ def main(
     inputs = {"runs": [card["model_sha256"] for card in cards]} | data["sha256"]
     if records.is_done(out, args, inputs, force, ".jsonl"):
         return
-    if test_rows:
-        rows = protocol.test_rows(setting, data)
-    else:
-        rows = one_part(protocol.half(setting, data, "strong"), part)
+    rows = protocol.test_rows(setting, data) if test_rows else strong_half(setting, data, part)
     known = held_out(setting, cards[0], data) if weights else []
-    answers = [ask(setting, run, [*rows, *known], device, dtype) for run in runs]
+    answers = [tasks.answers(setting, run, [*rows, *known], device, dtype) for run in runs]
     learned = None
     if weights:
         probs = np.array([of_one[len(rows) :] for of_one in answers])
@@ -77,44 +74,45 @@ def supervisors(runs):
         if records.role(card) == "ceiling":
             raise BadInput(f"{run} has learned the ground truth of the rows that it is to label")
         if card["data"] is None:
-            unknown = "which rows it has not seen is not known"
-            raise BadInput(f"{run} was trained on labels without a card: {unknown}")
+            told = "labels without a card: which rows it has not seen is not known"
+            raise BadInput(f"{run} was trained on {told}")
         if card["data"] != cards[0]["data"]:
-            unlike = f"the same task, sizes and data seed as {runs[0]}"
-            raise BadInput(f"{run} was not trained on {unlike}: {card['data']}")
+            told = f"the same task, sizes and data seed as {runs[0]}: {card['data']}"
+            raise BadInput(f"{run} was not trained on {told}")
     behind = [sha for c in cards for sha in (c["model_sha256"], *(c.get("supervisor") or []))]
     return cards, behind
 
 
 def check_options(setting, args, cards):
     """BadInput for options that mean nothing for these supervisors or this setting."""
-    for name, on in (("--weights", args["weights"]), ("--select", args["select"] != "all")):
-        if on and len(cards) == 1:
+    given = {"--vote=soft": args["vote"] == "soft", "--weights": args["weights"]}
+    given |= {"--keep": args["keep"] < 1, "--select": args["select"] != "all"}
+    for name in (name for name in given if given[name]):
+        if len(cards) == 1 and name in ("--weights", "--select"):
             raise BadInput(f"{name} needs several supervisors, there is one: {args['runs'][0]}")
-    if setting.TRUTH == "target":
-        for name, on in (
-            ("--vote=soft", args["vote"] == "soft"),
-            ("--weights", args["weights"]),
-            ("--keep", args["keep"] < 1),
-        ):
-            if on:
-                told = "a move has no probability: --vote=hard takes the plurality"
-                raise BadInput(f"{name} is not for chess: {told}")
-    k, n = map(int, args["part"].split("/"))
-    if k > n or (n > 1 and args["test_rows"]):
-        raise BadInput(f"--part={args['part']} is no part of n, or goes with --test_rows")
+        if setting.TRUTH == "target" and name != "--select":
+            told = "a move has no probability: --vote=hard takes the plurality"
+            raise BadInput(f"{name} is not for chess: {told}")
+    if args["part"] and args["test_rows"]:
+        raise BadInput(f"--part={args['part']} cuts the strong half: not with --test_rows")
+    wanted = ("train_weak", cards[0]["args"]["n_val"])
     for run, card in zip(args["runs"], cards):
-        alike = card["args"]["n_val"] == cards[0]["args"]["n_val"]
-        if args["weights"] and (card["stage"] != "train_weak" or not alike):
+        if args["weights"] and (card["stage"], card["args"]["n_val"]) != wanted:
             told = f"did not hold out the same rows of the weak half as {args['runs'][0]} (--n_val)"
             raise BadInput(f"--weights: {run} {told}")
 
 
-def one_part(rows, part):
-    """The k-th of n parts of the rows, cut by group; part: "k/n"."""
-    k, n = map(int, part.split("/"))
-    if n == 1:
+def strong_half(setting, data, part):
+    """The strong half of a task, or the k-th of n parts of it, cut by group; part: "k/n".
+
+    Moves without a part are the one part of one: in this order results/chess.md was measured.
+    """
+    rows = protocol.half(setting, data, "strong")
+    if not part and setting.TRUTH == "label":
         return rows
+    k, n = map(int, (part or "1/1").split("/"))
+    if not 1 <= k <= n:
+        raise BadInput(f"--part={part} is no part of n: the first of two is 1/2, the other 2/2")
     groups = files.by_group(rows, "parts")
     first, end = (k - 1) * len(groups) // n, k * len(groups) // n
     if first == end:
@@ -122,17 +120,9 @@ def one_part(rows, part):
     return [row for group in groups[first:end] for row in group]
 
 
-def ask(setting, run, rows, device, dtype):
-    """One answer a row by the model of a run: P(label = 1), or a move."""
-    from w2s import models  # torch and transformers take seconds to import
-
-    model, tokenizer = models.load(f"{run}/model", device=device, outputs=setting.OUTPUTS)
-    return setting.answer(model, tokenizer, rows, dtype, bar=run)
-
-
 def held_out(setting, card, data):
     """The rows of the weak half, their truth known, that a supervisor was not trained on."""
-    rows = files.hold_out(protocol.half(setting, data, "weak"), card["args"]["n_val"], 1)[1]
+    rows = files.hold_out(protocol.half(setting, data, "weak"), card["args"]["n_val"])[1]
     if not rows:
         raise BadInput("--weights learns on rows that were held out, and there are none (--n_val)")
     return rows
@@ -141,14 +131,21 @@ def held_out(setting, card, data):
 def learn(probs, label, steps=1000):
     """Weights [K] that sum to 1 and give the labels [N] the highest likelihood as a mixture.
 
-    probs [K, N]: P(label = 1). Expectation maximisation, which climbs this concave function to
-    its top (2510.21332 also learns such weights, along with the student).
+    probs [K, N]: P(label = 1). By expectation maximisation; the function is concave. (2510.21332
+    also learns such weights, along with the student.)
     """
     likelihood = np.clip(np.where(label == 1, probs, 1 - probs), 1e-9, None)
     weights = np.full(len(probs), 1 / len(probs))
     for _ in range(steps):
         weights = (weights[:, None] * likelihood / (weights @ likelihood)).mean(axis=1)
     return weights
+
+
+def tell_weights(runs, weights):
+    """Print the weights that were learned."""
+    print("weights:", ", ".join(f"{run} {weight:.2f}" for run, weight in zip(runs, weights)))
+    if max(weights) > 0.99:
+        print(f"all weight is on {runs[weights.argmax()]}: these are its labels alone")
 
 
 def combine(votes, vote, weights=None):
@@ -161,50 +158,35 @@ def combine(votes, vote, weights=None):
 
 def chosen(rows, select, keep):
     """The rows that pass both filters, in order; BadInput where fewer than a batch do."""
-    agree = [row for row in rows if select == "all" or len(set(map(verdict, row["weak_all"]))) == 1]
-    kept = agree
+    kept = rows
+    if select == "agreement":
+        said = [[v if isinstance(v, str) else v > 0.5 for v in row["weak_all"]] for row in rows]
+        kept = [row for row, verdicts in zip(rows, said) if len(set(verdicts)) == 1]
     if keep < 1:
-        sure = sorted(range(len(agree)), key=lambda i: -abs(agree[i]["weak"] - 0.5))
-        kept = [agree[i] for i in sorted(sure[: round(keep * len(agree))])]
+        sure = sorted(range(len(kept)), key=lambda i: -abs(kept[i]["weak"] - 0.5))
+        kept = [kept[i] for i in sorted(sure[: round(keep * len(kept))])]
     if len(kept) < min(BATCH, len(rows)):
         told = f"leave {len(kept)} of {len(rows)} rows: a batch needs {BATCH}"
         raise BadInput(f"--select={select} --keep={keep} {told}")
     return kept
 
 
-def verdict(vote):
-    """What a vote comes to: a move, or whether it says 1."""
-    return vote if isinstance(vote, str) else vote > 0.5
-
-
-def tell_weights(runs, weights):
-    """Print the weights that were learned."""
-    pairs = (f"{run} {weight:.2f}" for run, weight in zip(runs, weights))
-    print("weights: " + ", ".join(pairs))
-    if max(weights) > 0.99:
-        print(f"all weight is on {runs[weights.argmax()]}: these are its labels alone")
-
-
 def tell(setting, out, rows, kept, args):
     """Print how good the labels are, and what to call next."""
-    ties = sum(row["weak"] == 0.5 for row in rows)
-    if len(args["runs"]) > 1 and ties:
+    if ties := sum(row["weak"] == 0.5 for row in rows):
         print(f"{ties} of {len(rows)} votes are tied: their label is 0.5, which counts as 0")
     right = sum(setting.is_right(row, row["weak"]) for row in kept) / len(kept)
-    what = f"{len(kept)} of {len(rows)} {setting.WHAT}"
-    print(f"{out}: {what}, {right:.1%} of the weak labels are right")
+    of = f"of {len(rows)} {setting.WHAT}"
+    print(f"{out}: {len(kept)} {of}, {right:.1%} of the weak labels are right")
     if setting.TRUTH == "label" and right <= 0.5:
         print("warning: that is chance or worse: is the supervisor's model or --n_train too small?")
     for remark in setting.remarks(kept):
         print(remark)
     if args["test_rows"]:
-        records.tell_next(["controls.py", out, "--kind=suffix"])
-        return
-    student, ceiling = (f"--out={files.beside(out, run)}" for run in ("student", "ceiling"))
-    records.tell_next(
-        ["train_strong.py", out, student],
-        ["train_strong.py", out, ceiling, "--target=truth"],
-    )
+        return records.tell_next(["controls.py", out, "--kind=suffix"])
+    train, student = ["train_strong.py", out], f"--out={files.beside(out, 'student')}"
+    ceiling = [f"--out={files.beside(out, 'ceiling')}", "--target=truth"]
+    records.tell_next([*train, student], [*train, *ceiling])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from w2s.files import BadInput
 from w2s.stats import WHO
 
 COLOURS = ("#c9c9c9", "#6a51a3", "#3d3d3d")
-RULE = ("alpha", "prior", "conf_prior", "radius", "as_released")
+RULE = ("alpha", "conf_prior", "radius", "as_released")
 
 
 @cli.stage
@@ -36,7 +36,6 @@ def main(
         student: likewise
         ceiling: likewise
         ds: the task whose predictions to read (default: the one that the runs were trained for)
-        split: the test split whose predictions to read
         out: JSON file to write
         plot: PNG file to write (default: --out with .png)
         other_texts: allow other texts under the same ids, as after controls.py --kind=suffix
@@ -72,7 +71,7 @@ def pair_seeds(patterns):
     """{what the * of the globs matched: one run a pattern}; BadInput where one lacks a seed."""
     matched = []
     for pattern in patterns:
-        if set("?[") & set(pattern):
+        if set("?[") & set(pattern) and not Path(pattern).exists():
             raise BadInput(f"{pattern!r}: only * is understood, it stands for the seed")
         seed_of = re.compile(re.escape(pattern).replace(r"\*", "([^/]*)"))
         found = {path: seed_of.fullmatch(path).groups() for path in files.expand([pattern])}
@@ -80,10 +79,8 @@ def pair_seeds(patterns):
     if len({"*" in pattern for pattern in patterns}) > 1:
         raise BadInput(f"{' '.join(patterns)}: give all three with a *, or none")
     for pattern, seeds in zip(patterns, matched):
-        missing = sorted(set().union(*matched) - seeds.keys())
-        if missing:
-            told = "which another of them has"
-            raise BadInput(f"{pattern!r} has no run for * = {missing[0]}, {told}")
+        if missing := sorted(set().union(*matched) - seeds.keys()):
+            raise BadInput(f"{pattern!r} has no run for * = {missing[0]}, another of them has one")
     return {seed: [seeds[seed] for seeds in matched] for seed in sorted(matched[0])}
 
 
@@ -99,8 +96,8 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
             pairs = files.join(first, rows, first_name, name)
             for one, other in pairs:
                 if setting.truth(one) != setting.truth(other):
-                    told = f"disagree on the {setting.TRUTH} of {one['id']!r}: score both again"
-                    raise BadInput(f"{first_name} and {name} {told}")
+                    told = f"on the {setting.TRUTH} of {one['id']!r}: score both again"
+                    raise BadInput(f"{first_name} and {name} disagree {told}")
             answers[k].append([other for _, other in pairs])
     known = [name for sha, name in hashes.items() if sha]
     if len(known) > 1:
@@ -119,8 +116,7 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
 def read(setting, run, card, ds, split):
     """(predictions, their card) of a run; BadInput if it was not scored, or by an earlier model."""
     if ds is None and card["data"] is None:
-        told = "so its task is not known: add --ds"
-        raise BadInput(f"{run} was trained on labels without a card, {told}")
+        raise BadInput(f"{run} was trained on labels without a card: add --ds, its task")
     if tasks.setting_of_card(card) is not setting:
         raise BadInput(f"{run} has not answered {setting.WHAT}: give three runs of one setting")
     again = f"run python eval.py {run}" + (f" --ds={ds}" if ds else "")
@@ -164,13 +160,10 @@ def show(result):
     told = f"{result['n']} test rows in {result['groups']} groups, {result['seeds']} seed(s)"
     print(f"{told}; 95 % intervals\n")
     for who in WHO:
-        one = result[who]
-        print(f"{who:<30} {one['acc']:6.3f}   {one['low']:6.3f} to {one['high']:.3f}")
+        print(f"{who:<30} {stats.in_words(result[who], 'acc')}")
     pgr = result["pgr"]
-    if pgr["value"] is None:
-        print(f"{'PGR':<31} undefined: {pgr['reason']}")
-    else:
-        print(f"{'PGR':<30} {stats.in_words(pgr)}")
+    undefined = f" undefined: {pgr['reason']}"
+    print(f"{'PGR':<30} {undefined if pgr['value'] is None else stats.in_words(pgr)}")
     print("\nstudent agrees with supervisor")
     for name, one in relations(result).items():
         print(f"  {name:<28} {stats.in_words(one)}")
@@ -181,13 +174,10 @@ def show(result):
 
 def relations(result):
     """{what to call it: estimate} of all that is told beside the PGR."""
-    where = {
-        "on all rows": "all",
-        "where it is right": "weak_right",
-        "where it is wrong": "weak_wrong",
-    }
-    told = {name: result["agreement"][key] for name, key in where.items()} | result["diagnostics"]
-    return {name.replace("similarity", "similarity beyond chance"): told[name] for name in told}
+    names = {"all": "on all rows", "weak_right": "where it is right"}
+    names |= {"weak_wrong": "where it is wrong", "similarity": "similarity beyond chance"}
+    told = result["agreement"] | result["diagnostics"]
+    return {names.get(name, name): one for name, one in told.items()}
 
 
 def draw(result, path):
@@ -199,37 +189,40 @@ def draw(result, path):
     models = " -> ".join(str(result[who]["model"]) for who in WHO[:2])
     rule = result["student"]["rule"] or "not trained"
     figure.suptitle(f"{result['task']}: {models}, {rule}", fontsize=9)
-    axes = figure.subplots(1, panels)
-    for x, (who, colour) in enumerate(zip(WHO, COLOURS)):
-        one = result[who]
-        axes[0].bar(x, one["acc"], yerr=bar(one, "acc"), color=colour, capsize=5, width=0.7)
-        above = {"textcoords": "offset points", "ha": "center"}
-        axes[0].annotate(f"{one['acc']:.3f}", (x, one["high"]), (0, 3), **above)
-    pgr, lowest = result["pgr"], min(result[who]["low"] for who in WHO)
-    highest = max(result[who]["high"] for who in WHO)
-    told = "PGR undefined"
+    accuracies, relation, *misfit = figure.subplots(1, panels)
+    names = ("weak\nsupervisor", "student", "strong\nceiling")
+    bars(accuracies, {name: (result[who], c) for name, who, c in zip(names, WHO, COLOURS)})
+    pgr, told = result["pgr"], "PGR undefined"
     if pgr["value"] is not None:
         told = f"PGR {pgr['value']:.2f} [{pgr['low']:.2f}, {pgr['high']:.2f}]"
-    axes[0].set_xticks(range(3), ["weak\nsupervisor", "student", "strong\nceiling"])
-    axes[0].set(title=told, ylabel="test accuracy")
-    axes[0].set_ylim(0.5 if lowest >= 0.5 else 0, 1 if highest > 0.5 else 1.2 * highest or 1)
+    lowest = min(result[who]["low"] for who in WHO)
+    highest = max(result[who]["high"] for who in WHO)
+    accuracies.set(title=told, ylabel="test accuracy")
+    accuracies.set_ylim(0.5 if lowest >= 0.5 else 0, 1 if highest > 0.5 else 1.2 * highest or 1)
     shown = {name: one for name, one in relations(result).items() if one["value"] is not None}
     dots = {"fmt": "o", "color": COLOURS[1], "capsize": 3}
     for y, one in enumerate(shown.values()):
-        axes[1].errorbar(one["value"], -y, xerr=bar(one), **dots)
-    axes[1].set_yticks([-y for y in range(len(shown))], list(shown))
-    axes[1].set_title("student and supervisor")
-    if panels == 3:
+        relation.errorbar(one["value"], -y, xerr=whiskers(one), **dots)
+    relation.set_yticks([-y for y in range(len(shown))], list(shown))
+    relation.set_title("student and supervisor")
+    for axes in misfit:
         x, y = shown["misfit"], shown["gain"]
-        axes[2].errorbar(x["value"], y["value"], bar(y), bar(x), **dots)
-        axes[2].axline((0, 0), slope=1, color=COLOURS[0])
-        axes[2].set(xlabel="misfit", ylabel="gain", title="gain = misfit on the line")
-    for panel in axes:
-        panel.spines[["top", "right"]].set_visible(False)
+        axes.errorbar(x["value"], y["value"], whiskers(y), whiskers(x), **dots)
+        axes.axline((0, 0), slope=1, color=COLOURS[0])
+        axes.set(xlabel="misfit", ylabel="gain", title="gain = misfit on the line")
     files.write_figure(figure, path)
 
 
-def bar(one, key="value"):
+def bars(axes, shown):
+    """Accuracies with their intervals; shown: {label: ({"acc", "low", "high"}, colour)}."""
+    above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
+    for x, (one, colour) in enumerate(shown.values()):
+        axes.bar(x, one["acc"], yerr=whiskers(one, "acc"), color=colour, capsize=5, width=0.7)
+        axes.annotate(f"{one['acc']:.3f}", (x, one["high"]), **above)
+    axes.set_xticks(range(len(shown)), list(shown))
+
+
+def whiskers(one, key="value"):
     """The interval of an estimate as matplotlib wants it: distances below and above."""
     return [[max(0, one[key] - one["low"])], [max(0, one["high"] - one[key])]]
 

@@ -65,6 +65,14 @@ def default_models(ds):
     return TASKS.get(ds, {}).get("models", MODELS)
 
 
+def answers(setting, run, rows, device=None, dtype=None):
+    """One answer a row by the model of a run: P(label = 1), or a move."""
+    from w2s import models  # torch and transformers take seconds to import
+
+    model, tokenizer = models.load(f"{run}/model", device=device, outputs=setting.OUTPUTS)
+    return setting.answer(model, tokenizer, rows, dtype, bar=run)
+
+
 @cli.stage
 def main(
     args, *names: str, split: str = "test", n: int = None, data_seed: int = 0, test: str = None,

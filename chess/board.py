@@ -13,7 +13,7 @@ import shutil
 import sys
 import types
 
-from w2s.files import BadInput
+from w2s.files import BadInput, first_line
 
 try:
     import chess
@@ -65,11 +65,6 @@ def position(fen=chess.STARTING_FEN):
     return board
 
 
-def is_same(one, other):
-    """True if two boards show one position; how many moves it took does not matter."""
-    return one.epd() == other.epd()
-
-
 def after(fen, move, answer):
     """(FEN after a move, the answer as a plain move), both given in UCI ("f6e4"); or ValueError."""
     board = position(fen)
@@ -95,10 +90,7 @@ def is_legal(fen, move):
 
 @functools.lru_cache(100_000)
 def is_mate(fen, move):
-    """True if a plain move is legal in a position (FEN) and mates.
-
-    Where the target mates, any move that does is right, as on Lichess.
-    """
+    """True if a plain move is legal in a position (FEN) and mates."""
     board = chess.Board(fen)
     if standard(board, move) is None:
         return False
@@ -110,9 +102,8 @@ def read_games(path):
     """The games of a PGN file, or of a parquet file with moves, white_elo and black_elo, as dicts.
 
     {"moves": plain moves, "elo": the lower rating or None, "where": line or row, for messages}.
-    Moves of a parquet file are not checked. A PGN's comments, variations and games of another
-    kind or from another position are left out; its game ends before its first illegal move,
-    and "illegal" says which that is.
+    A parquet file's moves are not checked. A PGN's game ends before its first illegal move, which
+    "illegal" tells; chess variants and games from another position are left out.
     """
     return (parquet_games if str(path).endswith(".parquet") else pgn_games)(path)
 
@@ -129,13 +120,13 @@ def parquet_games(path):
         table = table.cast(pyarrow.schema(columns))
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         what = "moves (text), white_elo and black_elo (whole numbers)"
-        why = str(error).splitlines()[0]
+        why = first_line(error)
         raise BadInput(f"{path} cannot be read as parquet with {what}: {why}") from None
     rows = (row for batch in table.to_batches(10_000) for row in batch.to_pylist())
     for number, row in enumerate(rows, 1):
         elo = min(row["white_elo"] or 0, row["black_elo"] or 0) or None
-        where = f"{path}, row {number}"
-        yield {"moves": plain_moves(row["moves"] or ""), "elo": elo, "where": where}
+        moves = plain_moves(row["moves"] or "")
+        yield {"moves": moves, "elo": elo, "where": f"{path}, row {number}"}
 
 
 def pgn_games(path):
@@ -172,12 +163,11 @@ def pgn_games(path):
 
 def open_engine(path=None):
     """A chess engine (UCI) on one thread; BadInput where there is none. path: default stockfish."""
-    program = shutil.which(path or "stockfish")
-    program = program or (None if path else shutil.which("stockfish", path="/usr/games"))
+    places = os.environ.get("PATH", os.defpath) + ":/usr/games"  # where Debian puts stockfish
+    program = shutil.which(path or "stockfish", path=places)
     if program is None:
-        what = f"--engine={path} is no program" if path else "there is no stockfish on the path"
-        how = "apt install stockfish, brew install stockfish"
-        raise BadInput(f"{what}: install it ({how}), or give another --engine")
+        told = "is no program: install it (apt or brew install stockfish), or give another"
+        raise BadInput(f"--engine={path or 'stockfish'} {told}")
     try:  # Ctrl-C is for us, and we close the engine: hence a process group of its own
         engine = chess.engine.SimpleEngine.popen_uci(program, preexec_fn=os.setpgrp)
         engine.configure({"Threads": 1, "Hash": 16})
@@ -187,10 +177,9 @@ def open_engine(path=None):
 
 
 def search(engine, position, nodes, lines=1):
-    """The best moves by a search of so many nodes: [(plain move, expected score)], best first.
+    """The best moves by a search of so many nodes: [(plain move, score from 0 to 1)], best first.
 
-    Empty where the game is over. The engine forgets what it knew before, so that the answer
-    depends on position and nodes alone. Scores are from 0 to 1.
+    Empty where the game is over. The engine forgets what it knew: position and nodes alone decide.
     """
     limit = chess.engine.Limit(nodes=nodes)
     found = engine.analyse(position, limit, multipv=lines, game=object())

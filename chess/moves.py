@@ -8,20 +8,10 @@ tokens as it takes, and the end-of-text token after it, so that "Nf3" is not con
 
 import collections
 
-from puzzles import (  # noqa: F401
-    BALANCED,
-    CHECKS,
-    FIELDS,
-    KEY,
-    OPTIONAL,
-    PREDICTION,
-    TASKS,
-    WHAT,
-    easier,
-    finish,
-    read,
-    same,
-)  # fmt: skip
+from puzzles import BALANCED, CHECKS, FIELDS, KEY, OPTIONAL, PREDICTION, TASKS, WHAT  # noqa: F401
+
+# isort: split
+from puzzles import easier, finish, read, same  # noqa: F401
 from w2s.files import BadInput
 
 LONGEST = 10  # tokens of a move that is spelled
@@ -39,10 +29,9 @@ def knows_moves(tokenizer):
 def encode(rows, tokenizer, model, given=None):
     """The rows with "tokens", the prompt's and, where `given` names a field, its move's.
 
-    "asked" says how many of these are the move's, the only ones that are learned (lm.nll), and
-    "given" the row's share of them. Too long a prompt loses whole moves from its front; BadInput
-    where nothing of it is left, or it is a position. Rows with no move, or one that the tokenizer
-    cannot spell, are left out and counted; BadInput if none is left.
+    "asked" says how many of these are the move's, which alone are learned (lm.nll), and "given" the
+    row's share of them. Too long a game loses its first moves. Rows whose move is missing or cannot
+    be spelled are left out and counted. BadInput where no row or nothing of a prompt is left.
     """
     from w2s import lm, models
 
@@ -53,8 +42,7 @@ def encode(rows, tokenizer, model, given=None):
         told = "neither a token for each move nor one that ends a text: give another --model"
         raise BadInput(f"the tokenizer has {told}")
     if limit <= spelled:
-        told = f"leaves no room for a game beside a move of {spelled} tokens"
-        raise BadInput(f"--max_len={limit} {told}")
+        raise BadInput(f"--max_len={limit} leaves no room beside a move of {spelled} tokens")
     if given:
         lm.check_head(model, model.config.model_type)
     for row in rows:
@@ -63,13 +51,12 @@ def encode(rows, tokenizer, model, given=None):
         if not given:
             out.append(row | {"tokens": tokens})
             continue
-        both = tokenizer(" ".join([*words, row[given]]), verbose=False).input_ids
-        move = both[len(tokens) :]
-        if both[: len(tokens)] != tokens:
+        both, n = tokenizer(" ".join([*words, row[given]]), verbose=False).input_ids, len(tokens)
+        if both[:n] != tokens:
             raise BadInput("the tokenizer joins a move with the one before it: another --model")
         # in the move alone: GPT-2's unknown token is the one that ends a text
-        if row[given] != NO_MOVE and move and tokenizer.unk_token_id not in move:
-            out.append(row | {"tokens": tokens + move + end, "asked": len(move + end)})
+        if row[given] != NO_MOVE and both[n:] and tokenizer.unk_token_id not in both[n:]:
+            out.append(row | {"tokens": both + end, "asked": len(both + end) - n})
     models.check_tokens([row["tokens"] for row in out], tokenizer, model)
     of = f"of {len(rows)} puzzles"
     if n_cut:
@@ -89,8 +76,7 @@ def fitting(row, tokenizer, limit, spelled):
         words = words[-(-len(words) * (len(tokens) - room) // len(tokens)) :]
         tokens = tokenizer(" ".join(words)).input_ids
     if not words or ("/" in row["prompt"] and len(words) < len(whole)):
-        told = f"is too short for the prompt of {row['id']} and a move beside it"
-        raise BadInput(f"--max_len={limit} {told}")
+        raise BadInput(f"--max_len={limit} is too short for the prompt of {row['id']} and a move")
     return words, tokens
 
 
@@ -111,7 +97,7 @@ def rule(name, batch_size=None, **options):
 
 
 def next_token(model, tokens):
-    """The likeliest next token [N, 1] of N texts, as a float (exact: no vocabulary has 2^24)."""
+    """The likeliest next token [N, 1] of N texts, as a float, exact up to 2^24 tokens."""
     from w2s import packing
 
     hidden = packing.hidden_states(model, tokens)
@@ -119,10 +105,9 @@ def next_token(model, tokens):
 
 
 def answer(model, tokenizer, rows, dtype=None, bar=None):
-    """The moves that a language model plays, greedily, in the positions of the rows: strings.
+    """The move that a language model plays, greedily, in each row; NO_MOVE where it names none.
 
     A model that spells its moves is asked for token after token, of all rows not yet done at once.
-    NO_MOVE where it names none.
     """
     import board
     from w2s import models
@@ -131,7 +116,7 @@ def answer(model, tokenizer, rows, dtype=None, bar=None):
     said, going = [[] for _ in rows], range(len(rows))
     for _ in range(1 if knows_moves(tokenizer) else LONGEST):
         texts = [tokens[i] + said[i] for i in going]
-        chosen = models.predict(model, texts, dtype, bar, width=1, outputs=next_token)
+        chosen = models.predict(model, texts, dtype, bar, outputs=next_token)
         for i, token in zip(going, chosen[:, 0].long().tolist()):
             said[i].append(token)
         going = [i for i in going if not is_whole(said[i], tokenizer)]
@@ -152,25 +137,20 @@ def is_whole(ids, tokenizer):
 
 
 def prediction(row, move):
-    """What eval.py writes down of a move: right if it is the target, or mates where that mates."""
+    """What eval.py writes down of a move."""
     import board
 
-    return {
-        "id": row["id"],
-        "target": row["target"],
-        "move": move,
-        "correct": int(is_right(row, move)),
-        "legal": int(board.is_legal(row["fen"], move)),
-    }
+    judged = {"correct": is_right(row, move), "legal": board.is_legal(row["fen"], move)}
+    told = {"id": row["id"], "target": row["target"], "move": move}
+    return told | {name: int(holds) for name, holds in judged.items()}
 
 
 def is_right(row, move):
     """Whether a move is the target, or mates where the target mates too (as on Lichess)."""
     import board
 
-    if move == row["target"]:
-        return True
-    return board.is_mate(row["fen"], row["target"]) and board.is_mate(row["fen"], move)
+    mate = board.is_mate
+    return move == row["target"] or (mate(row["fen"], row["target"]) and mate(row["fen"], move))
 
 
 def said(prediction):
@@ -193,25 +173,30 @@ def remarks(rows):
     import board
 
     legal = sum(board.is_legal(row["fen"], row["weak"]) for row in rows) / len(rows)
-    told, silent = [f"{legal:.1%} are legal moves"], sum(row["weak"] == NO_MOVE for row in rows)
-    if silent:
-        told.append(f"warning: {silent} name no move; nobody learns from these")
-    return told
+    silent = sum(row["weak"] == NO_MOVE for row in rows)
+    warning = [f"warning: {silent} name no move; nobody learns from these"] if silent else []
+    return [f"{legal:.1%} are legal moves", *warning]
 
 
 def measure(predictions, rows):
-    """Accuracy, "legal" and "by_difficulty", each with its interval.
+    """Accuracies with their intervals, and "other_mates", right though not the target.
 
     {"acc", "low", "high", "n", "groups", "legal": {"value", "low", "high"}, "other_mates",
     "by_difficulty": [{"from", "to", "n", "acc", "low", "high"}]}; a bucket is an engine's number
     of nodes, or 300 points of rating.
     """
-    groups = [row["group"] for row in rows]
-    correct, legal = ([row[name] for row in predictions] for name in ("correct", "legal"))
-    lawful = rate(legal, groups)
-    result = rate(correct, groups) | {"n": len(rows), "groups": len(set(groups))}
-    result["legal"] = {"value": lawful["acc"], "low": lawful["low"], "high": lawful["high"]}
-    # right, though not the target: another move that mates
+    from w2s import stats
+
+    def rate(name, inside):
+        """{"acc", "low", "high"} of a field of some predictions."""
+        hits = [predictions[i][name] for i in inside]
+        return stats.accuracy(hits, [1] * len(hits), [rows[i]["group"] for i in inside])
+
+    everything = range(len(rows))
+    result = rate("correct", everything)
+    result |= {"n": len(rows), "groups": len({row["group"] for row in rows})}
+    legal = rate("legal", everything)
+    result["legal"] = {"value": legal.pop("acc")} | legal
     result["other_mates"] = sum(p["correct"] and p["move"] != p["target"] for p in predictions)
     known = {row["difficulty"] for row in rows if "difficulty" in row}
     width = 300 if len(known) > 6 else None  # ratings
@@ -222,14 +207,7 @@ def measure(predictions, rows):
             buckets[low // width * width if width else low].append(i)
     result["by_difficulty"] = [
         {"from": low, "to": low + width - 1 if width else low, "n": len(inside)}
-        | rate([correct[i] for i in inside], [groups[i] for i in inside])
+        | rate("correct", inside)
         for low, inside in sorted(buckets.items())
     ]
     return result
-
-
-def rate(hits, groups):
-    """{"acc", "low", "high"} of hits (0 or 1) [N]; groups: N names."""
-    from w2s import stats
-
-    return stats.accuracy(hits, [1] * len(hits), groups)

@@ -3,9 +3,9 @@
     {"id": "puzzles/7/31", "group": "puzzles/7", "prompt": "e4 e5 Nf3", "target": "Nc6",
      "fen": "rnbq...", "difficulty": 100}
 
-Moves are plain (board.py). "fen" is the position, so that nobody replays the game to see whether a
-move is legal. "difficulty" is the fewest engine nodes that find the move (make_puzzles.py), or the
-rating on Lichess. A labels file adds "weak", the supervisor's move. A group is a game's puzzles.
+Moves are plain (board.py). "fen" is the position after the prompt; with it nobody replays the game
+to see whether a move is legal. "difficulty" is the fewest engine nodes that find the move
+(make_puzzles.py), or the rating on Lichess. A group is a game's puzzles.
 """
 
 import sys
@@ -26,9 +26,8 @@ def lichess_fen(row):
 
     None where nothing comes after the opponent's move.
     """
-    moves = row["Moves"].split()
-    puzzle = {"prompt": row["FEN"], "target": " ".join(moves), "difficulty": row["Rating"]}
-    return puzzle if len(moves) > 1 else None
+    puzzle = {"prompt": row["FEN"], "target": row["Moves"], "difficulty": row["Rating"]}
+    return puzzle if len(row["Moves"].split()) > 1 else None
 
 
 FILE = Path(__file__).resolve().parent / "puzzles.jsonl"
@@ -60,21 +59,20 @@ def same(prompt):
 def read(ds, split):
     """The rows of a task or of a JSONL file with prompt and target; finish() makes puzzles of them.
 
-    "replayed" marks the rows of make_puzzles.py, unchanged by the sha256 on their card: it has
-    played these moves on a board.
+    "replayed" marks those that make_puzzles.py has played on a board (its card has their sha256).
     """
-    if "repo" not in TASKS.get(ds, ()):
+    if "repo" in TASKS.get(ds, ()):
+        where, count, rows = sources.source_rows(ds, TASKS[ds], split)
+        made = [(f"{ds}/{number}", row and TASKS[ds]["puzzle"](row)) for number, row in rows]
+        made = [{"id": name, "group": name} | row for name, row in made if row]
+        if len(made) < count:
+            why = "with an empty field or without an answer"
+            print(f"{where}: {count - len(made)} {why} are left out", file=sys.stderr)
+    else:
         path = FILE if ds in TASKS else ds
-        rows = protocol.read_own(sys.modules[__name__], path)
+        made = protocol.read_own(sys.modules[__name__], path)
         if (files.read_card(path) or {}).get("stage") == "make_puzzles":
-            return [row | {"replayed": True} for row in rows]
-        return [row | {"prompt": same(row["prompt"])} for row in rows]
-    where, count, rows = sources.source_rows(ds, TASKS[ds], split)
-    made = [(f"{ds}/{number}", row and TASKS[ds]["puzzle"](row)) for number, row in rows]
-    made = [{"id": name, "group": name} | row for name, row in made if row]
-    if len(made) < count:
-        why = "with an empty field or without an answer"
-        print(f"{where}: {count - len(made)} {why} are left out", file=sys.stderr)
+            return [row | {"replayed": True} for row in made]
     return [row | {"prompt": same(row["prompt"])} for row in made]
 
 
@@ -82,8 +80,8 @@ def finish(rows, seed=0):
     """The rows as the stages see them; what cannot be played is left out, counted and told.
 
     A prompt is the moves of a game, with or without numbers, or a position (FEN). A target is the
-    move in any notation or, for a position before the opponent's move, both moves and perhaps more
-    in UCI ("f6e4 f5f8"). A "fen" has to be the position after the prompt.
+    move in any notation or, for a position before the opponent's move, both and more in UCI
+    ("f6e4 f5f8"). A "fen" has to be the position after the prompt.
     """
     from tqdm import tqdm
 
@@ -94,8 +92,8 @@ def finish(rows, seed=0):
         except ValueError as error:
             wrong.append(f"{row['id']}: {error}")
     if wrong:
-        told = f"{len(wrong)} of {len(rows)} puzzles cannot be played and are left out"
-        print(f"{told}, e.g. {wrong[0]}", file=sys.stderr)
+        told = f"puzzles cannot be played and are left out, e.g. {wrong[0]}"
+        print(f"{len(wrong)} of {len(rows)} {told}", file=sys.stderr)
     if not made:
         raise files.BadInput(f"none of {len(rows)} puzzles can be played")
     return made
@@ -115,25 +113,25 @@ def puzzle(row):
     else:
         position, moves = board.replay(board.plain_moves(prompt))
         prompt, after_prompt = " ".join(moves), position.fen()
-    if fen not in (None, after_prompt) and not board.is_same(board.position(fen), position):
+    # how many moves it took does not matter, so epd()
+    if fen not in (None, after_prompt) and board.position(fen).epd() != position.epd():
         raise ValueError(f"the fen {fen!r} is not the position after the prompt")
     move = board.standard(position, target)
     if not move:
         raise ValueError(f"the target {target!r} cannot be played")
     made = {"id": row["id"], "group": row["group"], "prompt": prompt, "target": move}
     made["fen"] = fen or after_prompt
-    if "weak" in row:
-        weak = row["weak"]
+    if weak := row.get("weak"):
         made["weak"] = board.standard(position, weak) or board.plain(weak) or weak
-    return made | ({"difficulty": row["difficulty"]} if "difficulty" in row else {})
+    return made | {name: row[name] for name in ("difficulty",) if name in row}
 
 
 def easier(rows, easy):
     """The rows of a difficulty of at most `easy` (paper, Fig. 20); BadInput if there are none."""
-    known = [row["difficulty"] for row in rows if "difficulty" in row]
-    if not known or min(known) > easy:
+    kept = [row for row in rows if row.get("difficulty", easy + 1) <= easy]
+    if not kept:
+        known = [row["difficulty"] for row in rows if "difficulty" in row]
         told = f"the easiest has {min(known)}" if known else "none has a difficulty"
         raise files.BadInput(f"--easy={easy} leaves none of these {len(rows)} puzzles: {told}")
-    kept = [row for row in rows if row.get("difficulty", easy + 1) <= easy]
     print(f"--easy={easy} leaves {len(kept)} of {len(rows)} puzzles")
     return kept

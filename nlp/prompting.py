@@ -29,7 +29,7 @@ def probabilities(
         raise files.BadInput(
             f"{labels} holds {len(examples)} rows that are no test rows, fewer than --shots={shots}"
         )
-    model, tokenizer = models.load(name, "answers", max_len, device)
+    model, tokenizer = models.load(name, head="answers", max_len=max_len, device=device)
     says = models.answers(tokenizer)
     prompts = []
     for row in rows:

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# What a GPU computes and how fast: the tables of results/gpu.md. Needs nothing from outside, each part three minutes at most.
+# What a GPU computes and how fast: the tables of results/gpu.md. Needs nothing from outside.
+# Each part takes three minutes at most; several may be given at once.
 #
-#     results/gpu.sh check          # packed against padded, one training cut in many ways, the settings end to end
-#     results/gpu.sh bench          # our loop beside Hugging Face's Trainer, Qwen2 shapes of 0.5B and 1.5B
-#     results/gpu.sh large          # a 7B shape: low-rank terms, and full fine-tuning where the memory is there
+#     results/gpu.sh check          # packed against padded, one training in many ways, waiting
+#     results/gpu.sh demo           # the whole experiment on facts: the PGR of the CPU
+#     results/gpu.sh bench          # our loop beside Hugging Face's Trainer, shapes of 0.5B, 1.5B
+#     results/gpu.sh large          # a 7B shape: low-rank terms, all weights
 #
-# Tables go to runs/gpu (OUT=...) as well. PYTHON=... picks an interpreter; options are those of results/gpu.py.
+# Tables go to runs/gpu (--out=...) as well. PYTHON=... picks an interpreter.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
+export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True} # as the stages do
 [ -x "$(command -v "$python")" ] || python=python3
-exec "$python" results/gpu.py "$@"
+exec "$python" tests/gpu.py "$@"

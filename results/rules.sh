@@ -129,12 +129,6 @@ ensembles() {
         for k in 0 1 2 3 4; do
             echo "train_weak.py --bootstrap --seed=$s$k --out=$out/$s/bag$k"
         done
-        previous=$out/$s/xs
-        for k in 1 2 3 4; do
-            printf '%s' "train_weak.py --boost=$previous --seed=$s --out=$out/$s/boost$k && "
-            previous=$out/$s/boost$k
-        done
-        echo "label.py $out/$s/xs $out/$s/boost? --out=$out/$s/boosted.jsonl"
     done | side
     for s in 0 1 2; do
         echo "label.py $out/$s/bag0 --out=$out/$s/one_bag.jsonl"
@@ -142,12 +136,11 @@ ensembles() {
         echo "label.py $out/$s/bag? --vote=hard --out=$out/$s/hard.jsonl"
         echo "label.py $out/$s/bag? --weights --out=$out/$s/weights.jsonl"
         echo "label.py $out/$s/bag? --select=agreement --out=$out/$s/agreement.jsonl"
-        echo "label.py $out/$s/xs $out/$s/boost? --weights --out=$out/$s/boosted_weights.jsonl"
         echo "label.py $out/$s/xs --keep=0.8 --out=$out/$s/keep.jsonl"
         echo "label.py $out/$s/xs-m-xent --out=$out/$s/relabelled.jsonl"
         echo "label.py $out/$s/xs-s-xent --out=$out/$s/chain.jsonl"
     done | side
-    kinds="one_bag soft hard weights agreement keep boosted boosted_weights relabelled chain"
+    kinds="one_bag soft hard weights agreement keep relabelled chain"
     for s in 0 1 2; do for kind in $kinds; do
         echo "train_strong.py $out/$s/$kind.jsonl --seed=$s --out=$out/$s/v-$kind"
     done; done | side

@@ -1,7 +1,7 @@
 """Generative fine-tuning: read all prompts and completions before a reward model is trained.
 
-The paper's lift of its hardest setting (5.2.2): the strong base first learns to write such
-completions, both of every pair, preferences ignored; student and ceiling start from what comes out.
+The strong base first learns to write such completions, both of every pair, preferences ignored;
+student and ceiling start from what comes out. This helps the paper's hardest setting (5.2.2).
 
     python rm/generative.py runs/pairs/labels.jsonl                   # facts/m -> runs/pairs/base
     python train_strong.py runs/pairs/labels.jsonl --model=runs/pairs/base/model \\
@@ -44,16 +44,15 @@ def main(
     model = model or tasks.default_models(data["ds"] if data else None)[1]
     args |= cli.recipe(args, RECIPE) | {"model": model, "out": out}
     del args["weak_too"]
-    todo = [(args, labels, "student")]
+    todo = [(args, ["train_strong.py", labels])]
     if weak_too:
-        supervisor = args | {"model": supervisors_base(source, labels), "out": f"{out}_weak"}
-        todo.append((supervisor, None, "weak"))
-    for one, start, run in todo:
+        base, stage = supervisors_base(source, labels), ["train_weak.py", f"--ds={data['ds']}"]
+        todo.append((args | {"model": base, "out": f"{out}_weak"}, stage))
+    for one, stage in todo:
         inputs = {"labels": files.sha256(labels)} | records.model_input(one["model"])
         if not records.is_done(one["out"], one, inputs, force):
             finetune(rows, data, one, inputs)
-        stage = ["train_strong.py", start] if start else ["train_weak.py", f"--ds={data['ds']}"]
-        new = files.beside(out, f"{run}_gen")
+        new = files.beside(out, "weak_gen" if stage[0] == "train_weak.py" else "student_gen")
         records.tell_next([*stage, f"--model={one['out']}/model", f"--out={new}"])
 
 
@@ -61,8 +60,7 @@ def supervisors_base(source, labels):
     """The model that the supervisor of a labels file was trained from, by the file's card."""
     models = set(source.get("models", ()))
     if len(models) != 1:
-        told = "does not say which one model its supervisor was trained from"
-        raise BadInput(f"--weak_too: {labels} {told}")
+        raise BadInput(f"--weak_too: {labels} names no one model that its supervisor started from")
     return models.pop()
 
 
@@ -70,22 +68,17 @@ def finetune(rows, data, args, inputs):
     """One generative fine-tuning with the arguments of main()."""
     from w2s import lm, loop, models  # torch and transformers take seconds to import
 
-    out, seed = args["out"], args["seed"]
-    model, tokenizer = models.load(
-        args["model"], max_len=args["max_len"], device=args["device"], seed=seed, outputs=0
-    )
+    out, start = args["out"], {name: args[name] for name in ("max_len", "device", "seed")}
+    model, tokenizer = models.load(args["model"], **start, outputs=0)
     lm.check_head(model, args["model"])
     texts = [{"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"]
     texts = lm.shares(models.encode(texts, tokenizer, model))
     plan = loop.resolve(model, args["lr"], args["dtype"])
     card = records.new_card("generative", tasks.pairs, args, inputs, data)
     card = records.begin(out, card, model, texts, (), plan)
-    history = loop.fit(
-        model, texts, lm.share_of_loss, epochs=args["epochs"], batch_size=args["batch_size"],
-        micro_batch=args["micro_batch"], lr=plan["lr"], head_lr=plan["head_lr"],
-        dtype=plan["dtype"], seed=seed, checkpointing=args["checkpointing"], outputs=lm.nll,
-        name=out,
-    )  # fmt: skip
+    how = ("epochs", "batch_size", "micro_batch", "seed", "checkpointing")
+    how = plan | {name: args[name] for name in how}
+    history = loop.fit(model, texts, lm.share_of_loss, **how, outputs=lm.nll, name=out)
     models.save(model, tokenizer, f"{out}/model")
     records.end(out, card, history, history[-1])
     first, last = history[0]["loss"], history[-1]["loss"]

@@ -3,17 +3,17 @@
     {"id": "hh_helpful/train/7", "group": "...", "prompt": "Human: Hi\\n\\nAssistant:",
      "a": " Hello!", "b": " No.", "label": 0}
 
-label is 1 where b was preferred; which side that is, a hash of --data_seed and the id decides.
-A reward model gives every text prompt + completion one number r, and P(b preferred) =
-sigmoid(r_b - r_a). The loss is the cross-entropy with the (soft) label (paper, A.3): the softmax
-of [r_a, r_b], so that every rule of losses.py works as it is, and answers are judged as texts' are.
+label is 1 where b was preferred; a hash of --data_seed and the id puts it on one of the sides.
+A reward model gives each text prompt + completion a number r, and P(b preferred) =
+sigmoid(r_b - r_a), the softmax of [r_a, r_b] (paper, A.3). So every rule of losses.py works as it
+is, and answers are judged as texts' are.
 """
 
 import collections
 import sys
 
 import world
-from texts import is_right, measure, outputs, prediction, rule, said, score, truth  # noqa: F401
+from texts import is_right, measure, outputs, prediction, remarks, rule, said, score, truth  # noqa
 from w2s import files, protocol, sources
 from w2s.files import BadInput, hashed
 
@@ -93,8 +93,7 @@ TASKS = {
 TASKS = {name: {"group": "prompt"} | task for name, task in TASKS.items()}
 WHAT, KEY, TRUTH, BALANCED = "pairs", "prompt", "label", False
 FIELDS, OPTIONAL, PREDICTION = ("prompt", "a", "b", "label"), (), ("id", "label", "prob")
-CHECKS = files.CHECKS
-same = protocol.same_text
+CHECKS, same = files.CHECKS, protocol.same_text
 OUTPUTS, RECIPE = 1, {"epochs": 1, "batch_size": 220, "n_val": None, "stop": False}
 
 
@@ -122,41 +121,42 @@ def facts_pairs(split, seed=0):
                 }
 
 
+def candidates(ds, split):
+    """The pairs of a split; for one that cannot be used a string says why."""
+    if ds not in TASKS:
+        for row in protocol.read_own(sys.modules[__name__], ds):
+            better, worse = ("b", "a") if row["label"] else ("a", "b")
+            yield row | {"preferred": row[better], "other": row[worse]}
+        return
+    source = TASKS[ds]["splits"][split][0]
+    for number, row in sources.source_rows(ds, TASKS[ds], split)[2]:
+        pair = "have an empty field" if row is None else TASKS[ds]["pair"](row)
+        if not isinstance(pair, str):
+            pair = dict(zip(("prompt", "preferred", "other"), pair))
+            group = protocol.group_name(ds, same(pair["prompt"]))
+            pair |= {"id": f"{ds}/{source}/{number}", "group": group}
+        yield pair
+
+
 def read(ds, split):
     """All usable pairs of a split: {"id", "group", "prompt", "preferred", "other"}.
 
-    Pairs without a common prompt, with an empty or with equal completions are dropped and counted.
+    Those with an empty field, without a common prompt or with equal completions are counted.
     """
-    if ds == "facts_pairs":
-        return list(facts_pairs(split))
-    dropped, name, pairs = collections.Counter(), protocol.name_of(ds), []
-    if ds not in TASKS:
-        for row in protocol.read_own(sys.modules[__name__], ds):
-            preferred, other = (row["b"], row["a"]) if row["label"] else (row["a"], row["b"])
-            pairs.append(row | {"preferred": preferred, "other": other})
-    else:
-        source = TASKS[ds]["splits"][split][0]
-        for number, row in sources.source_rows(ds, TASKS[ds], split)[2]:
-            pair = "have an empty field" if row is None else TASKS[ds]["pair"](row)
-            if isinstance(pair, str):
-                dropped[pair] += 1
-                continue
-            made = dict(zip(("prompt", "preferred", "other"), pair))
-            group = protocol.group_name(ds, same(made["prompt"]))
-            pairs.append({"id": f"{ds}/{source}/{number}", "group": group} | made)
-    usable = []
-    for row in pairs:
-        sides = row["preferred"].strip(), row["other"].strip()
-        if not all(sides):
+    usable, dropped = [], collections.Counter()
+    for row in facts_pairs(split) if ds == "facts_pairs" else candidates(ds, split):
+        if isinstance(row, str):
+            dropped[row] += 1
+        elif not row["preferred"].strip() or not row["other"].strip():
             dropped["have an empty completion"] += 1
-        elif sides[0] == sides[1]:
+        elif row["preferred"].strip() == row["other"].strip():
             dropped["have equal completions"] += 1
         else:
             usable.append(row)
     if dropped:
         told = ", ".join(f"{count} {why}" for why, count in dropped.items())
         of = f"of {len(usable) + dropped.total()} pairs"
-        print(f"{name}, {split}: {of} {told}: left out", file=sys.stderr)
+        print(f"{protocol.name_of(ds)}, {split}: {of} {told}: left out", file=sys.stderr)
     return usable
 
 
@@ -165,9 +165,9 @@ def finish(rows, seed):
     out = []
     for row in rows:
         label = hashed(f"sides {seed}/{row['id']}")[0] % 2
-        sides = (row["other"], row["preferred"]) if label else (row["preferred"], row["other"])
+        a, b = (row[side] for side in (("other", "preferred") if label else ("preferred", "other")))
         kept = {name: row[name] for name in ("id", "group", "prompt")}
-        out.append(kept | dict(zip("ab", sides)) | {"label": label})
+        out.append(kept | {"a": a, "b": b, "label": label})
     return out
 
 
@@ -178,10 +178,10 @@ def encode(rows, tokenizer, model, given=None):
     """The pairs with "tokens", prompt + a and prompt + b in one list, and "cut", where b's begin.
 
     Where one side is over the model's limit, both lose as many tokens of the prompt, from the
-    front; a completion that alone is too long loses its own. Pairs that look the same after that
-    are dropped: no gradient could tell them apart. Both are counted.
+    front; a completion that alone is too long loses its own. With `given`, the field to learn,
+    pairs that then look the same are left out: no gradient could tell them apart. Both are counted.
     """
-    from w2s import models
+    from w2s import models, packing
 
     limit, n_cut, out = model.w2s["max_len"], 0, []
     texts = [[row["prompt"] + row[side] for row in rows] for side in "ab"]
@@ -202,7 +202,7 @@ def encode(rows, tokenizer, model, given=None):
         if tokens[0] != tokens[1] or given is None:
             row = row | {"tokens": tokens[0] + tokens[1], "cut": len(tokens[0])}
             out.append(row | {"given": row[given]} if given else row)
-    models.check_tokens([row["tokens"] for row in out], tokenizer, model)
+    models.check_tokens([text for row in out for text in packing.texts(row)], tokenizer, model)
     of = f"of {len(rows)} pairs"
     if n_cut:
         print(f"{n_cut} {of} are over {limit} tokens: both sides lost the same front (--max_len)")
@@ -220,9 +220,3 @@ def answer(model, tokenizer, rows, dtype=None, bar=None):
     tokens = [text for row in encode(rows, tokenizer, model) for text in packing.texts(row)]
     rewards = models.predict(model, tokens, dtype, bar).double().view(-1, 2)
     return rewards.diff(dim=1)[:, 0].sigmoid().tolist()
-
-
-def remarks(rows):
-    """What label.py adds about its weak labels."""
-    ties = sum(row["weak"] == 0.5 for row in rows)
-    return [f"{ties} of them are ties (1/2, counted as a)"] if ties else []

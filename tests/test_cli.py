@@ -103,6 +103,21 @@ def test_a_value_out_of_range_is_told(option, value):
         cli.check({option: value})
 
 
+def test_a_stage_is_handed_all_its_options_checked_and_without_force():
+    @cli.stage
+    def of_lr(args, labels="in.jsonl", *, lr: float = None, seed: int = 0, force: bool = False):
+        """Do something."""
+        return args, lr, force
+
+    assert of_lr(lr=0.5, force=True) == ({"labels": "in.jsonl", "lr": 0.5, "seed": 0}, 0.5, True)
+    assert call("--lr=2", function=of_lr) == (("in.jsonl",), {"lr": 2.0})
+    with pytest.raises(BadInput, match="--lr=0 must be positive"):
+        of_lr(lr=0)
+    assert cli.recipe({"epochs": 0, "stop": None}, {"epochs": 2, "stop": True}) == {
+        "epochs": 0, "stop": True,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "script",
     ["train_weak", "label", "train_strong", "eval", "pgr", "controls", "tasks", "demo", "pretrain"]
@@ -111,7 +126,8 @@ def test_a_value_out_of_range_is_told(option, value):
 def test_help_reads_well_and_answers_at_once_without_torch_or_a_gpu(script):
     """openai/weak-to-strong's bug I: CUDA at import, --help needs a GPU."""
     start = time.monotonic()
-    code = "import os, sys, runpy; sys.argv = [sys.argv[1], '--help']; sys.path[0] = os.path.dirname(sys.argv[0])\n"
+    code = "import os, sys, runpy; sys.argv = [sys.argv[1], '--help']\n"
+    code += "sys.path[0] = os.path.dirname(sys.argv[0])\n"
     code += "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
     code += "finally: assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
     shown = subprocess.run(
@@ -134,7 +150,8 @@ def test_help_reads_well_and_answers_at_once_without_torch_or_a_gpu(script):
 
 
 def test_interrupting_a_stage_stops_the_shell_loop_around_it(tmp_path):
-    code = "import sys; sys.argv = ['x']; from w2s import cli\ndef main():\n    raise KeyboardInterrupt\ncli.run(main)"
+    code = "import sys; sys.argv = ['x']; from w2s import cli\n"
+    code += "def main():\n    raise KeyboardInterrupt\ncli.run(main)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE)
     assert done.returncode == -signal.SIGINT and done.stderr == "interrupted\n"
 
@@ -147,7 +164,8 @@ def test_the_users_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 2 and done.stderr == (
-        "error: unknown task 'fcats' (did you mean facts or facts_pairs?); or give the path of a .jsonl file\n"
+        "error: unknown task 'fcats' (did you mean facts or facts_pairs?); "
+        "or give the path of a .jsonl file\n"
     )
     assert not list(tmp_path.iterdir())
 

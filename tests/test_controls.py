@@ -30,7 +30,7 @@ def test_errors_are_as_many_but_others_for_texts_and_pairs(setting, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     before = new_labels(setting)
     strong = [row["label"] * 0.8 + 0.1 - i / 1000 for i, row in enumerate(before)]
-    monkeypatch.setattr(controls, "answers", lambda *_: strong)
+    monkeypatch.setattr(tasks, "answers", lambda *_: strong)
     monkeypatch.setattr(controls.records, "finished_run", lambda _: {"model_sha256": "b"})
     for kind in ("own", "random", "confident", "unconfident"):
         controls.main("labels.jsonl", kind=kind)

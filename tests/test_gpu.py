@@ -1,23 +1,28 @@
-"""What results/gpu.sh runs on a GPU runs at toy size here, so that a visit to a GPU is not spent on its own mistakes."""
+"""What results/gpu.sh runs on a GPU runs at toy size here: a visit to one is short."""
 
-import sys
-
+import gpu
 import pytest
 
-from w2s.files import HERE
 
-sys.path.append(str(HERE / "results"))
-import gpu
+def test_all_parts_but_the_demo_run_and_leave_their_tables(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu.bench, "matmul_rate", lambda device: 1e12)
+    with pytest.raises(SystemExit) as end:
+        gpu.main("check", "bench", "large", out=str(tmp_path), device="cpu", toy=True)
+    tables = [(tmp_path / f"{part}.md").read_text() for part in ("check", "bench", "large")]
+    assert all(table.count("\n|") > 3 and table.splitlines()[-4] for table in tables)
+    assert end.value.code == 0 and "| Trainer, padded, mean 12 |" in capsys.readouterr().out
 
 
-@pytest.fixture(autouse=True)
-def own_table(monkeypatch):
-    monkeypatch.setattr(gpu, "TABLE", [])
+def test_what_fails_is_told_and_ends_in_1(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu, "check", lambda device, toy, part: gpu.row("llama", "1.0e+00", False))
+    with pytest.raises(SystemExit) as end:
+        gpu.main("check", out=str(tmp_path), device="cpu")
+    assert end.value.code == 1 and "| llama | 1.0e+00 | FAILED |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("part", ["check", "bench", "large"])
-def test_a_part_runs_and_leaves_its_table(part, tmp_path, capsys):
-    gpu.main(part, out=str(tmp_path), device="cpu", toy=True)
-    table = (tmp_path / f"{part}.md").read_text()
-    assert table in capsys.readouterr().out
-    assert "FAILED" not in table and table.count("\n|") > 4
+def test_when_its_time_is_over_a_part_measures_no_more(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu.bench, "matmul_rate", lambda device: 1e12)
+    monkeypatch.setattr(gpu, "SECONDS", -1)
+    with pytest.raises(SystemExit):
+        gpu.main("large", out=str(tmp_path), device="cpu", toy=True)
+    assert capsys.readouterr().out.count("not measured: no time left") == 2

@@ -281,7 +281,7 @@ def test_mostly_unknown_tokens_are_told(tiny, capsys):
     [
         ("./nowhere", "there is no such folder"),
         ("a/b/c", "there is no such folder"),
-        ("facts", "has no config.json"),
+        ("facts", "no config.json"),
         ("not a name!", "neither a folder nor a name that the hub could have"),
     ],
 )

@@ -1,7 +1,8 @@
-"""The five stages end to end at toy size, in process; a few commands through the shell. Peers' bugs B, E, F, G, H and J."""
+"""The five stages end to end at toy size, in process. Peers' bugs B, E, F, G, H and J."""
 
 import json
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,23 +15,23 @@ import pgr
 import tasks
 import train_strong
 import train_weak
-from w2s import files, loop, protocol, stats
+from w2s import files, loop, protocol
 from w2s.files import HERE, BadInput
 
-SMALL = {"n_train": 200, "n_test": 200}
+SMALL = {"n_train": 100, "n_test": 100}
+RUNS = [f"runs/s0/{who}" for who in ("weak", "student", "ceiling")]
 
 
 @pytest.fixture(scope="session")
 def experiment(tmp_path_factory):
-    """A folder where the five stages have run on 200 rows of facts with two seeds: runs/s0/weak, ..."""
+    """A folder where the stages have run on 100 rows of facts; a second supervisor in runs/s1."""
     home = tmp_path_factory.mktemp("experiment")
     for seed in (0, 1):
-        runs = home / f"runs/s{seed}"
-        train_weak.main(out=f"{runs}/weak", seed=seed, **SMALL)
-        label.main(f"{runs}/weak", out=f"{runs}/labels.jsonl")
-        for name, options in (("student", {"loss": "conf"}), ("ceiling", {"target": "truth"})):
-            train_strong.main(f"{runs}/labels.jsonl", out=f"{runs}/{name}", seed=seed, **options)
-    eval.main(*(str(run) for run in sorted(home.glob("runs/s*/*")) if run.is_dir()))
+        train_weak.main(out=f"{home}/runs/s{seed}/weak", seed=seed, **SMALL)
+    label.main(f"{home}/runs/s0/weak")
+    for options in ({"loss": "conf"}, {"target": "truth"}):
+        train_strong.main(f"{home}/runs/s0/labels.jsonl", **options)
+    eval.main(*(f"{home}/{run}" for run in RUNS))
     return home
 
 
@@ -39,6 +40,7 @@ def here(experiment, tmp_path, monkeypatch):
     """A copy of the experiment to spoil, as the current folder."""
     shutil.copytree(experiment / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pgr, "draw", lambda *_: None)  # slow
     return tmp_path
 
 
@@ -46,100 +48,98 @@ def read(path):
     return [json.loads(line) for line in open(path)]
 
 
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
 def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def own_rows(n=200):
+    """Rows of texts whose words, save a few, the tokenizer of facts does not know."""
+    rng, said = random.Random(0), ("bad", "good")
+    labels = [rng.randrange(2) for _ in range(n)]
+    return [{"text": f"people say this is {said[y]} number {i}", "label": y}
+            for i, y in enumerate(labels)]  # fmt: skip
+
+
+def copied(run, name, **changes):
+    """A copy of a run under another name, with other data on its card."""
+    shutil.copytree(run, name)
+    card = files.read_card(name)
+    files.write_card(name, card | {"data": card["data"] | changes})
+    return name
+
+
+# ---- what is written
+
+
 def test_the_files_are_those_of_the_contract(here):
     labels = read("runs/s0/labels.jsonl")
-    assert list(labels[0]) == ["id", "group", "text", "label", "weak"] and len(labels) == 200
+    assert list(labels[0]) == ["id", "group", "text", "label", "weak"] and len(labels) == 100
     assert len({row["weak"] for row in labels}) > 20  # soft, not hardened
     predictions = read("runs/s0/student/eval/facts-test.jsonl")
-    assert list(predictions[0]) == ["id", "label", "prob"] and len(predictions) == 200
+    assert list(predictions[0]) == ["id", "label", "prob"] and len(predictions) == 100
     history = read("runs/s0/student/history.jsonl")
-    assert (
-        list(history[0]) == ["step", "epoch", "loss", "agreement", "true_acc"]
-        and len(history) == 2 * 4
-    )  # 4 steps an epoch
-    card = json.loads((here / "runs/s0/student/card.json").read_text())
-    assert card["finished"] and card["args"]["loss"] == "conf" and card["seconds"] > 0
-    assert {
-        "stage",
-        "args",
-        "resolved",
-        "inputs",
-        "commit",
-        "versions",
-        "model_sha256",
-    } <= card.keys()
-    for jsonl in ("runs/s0/labels", "runs/s0/student/eval/facts-test"):
-        assert json.loads((here / f"{jsonl}.card.json").read_text())["sha256"] == files.sha256(
-            f"{jsonl}.jsonl"
-        )
+    assert list(history[0]) == ["step", "epoch", "loss", "agreement", "true_acc"]
+    about = [files.read_card(f"{run}/eval/facts-test.jsonl") for run in RUNS]
+    assert len({card["rows_sha256"] for card in about}) == 1 and about[0]["rows_sha256"]
+    for jsonl in ("runs/s0/labels.jsonl", "runs/s0/student/eval/facts-test.jsonl"):
+        assert files.read_card(jsonl)["sha256"] == files.sha256(jsonl)
+    metrics = json.loads((here / "runs/s0/weak/eval/facts-test.metrics.json").read_text())
+    named = "acc low high n groups precision recall f1 balanced_acc auroc nll ece".split()
+    assert metrics.keys() >= set(named) and metrics["groups"] == 25
+    assert metrics["nll"]["low"] < metrics["nll"]["value"] < metrics["nll"]["high"]
     assert not list(here.rglob("*.tmp"))
 
 
-def test_pgr_prints_a_table_and_writes_json_and_a_picture(here, capsys):
-    pgr.main(
-        "runs/s*/weak", "runs/s*/student", "runs/s*/ceiling", out="out/pgr.json", plot="out/pgr.png"
-    )
-    shown = capsys.readouterr().out
-    result = json.loads((here / "out/pgr.json").read_text())
-    assert (result["n"], result["groups"], result["seeds"]) == (200, 50, 2)
-    assert {"value", "low", "high", "reason"} == result["pgr"].keys() and {
-        "acc",
-        "low",
-        "high",
-    } == result["weak"].keys()
-    for told in ("supervisor", "PGR", "where it is wrong", "out/pgr.json", "out/pgr.png", "95 %"):
-        assert told in shown
-    assert (here / "out/pgr.png").read_bytes().startswith(b"\x89PNG")
-    by_hand = [
-        sum(
-            (row["prob"] > 0.5) == row["label"]
-            for row in read(f"runs/s{seed}/weak/eval/facts-test.jsonl")
-        )
-        / 200
-        for seed in (0, 1)
-    ]
-    assert result["weak"]["acc"] == pytest.approx(sum(by_hand) / 2)
+def test_the_card_of_a_run_says_what_the_defaults_came_to(here):
+    card = files.read_card("runs/s0/student")
+    wanted = "stage setting finished args resolved inputs data commit versions time seconds kept"
+    assert card.keys() >= {*wanted.split(), "model_sha256"} and card["finished"]
+    args = {"loss": "conf", "alpha": 0.5, "conf_prior": "half", "epochs": 2, "batch_size": 32}
+    args |= {"model": "facts/m", "stop": True, "n_val": None}
+    assert args.items() <= card["args"].items() and "prior" not in card["args"]
+    resolved = {"lr": 1e-4, "head_lr": 1e-3, "dtype": "float32", "processes": 1, "device": "cpu"}
+    assert resolved.items() <= card["resolved"].items()
+    assert card["resolved"]["parameters"] == 206_400
+    assert card["resolved"]["rows"] + card["resolved"]["held_out"] == 100
+    assert files.read_card("runs/s0/ceiling")["args"]["loss"] == "xent"
 
 
 def test_student_and_ceiling_train_on_the_same_rows_and_the_supervisor_on_others(here):
-    """openai/weak-to-strong's bug E: the ceiling trains on the weak model's half, the student on the other."""
+    """openai/weak-to-strong's bug E: the ceiling trains on the weak model's half."""
     data = protocol.describe(tasks.texts, "facts", **SMALL)
+    weak, strong = (protocol.half(tasks.texts, data, which) for which in ("weak", "strong"))
     labels = read("runs/s0/labels.jsonl")
-    assert [row["id"] for row in labels] == [
-        row["id"] for row in protocol.half(tasks.texts, data, "strong")
-    ]
-    weak_groups = {row["group"] for row in protocol.half(tasks.texts, data, "weak")}
-    assert not weak_groups & {row["group"] for row in labels}
-    cards = [files.read_card(f"runs/s0/{run}") for run in ("student", "ceiling")]
-    assert cards[0]["inputs"] == cards[1]["inputs"] and cards[0]["resolved"] == cards[1]["resolved"]
-    assert cards[0]["data"] == cards[1]["data"] == files.read_card("runs/s0/weak")["data"] == data
+    assert [row["id"] for row in labels] == [row["id"] for row in strong]
+    assert not {row["group"] for row in weak} & {row["group"] for row in labels}
+    cards = [files.read_card(run) for run in RUNS]
+    assert cards[1]["inputs"] == cards[2]["inputs"] and cards[1]["resolved"] == cards[2]["resolved"]
+    assert cards[0]["data"] == cards[1]["data"] == cards[2]["data"] == data
 
 
 def test_the_student_sees_weak_labels_and_the_rule_the_ceiling_truth_and_cross_entropy(
-    here, monkeypatch
+    here, monkeypatch, capsys
 ):
     seen = []
 
     def spy(model, rows, loss, **options):
         given = "weak" if all(row["given"] == row.get("weak") for row in rows) else "label"
+        assert given == "weak" or all(row["given"] == row["label"] for row in rows)
         seen.append((given, getattr(loss, "func", loss).__name__, getattr(loss, "keywords", {})))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "fit", spy)
-    labels = "runs/s0/labels.jsonl"
-    for options in (
-        {"loss": "conf", "alpha": 0.75, "conf_prior": "weak"},
-        {},
-        {"loss": "conf", "target": "truth"},
-    ):
+    conf = {"loss": "conf", "alpha": 0.75, "conf_prior": "weak"}
+    for options in (conf, {}, conf | {"target": "truth"}):
         with pytest.raises(KeyboardInterrupt):
-            train_strong.main(labels, out=f"runs/new{len(seen)}", **options)
+            train_strong.main("runs/s0/labels.jsonl", out=f"runs/new{len(seen)}", **options)
     with pytest.raises(KeyboardInterrupt):
         train_weak.main(out="runs/new_weak", **SMALL)
+    assert "ground truth is learned by xent, not by --loss=conf" in capsys.readouterr().out
     assert seen == [
         ("weak", "conf", {"alpha": 0.75, "prior": "weak"}),
         ("weak", "xent", {}),
@@ -148,60 +148,62 @@ def test_the_student_sees_weak_labels_and_the_rule_the_ceiling_truth_and_cross_e
     ]
 
 
+def test_where_a_run_lies_unless_out_says_so(tmp_path, monkeypatch, capsys):
+    def never(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loop, "fit", never)
+    for ds, out in (("facts", "runs/weak"), ("facts_pairs", "runs/pairs/weak")):
+        with pytest.raises(KeyboardInterrupt):
+            train_weak.main(ds=ds, n_train=40, n_val=0, stop=False, batch_size=20)
+        assert files.read_card(out)["setting"] == tasks.setting_of(ds).__name__
+
+
 def test_everybody_is_scored_on_the_same_rows(here):
     """openai/weak-to-strong's bug G: long examples are dropped per tokenizer."""
-    train_weak.main(out="runs/short", max_len=5, **SMALL)
+    train_weak.main(out="runs/short", max_len=5, epochs=1, **SMALL)
     eval.main("runs/short")
-    wanted = [
-        row["id"]
-        for row in protocol.test_rows(
-            tasks.texts, protocol.describe(tasks.texts, "facts", n_test=200)
-        )
-    ]
-    for run in ("short", "s0/weak", "s0/student", "s1/ceiling"):
-        assert [row["id"] for row in read(f"runs/{run}/eval/facts-test.jsonl")] == wanted
+    data = protocol.describe(tasks.texts, "facts", n_test=100)
+    wanted = [row["id"] for row in protocol.test_rows(tasks.texts, data)]
+    for run in ("runs/short", *RUNS):
+        assert [row["id"] for row in read(f"{run}/eval/facts-test.jsonl")] == wanted
+
+
+# ---- again, otherwise, interrupted
 
 
 def test_running_everything_again_changes_nothing(here, capsys):
-    """openai/weak-to-strong's bug B: a re-run evaluates an untrained head and overwrites results and weak labels."""
+    """openai/weak-to-strong's bug B: a re-run overwrites results and weak labels."""
     before = contents(here)
     train_weak.main(out="runs/s0/weak", **SMALL)
-    label.main("runs/s0/weak", out="runs/s0/labels.jsonl")
-    with pytest.raises(BadInput, match="runs/s0/weak was made with other arguments or inputs"):
-        train_weak.main(out="runs/s0/weak", lr=1e-3, **SMALL)
+    label.main("runs/s0/weak")
+    conf = {"loss": "conf"}
+    for default in ({"alpha": 0.5}, {"conf_prior": "half"}, {"epochs": 2}):
+        train_strong.main("runs/s0/labels.jsonl", **conf, **default)
     eval.main("runs/s0/weak", "runs/s0/student")
+    assert capsys.readouterr().out.count("already done") == 7
+    shutil.copy("runs/s0/labels.jsonl", "runs/other.jsonl")
+    with open("runs/other.jsonl", "a") as file:
+        file.write("\n".join(open("runs/s0/labels.jsonl").readlines()[:1]).replace("facts", "f"))
+    for labels, options, told in (
+        ("runs/s0/labels.jsonl", {"loss": "xent"}, "loss was conf, now xent"),
+        ("runs/s0/labels.jsonl", conf | {"lr": 1e-3}, "lr was None, now 0.001"),
+        ("runs/other.jsonl", conf, "labels is not the same, or has changed"),
+    ):  # openai/weak-to-strong's bug J: folder names of initials, in which `loss` and `lr` clash
+        with pytest.raises(BadInput, match=f"made with other arguments or inputs .*{told}"):
+            train_strong.main(labels, model="facts/m", out="runs/s0/student", **options)
+    (here / "runs/other.jsonl").unlink()
     assert contents(here) == before
-    assert capsys.readouterr().out.count("already done") == 4
 
 
 def test_forced_again_gives_the_same_bits(here):
-    model, predictions = (
-        "runs/s0/student/model/model.safetensors",
-        "runs/s0/student/eval/facts-test.jsonl",
-    )
-    before = files.sha256(model), files.sha256(predictions)
-    labels = files.read_card("runs/s0/student")["args"]["labels"]
-    train_strong.main(labels, out="runs/s0/student", loss="conf", seed=0, force=True)
-    assert not (here / predictions).exists()  # predictions of the model before are gone with it
+    made = "runs/s0/student/model/model.safetensors", "runs/s0/student/eval/facts-test.jsonl"
+    before = [files.sha256(file) for file in made]
+    train_strong.main("runs/s0/labels.jsonl", loss="conf", force=True)
+    assert not (here / made[1]).exists()  # predictions of the model before are gone with it
     eval.main("runs/s0/student")
-    assert (files.sha256(model), files.sha256(predictions)) == before
-
-
-def test_runs_of_another_setting_never_share_a_folder(here):
-    """openai/weak-to-strong's bug J: folder names of initials, in which `loss` and `lr` clash."""
-    labels = files.read_card("runs/s0/student")["args"]["labels"]
-    for options, told in (
-        ({"loss": "xent"}, "loss was conf, now xent"),
-        ({"loss": "conf", "lr": 1e-3}, "lr was None, now 0.001"),
-    ):
-        with pytest.raises(BadInput, match=told):
-            train_strong.main(labels, out="runs/s0/student", seed=0, **options)
-    # of another input: the same labels file with other labels in it
-    shutil.copy("runs/s1/labels.jsonl", labels := "runs/mine.jsonl")
-    train_strong.main(labels, model="facts/m", out="runs/mine", n_val=0, epochs=1)
-    shutil.copy("runs/s0/labels.jsonl", labels)
-    with pytest.raises(BadInput, match="labels is not the same, or has changed"):
-        train_strong.main(labels, model="facts/m", out="runs/mine", n_val=0, epochs=1)
+    assert [files.sha256(file) for file in made] == before
 
 
 def test_training_never_reads_the_test_rows_it_is_scored_on(here, monkeypatch):
@@ -211,14 +213,12 @@ def test_training_never_reads_the_test_rows_it_is_scored_on(here, monkeypatch):
         raise AssertionError("training looked at the test set")
 
     monkeypatch.setattr(protocol, "test_rows", never)
-    train_weak.main(out="runs/weak", **SMALL)
-    label.main(out="runs/labels.jsonl")
-    train_strong.main("runs/labels.jsonl")
+    train_weak.main(out="runs/weak", epochs=1, **SMALL)
+    label.main()
+    train_strong.main(epochs=1)
     ids = {row["id"] for row in protocol.load(tasks.texts, "facts", "test")}
-    assert not ids & {
-        row["id"]
-        for row in protocol.half(tasks.texts, protocol.describe(tasks.texts, "facts"), "weak")
-    }
+    data = protocol.describe(tasks.texts, "facts")
+    assert not ids & {row["id"] for row in protocol.half(tasks.texts, data, "weak")}
 
 
 def test_an_interrupted_run_is_told_trained_again_and_never_scored(here, monkeypatch, capsys):
@@ -231,291 +231,219 @@ def test_an_interrupted_run_is_told_trained_again_and_never_scored(here, monkeyp
         patch.setattr(loop, "fit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_weak.main(out="runs/s0/weak", force=True, **SMALL)
-    for stage in (label.main, eval.main):
-        with pytest.raises(
-            BadInput, match="runs/s0/weak is not finished: call train_weak.py again with the same"
-        ):
-            stage("runs/s0/weak")
-    with pytest.raises(BadInput, match="is not finished"):
-        pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling")
+    told = "runs/s0/weak is not finished: call train_weak.py again with the same"
+    for stage, runs in ((label, RUNS[:1]), (eval, RUNS[:1]), (pgr, RUNS)):
+        with pytest.raises(BadInput, match=told):
+            stage.main(*runs)
     train_weak.main(out="runs/s0/weak", **SMALL)
     assert "begun and not finished: starting again" in capsys.readouterr().out
     assert files.sha256("runs/s0/weak/model") == whole
 
 
-def test_predictions_of_an_earlier_model_are_not_compared(here):
-    card = files.read_card("runs/s0/weak")
-    files.write_card("runs/s0/weak", card | {"model_sha256": "another"})
-    with pytest.raises(BadInput, match="is of an earlier model"):
-        pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling")
-
-
-def test_pgr_writes_json_and_png_and_nothing_else(here):
-    for options, told in (
-        ({"out": "pgr.csv"}, "--out=pgr.csv must end in .json"),
-        ({"plot": "a.pdf"}, "must end in .png"),
-    ):
-        with pytest.raises(BadInput, match=told):
-            pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling", **options)
-
-
-def test_predictions_on_other_rows_are_refused(here):
-    with pytest.raises(BadInput, match="holds this model's answers to other rows"):
-        eval.main("runs/s0/weak", n_test=100)
-    eval.main("runs/s0/weak", n_test=100, force=True)
-    with pytest.raises(BadInput, match="hold different ids"):
-        pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling")
-    with pytest.raises(BadInput, match="has no predictions .*sst2-test.jsonl: run python eval.py"):
-        pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling", ds="sst2")
+# ---- labels
 
 
 def test_an_ensemble_votes_softly_or_hard(here):
     for vote in ("soft", "hard"):
         label.main("runs/s*/weak", out=f"runs/{vote}.jsonl", vote=vote)
-    soft, hard = read("runs/soft.jsonl"), read("runs/hard.jsonl")
-    single = read("runs/s0/labels.jsonl")
-    for s, h, one in zip(soft, hard, single):
-        assert (
-            s["weak_all"] == h["weak_all"]
-            and s["weak_all"][0] == one["weak"]
-            and len(s["weak_all"]) == 2
-        )
-        assert s["weak"] == pytest.approx(sum(s["weak_all"]) / 2)
-        assert h["weak"] == sum(p > 0.5 for p in h["weak_all"]) / 2
-    train_weak.main(out="runs/other_half", data_seed=1, **SMALL)
-    with pytest.raises(BadInput, match="runs/s0/weak/ is given twice"):
-        label.main("runs/s0/weak", "runs/s0/weak/", out="runs/both.jsonl")
-    with pytest.raises(BadInput, match="not trained on the same task, sizes and data seed"):
-        label.main("runs/s0/weak", "runs/other_half", out="runs/both.jsonl")
+    three = [read(f"runs/{name}.jsonl") for name in ("soft", "hard", "s0/labels")]
+    for soft, hard, one in zip(*three):
+        assert soft["weak_all"] == hard["weak_all"] and len(soft["weak_all"]) == 2
+        assert soft["weak_all"][0] == one["weak"]
+        assert soft["weak"] == pytest.approx(sum(soft["weak_all"]) / 2)
+        assert hard["weak"] == sum(p > 0.5 for p in hard["weak_all"]) / 2
+    other = copied("runs/s1/weak", "runs/other", data_seed=1)
+    for run, told in (
+        ("runs/s0/weak/", "runs/s0/weak/ is given twice"),
+        (other, "not trained on the same task, sizes and data seed"),
+    ):
+        with pytest.raises(BadInput, match=told):
+            label.main("runs/s0/weak", run, out="runs/both.jsonl")
+
+
+def test_parts_of_the_strong_half_keep_groups_whole(here):
+    for k in (1, 2):
+        label.main("runs/s0/weak", part=f"{k}/2", out=f"runs/part{k}.jsonl")
+    one, two = (read(f"runs/part{k}.jsonl") for k in (1, 2))
+    assert not {row["group"] for row in one} & {row["group"] for row in two}
+    whole = sorted(row["id"] for row in read("runs/s0/labels.jsonl"))
+    assert sorted(row["id"] for row in one + two) == whole
 
 
 def test_labels_from_elsewhere_need_no_card_but_eval_needs_ds(here, capsys):
-    rows = [
-        {k: row[k] for k in ("id", "text", "label", "weak")} for row in read("runs/s0/labels.jsonl")
-    ]
-    (here / "theirs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train_strong.main("theirs.jsonl", model="facts/m", out="runs/theirs")
-    assert "theirs.jsonl has no card of ours" in capsys.readouterr().out
+    rows = read("runs/s0/labels.jsonl")
+    theirs = [{name: row[name] for name in ("id", "text", "label", "weak")} for row in rows]
+    write(here / "theirs.jsonl", theirs)
+    train_strong.main("theirs.jsonl", model="facts/m", out="runs/theirs", epochs=1)
+    said = capsys.readouterr().out
+    assert "theirs.jsonl has no card of ours" in said
+    assert "next: python eval.py runs/theirs --ds=test.jsonl" in said
     with pytest.raises(BadInput, match="add --ds"):
         eval.main("runs/theirs")
-    eval.main("runs/theirs", ds="facts", n_test=200)
-    assert len(read("runs/theirs/eval/facts-test.jsonl")) == 200
-
-
-def test_a_model_is_scored_without_training(here, capsys):
-    eval.main(model="facts/xs", out="runs/zero", n_test=200)
-    assert (
-        "runs/zero is at chance" in capsys.readouterr().out
-    )  # its head is zero: the tokenizer has no "0" and "1"
-    pgr.main("runs/zero", "runs/s0/student", "runs/s0/ceiling")
-    with pytest.raises(
-        BadInput, match="was made by eval.py: give the --out of train_weak.py or train_strong.py"
-    ):
-        label.main("runs/zero", out="runs/no.jsonl")
-    with pytest.raises(BadInput, match="--model and --out go together"):
-        eval.main(model="facts/xs")
-
-
-def test_a_student_that_saw_its_supervisors_rows_is_told(here, capsys):
-    train_weak.main(out="runs/s0/other", data_seed=1, **SMALL)
-    eval.main("runs/s0/other")
+    eval.main("runs/theirs", ds="facts", n_test=60)
+    assert len(read("runs/theirs/eval/facts-test.jsonl")) == 60
+    write(here / "test.jsonl", theirs[:40])
     capsys.readouterr()
-    pgr.main("runs/s0/other", "runs/s0/student", "runs/s0/ceiling")
-    assert (
-        "note: runs/s0/other and runs/s0/student were trained on some of the same rows"
-        in capsys.readouterr().out
-    )
-    pgr.main("runs/s0/weak", "runs/s0/student", "runs/s0/ceiling")
-    assert "same rows" not in capsys.readouterr().out
-
-
-def test_what_is_no_student_or_no_ceiling_is_told(here, capsys):
-    def notes(*runs):
-        pgr.main(*(f"runs/{run}" for run in runs))
-        return json.loads((here / "runs/pgr.json").read_text())["notes"]
-
-    assert notes("s0/weak", "s0/student", "s0/ceiling") == []
-    assert notes("s1/weak", "s0/student", "s0/ceiling") == [
-        "runs/s0/student did not learn from the labels of runs/s1/weak as it is now"
-    ]
-    assert notes("s0/weak", "s0/ceiling", "s0/student") == [
-        "runs/s0/ceiling was not trained on weak labels, so it is no student",
-        "runs/s0/student was not trained with --target=truth, so it is no ceiling",
-    ]
-    assert "note: runs/s0/ceiling was not trained on weak labels" in capsys.readouterr().out
-
-
-def test_labels_from_elsewhere_scored_on_rows_they_hold_are_told(here, capsys):
-    rows = [
-        {k: row[k] for k in ("id", "text", "label", "weak")} for row in read("runs/s0/labels.jsonl")
-    ]
-    (here / "theirs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train_strong.main("theirs.jsonl", model="facts/m", out="runs/theirs", epochs=1)
-    (here / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:40]))
-    capsys.readouterr()
-    eval.main(
-        "runs/theirs", ds="test.jsonl"
-    )  # a file that it was not trained for is a test set, all of it
+    eval.main("runs/theirs", ds="test.jsonl")  # a file that it was not trained for is all tested
     n = len(read("runs/theirs/eval/test-test.jsonl"))
-    assert 30 <= n <= 40
-    assert (
-        f"warning: runs/theirs was trained on {n} of these {n} test rows" in capsys.readouterr().out
-    )
+    told = f"warning: runs/theirs was trained on {n} of these {n} test rows"
+    assert 30 <= n <= 40 and told in capsys.readouterr().out
     eval.main("runs/s0/student", ds="runs/s0/labels.jsonl")
     assert "warning: runs/s0/student was trained on" in capsys.readouterr().out
-    (here / "theirs.jsonl").write_text(
-        json.dumps(rows[0]) + "\n"
-    )  # no longer what it was trained on
+    write(here / "theirs.jsonl", theirs[:1])  # no longer what it was trained on
     eval.main("runs/theirs", ds="test.jsonl", force=True)
     assert "was trained on" not in capsys.readouterr().out
 
 
-def test_a_run_with_test_rows_of_its_own_is_scored_on_these(here):
-    rows = [{"text": f"the pet of {i} is cat ?", "label": i % 2} for i in range(240)]
-    for name, some in (("mine", rows[:200]), ("held", rows[200:])):
-        (here / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
-    train_weak.main(ds="mine.jsonl", test="held.jsonl", model="facts/xs", out="runs/mine", epochs=1)
-    eval.main("runs/mine", ds="mine.jsonl")
-    assert {row["id"].split("/")[0] for row in read("runs/mine/eval/mine-test.jsonl")} == {"held"}
+# ---- scores
 
 
-def test_rows_of_one_class_are_told(tmp_path):
-    rows = [{"text": f"words {i}", "label": 1} for i in range(200)]
-    (tmp_path / "ones.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(BadInput, match="no training rows are left, they are of one class"):
-        train_weak.main(
-            ds=str(tmp_path / "ones.jsonl"), model="facts/xs", out=str(tmp_path / "run")
-        )
+def test_a_model_is_scored_without_training(here, capsys):
+    eval.main(model="facts/xs", out="runs/zero", n_test=100)
+    # its head is zero: the tokenizer has no "0" and "1"
+    assert "runs/zero is at chance" in capsys.readouterr().out
+    pgr.main("runs/zero", *RUNS[1:], n_boot=100)
+    told = "was made by eval.py: give the --out of train_weak.py or train_strong.py"
+    with pytest.raises(BadInput, match=told):
+        label.main("runs/zero", out="runs/no.jsonl")
+
+
+def test_predictions_on_other_rows_or_of_an_earlier_model_are_not_compared(here):
+    with pytest.raises(BadInput, match="holds this model's answers to other rows"):
+        eval.main("runs/s0/weak", n_test=60)
+    eval.main("runs/s0/weak", n_test=60, force=True)
+    with pytest.raises(BadInput, match="hold different ids"):
+        pgr.main(*RUNS)
+    with pytest.raises(BadInput, match="has no predictions .*sst2-test.jsonl: run python eval.py"):
+        pgr.main(*RUNS, ds="sst2")
+    files.write_card(RUNS[0], files.read_card(RUNS[0]) | {"model_sha256": "another"})
+    with pytest.raises(BadInput, match="is of an earlier model"):
+        pgr.main(*RUNS)
+
+
+def test_runs_that_are_not_what_they_are_called_are_told(here):
+    def notes(*runs):
+        pgr.main(*runs, n_boot=100)
+        return json.loads((here / "runs/pgr.json").read_text())["notes"]
+
+    weak, student, ceiling = RUNS
+    assert notes(*RUNS) == []
+    assert notes(weak, ceiling, student) == [
+        "runs/s0/ceiling was not trained on weak labels, so it is no student",
+        "runs/s0/student was not trained with --target=truth, so it is no ceiling",
+    ]
+    other = copied(weak, "runs/other", data_seed=1)
+    told = "runs/other and runs/s0/student were trained on some of the same rows"
+    assert notes(other, student, ceiling) == [told]
+
+
+# ---- all the way
 
 
 def test_an_own_file_goes_all_the_way_to_a_pgr(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    rng = random.Random(0)
-    rows = [
-        {"text": f"people say this is {rng.choice(['good', 'bad'])} number {i}"} for i in range(200)
-    ]
-    rows = [row | {"label": int("good" in row["text"])} for row in rows]
-    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train_weak.main(ds="mine.jsonl", model="facts/xs")
+    rows = own_rows()
+    for name, some in (("mine", rows[:160]), ("held", rows[160:])):
+        write(tmp_path / f"{name}.jsonl", some)
+    train_weak.main(ds="mine.jsonl", test="held.jsonl", model="facts/xs", epochs=1)
     assert "of the tokens are unknown to this tokenizer" in capsys.readouterr().out
     label.main()
     for target in ("weak", "truth"):
-        train_strong.main(model="facts/m", target=target)
+        train_strong.main(model="facts/m", target=target, epochs=1)
     eval.main()
-    assert "is at chance" in capsys.readouterr().out
+    assert "at chance" in capsys.readouterr().out
     pgr.main()
     result = json.loads((tmp_path / "runs/pgr.json").read_text())
-    assert 32 <= result["n"] <= 40 and result["pgr"]["value"] is None
-    assert (tmp_path / "runs/student/eval/mine-test.jsonl").exists()
+    assert 30 <= result["n"] <= 40 and result["pgr"]["value"] is None
+    assert (tmp_path / "runs/pgr.png").read_bytes().startswith(b"\x89PNG")
+    ids = {row["id"].split("/")[0] for row in read("runs/student/eval/mine-test.jsonl")}
+    assert ids == {"held"}
+
+
+def test_what_is_printed_next_can_be_pasted_whatever_the_folder_is_called(
+    tmp_path, command, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pgr, "draw", lambda *_: None)
+    runs = "a[1] it's"
+    todo = [["train_weak.py", f"--out={runs}/weak", "--n_train=40", "--n_test=40", "--n_val=0"]]
+    todo[0] += ["--nostop", "--epochs=1"]
+    done = []
+    while todo:
+        words = todo.pop(0)
+        command(*words)
+        done.append(words[0])
+        if words[0] == "eval.py" and done.count("eval.py") == 2:
+            command("eval.py", *(f"{runs}/{who}" for who in ("weak", "student", "ceiling")))
+        told = capsys.readouterr().out.partition("next: ")[2]
+        todo += [shlex.split(line)[1:] for line in told.splitlines()]
+    assert done == "train_weak.py label.py train_strong.py train_strong.py eval.py eval.py".split(
+    ) + ["pgr.py"]  # fmt: skip
+    assert (tmp_path / "runs/pgr.json").exists() or (tmp_path / runs / "pgr.json").exists()
+
+
+def test_the_bare_commands_work_one_after_another_from_any_folder(tmp_path, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pgr, "draw", lambda *_: None)
+    stages = "train_weak.py", "label.py", "train_strong.py", "train_strong.py --target=truth"
+    for words in (*stages, "eval.py", "pgr.py"):
+        command(*words.split())
+    result = json.loads((tmp_path / "runs/pgr.json").read_text())
+    assert result["weak"]["high"] < result["ceiling"]["low"] and result["pgr"]["value"] > 0
+    data = protocol.describe(tasks.texts, "facts")
+    assert result["n"] == len(protocol.test_rows(tasks.texts, data))
+
+
+# ---- mistakes
+
+
+LABELS = "runs/s0/labels.jsonl"
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["train_strong.py", "no.jsonl"], "no.jsonl does not exist"),
-        (
-            ["train_strong.py", "runs/s0/labels.jsonl", "--loss=cnof", "--out=new"],
-            "unknown loss --loss=cnof (did you mean conf?)",
-        ),
-        (
-            ["train_weak.py", "--n_train=10", "--out=new"],
-            "10 rows to train on (0 of 10 are held out",
-        ),
-        (
-            ["train_weak.py", "--model=facts/xxs", "--out=new"],
-            "the hub is out of reach and facts/xxs is not",
-        ),
-        (
-            ["train_weak.py", "--model=runs/s0/weak", "--out=new"],
-            "is a run directory: its model is runs/s0/weak/model",
-        ),
-        (["train_weak.py", "--device=cuda:7", "--out=new"], "--device=cuda:7 cannot be used here"),
-        (
-            ["train_weak.py", "--model=runs/s0/labels.jsonl", "--out=new"],
-            "is a file: give the folder",
-        ),
-        (
-            ["eval.py", "--model=facts/m", "--out=runs/s0/weak", "--force"],
-            "--out=runs/s0/weak is a run of train_weak.py",
-        ),
-        (["label.py", "runs", "--out=new.jsonl"], "runs is not a run directory"),
-        (["label.py", "runs/s0/weak", "--out=new.csv"], "rows and labels end in .jsonl"),
-        (["eval.py", "runs/none"], "runs/none does not exist"),
-        (
-            ["pgr.py", "runs/s0/weak", "runs/s1/weak", "runs/s0/student", "runs/s1/student"],
-            "globs in quotes",
-        ),
-        (
-            ["pgr.py", "runs/s*/weak", "runs/s*/student", "runs/s0/ceiling"],
-            "give all three with a *, or none",
-        ),
+        ("train_strong.py no.jsonl", "no.jsonl does not exist"),
+        (f"train_strong.py {LABELS} --loss=cnof", "unknown loss --loss=cnof (did you mean conf?)"),
+        (f"train_strong.py {LABELS} --conf_prior=half", "prior is no option of the rule xent"),
+        ("train_weak.py --n_train=10 --n_val=0 --nostop", "10 rows to train on (0 of 10 are held"),
+        ("train_weak.py --ds=ones.jsonl --model=facts/xs", "they are of one class"),
+        ("train_weak.py --model=facts/xxs", "the hub is out of reach and facts/xxs is not"),
+        ("train_weak.py --model=runs/s0/weak", "is a run directory: its model is runs/s0/weak/"),
+        (f"train_weak.py --model={LABELS}", "is a file: give the folder"),
+        ("label.py runs", "runs is not a run directory"),
+        ("label.py runs/s0/weak --out=new.csv", "labels end in .jsonl"),
+        ("label.py runs/s0/weak --part=0/2", "--part=0/2: the first of two parts is 1/2"),
+        ("label.py runs/s0/weak --part=1/2 --test_rows", "it goes without --test_rows"),
+        ("eval.py runs/none", "runs/none does not exist"),
+        ("eval.py --model=facts/m", "--model and --out go together"),
+        ("eval.py --model=facts/m --out=runs/s0/weak --force", "is a run of train_weak.py"),
+        ("eval.py runs/s0/weak --target=truth --seed=5", "--target goes with --shots"),
+        ("eval.py runs/s0/weak --seed=5", "--seed goes with --shots"),
+        ("eval.py runs/s0/weak --max_len=9", "--max_len goes with --model"),
+        ("eval.py runs/s0/weak --head=zero", "--head goes with --model"),
+        (f"eval.py runs/s0/weak --labels={LABELS}", "--shots=5 --labels=FILE go together"),
+        ("eval.py runs/s0/weak --test=ones.jsonl", "--test goes with --ds"),
+        ("pgr.py runs/s0/weak runs/s1/weak runs/s0/student runs/s0/student", "globs in quotes"),
+        ("pgr.py --out=pgr.csv", "--out=pgr.csv must end in .json"),
+        ("pgr.py --plot=a.pdf", "ends in .png"),
     ],
 )
 def test_bad_input_is_one_line_exit_2_and_nothing_written(here, command, capsys, words, told):
-    if words[0] == "train_weak.py" and "--n_train=10" in words:
-        words = [*words, "--n_val=0"]
+    write(here / "ones.jsonl", [{"text": f"words {i}", "label": 1} for i in range(200)])
+    if words.startswith("train"):
+        words += " --out=new"
     before = contents(here)
     with pytest.raises(SystemExit) as done:
-        command(*words)
-    said = capsys.readouterr().err
-    assert (
-        done.value.code == 2
-        and said.startswith("error: ")
-        and said.count("\n") == 1
-        and told in said
-    )
+        command(*words.split())
+    said = capsys.readouterr().err.splitlines()
+    assert done.value.code == 2 and said[-1].startswith("error: ") and told in said[-1]
+    assert sum(line.startswith("error") for line in said) == 1
     assert contents(here) == before
 
 
 def test_nothing_that_torch_and_transformers_say_at_import_drowns_the_one_line(here):
     words = [sys.executable, HERE / "train_weak.py", "--device=cuda:7", "--out=new"]
     done = subprocess.run(words, capture_output=True, text=True)
-    assert (
-        done.returncode == 2
-        and done.stderr.startswith("error: --device=cuda:7")
-        and done.stderr.count("\n") == 1
-    )
-
-
-def test_the_bare_commands_work_one_after_another_from_any_folder(tmp_path, command, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    done = subprocess.run([sys.executable, HERE / "train_weak.py"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for words in (
-        "label.py",
-        "train_strong.py",
-        "train_strong.py --target=truth",
-        "eval.py",
-        "pgr.py",
-    ):
-        command(*words.split())
-    result = json.loads((tmp_path / "runs/pgr.json").read_text())
-    assert result["weak"]["high"] < result["ceiling"]["low"]
-    assert 0 < result["pgr"]["value"] and result["n"] == len(
-        protocol.test_rows(tasks.texts, protocol.describe(tasks.texts, "facts"))
-    )
-
-
-def test_metrics_stand_beside_the_predictions(here):
-    metrics = json.loads((here / "runs/s0/weak/eval/facts-test.metrics.json").read_text())
-    rows = read("runs/s0/weak/eval/facts-test.jsonl")
-    groups = [
-        row["group"]
-        for row in protocol.test_rows(
-            tasks.texts, protocol.describe(tasks.texts, "facts", n_test=200)
-        )
-    ]
-    wanted = stats.accuracy([row["prob"] for row in rows], [row["label"] for row in rows], groups)
-    assert wanted | {"n": 200, "groups": 50} == {
-        name: value for name, value in metrics.items() if type(value) is not dict
-    }
-    assert metrics.keys() - wanted.keys() > {
-        "precision",
-        "recall",
-        "f1",
-        "balanced_acc",
-        "auroc",
-        "nll",
-        "ece",
-    }
-    assert metrics["nll"]["low"] < metrics["nll"]["value"] < metrics["nll"]["high"]
+    assert done.returncode == 2 and done.stderr.startswith("error: --device=cuda:7")
+    assert done.stderr.count("\n") == 1

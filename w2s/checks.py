@@ -17,13 +17,12 @@ LARGE = 2**22  # numbers; larger matrices are left out when gradients are compar
 
 def not_loaded(name, error):
     """The BadInput for a model that transformers cannot load."""
+    told = f"cannot be loaded: {first_line(error)}"
     if "gated repo" in str(error):
-        told = "accept its terms on its hub page, then set HF_TOKEN to a token that may read it"
-        return BadInput(f"{name} is gated: {told}")
+        told = "is gated: accept its terms on its hub page, then set HF_TOKEN to a token of yours"
     if "trust_remote_code" in str(error):
-        told = "which is never run: give a model that transformers itself knows"
-        return BadInput(f"--model={name} brings code of its own (auto_map), {told}")
-    return BadInput(f"--model={name} cannot be loaded: {first_line(error)}")
+        told = "brings code of its own (auto_map), which is never run: give another model"
+    return BadInput(f"--model={name} {told}")
 
 
 def kind(name, config, head, outputs):
@@ -38,8 +37,7 @@ def kind(name, config, head, outputs):
         is_a = "an encoder" if encoder else "a classifier or reward model"
         raise BadInput(f"{what} is {is_a}: generative fine-tuning needs a causal language model")
     if head and (encoder or own):
-        told = f"{name} has a classification head of its own"
-        raise BadInput(f"--head and --shots are for causal language models: {told}")
+        raise BadInput(f"no --head or --shots: {what} has a classification head of its own")
     if outputs and sort not in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         raise BadInput(f"{what}: transformers has no sequence classifier for this architecture")
     return "own" if own else "encoder" if encoder else "causal"
@@ -50,11 +48,11 @@ def score(name, model):
     sort, linear = model.config.model_type, isinstance(getattr(model, "score", None), nn.Linear)
     if not linear and sort not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         told = "transformers' classifier has no linear layer `score` on the last token"
-        raise BadInput(f"--model={name} ({sort}): {told}: give another model")
+        raise BadInput(f"--model={name} ({sort}): {told}")
 
 
 def tokenizer_of(name, path, config):
-    """The tokenizer that tokenizer.json describes; transformers rebuilds some by rules of its own.
+    """The tokenizer of tokenizer.json as it is; transformers rebuilds some by rules of its own.
 
     BadInput where it would do so again with the saved model: others would get other tokens.
     """
@@ -80,8 +78,8 @@ def tokenizer_of(name, path, config):
         if same(AutoTokenizer.from_pretrained(folder, trust_remote_code=False)):
             print(f"{name}: its tokenizer.json is taken as it is, which transformers would change")
             return tokenizer
-    told = f"transformers replaces the tokenizer.json of {config.model_type} models by rules of its"
-    raise BadInput(f"--model={name}: {told} own, so that texts get other tokens than this one's")
+    told = f"transformers replaces the tokenizer.json of {config.model_type} models by another"
+    raise BadInput(f"--model={name}: {told}, which makes other tokens")
 
 
 def weights(name, model, info, whole):
@@ -89,17 +87,15 @@ def weights(name, model, info, whole):
 
     info: transformers' loading report. whole: the head must be there, and a pooler.
     """
-    shapes = {key: (tuple(theirs), tuple(ours)) for key, theirs, ours in info["mismatched_keys"]}
-    odd = sorted({*info["missing_keys"], *shapes})
+    odd = dict.fromkeys(info["missing_keys"], "is missing from its weights")
+    for key, theirs, ours in info["mismatched_keys"]:
+        told = f"has shape {tuple(theirs)} in its weights, {tuple(ours)} by its config.json"
+        odd[key] = told
     body = f"{model.base_model_prefix}."
-    lacking = [key for key in odd if whole or key.startswith(body) and "pooler" not in key]
+    lacking = sorted(key for key in odd if whole or key.startswith(body) and "pooler" not in key)
     if lacking:
-        key = lacking[0]
-        how = "is missing from its weights"
-        if key in shapes:
-            how = "has shape {} in its weights, {} by its config.json".format(*shapes[key])
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-        raise BadInput(f"--model={name}: {key} {how}{more}; it would start at random")
+        raise BadInput(f"--model={name}: {lacking[0]} {odd[lacking[0]]}{more}")
     return not odd
 
 
@@ -113,12 +109,9 @@ def own_logits(model, causal, rows):
 
 
 def positions(model):
-    """How many tokens the model has positions for, 10**9 if it sets no limit.
-
-    RoBERTa and its kin count from the pad token's number on, so their first places are never used.
-    """
+    """How many tokens the model has positions for, 10**9 if it sets no limit."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
-    for key, module in model.named_modules():
+    for key, module in model.named_modules():  # RoBERTa and its kin count from the pad token on
         if key.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             limit = min(limit, module.num_embeddings - module.padding_idx - 1)
     return limit
@@ -127,19 +120,18 @@ def positions(model):
 @torch.no_grad()
 def finite(name, model):
     """BadInput where a weight is NaN or infinite."""
-    names, sums = zip(*((key, p.sum()) for key, p in model.named_parameters()))
-    odd = (~torch.stack(sums).isfinite()).nonzero().flatten().tolist()
+    odd = [key for key, p in model.named_parameters() if not p.sum().isfinite()]
     if odd:
-        raise BadInput(f"--model={name}: the weights are broken, {names[odd[0]]} is not finite")
+        raise BadInput(f"--model={name}: the weights are broken, {odd[0]} is not finite")
 
 
 def can_pack(model, max_len=1024):
     """True, with packed attention switched on, if this architecture computes the same packed.
 
-    Tried out at load rather than looked up in a list: our attention must be called in every layer,
-    and hidden states and gradients must be those of padded texts. One of them is longer than any
-    window that the configuration names below max_len (a longer one hides nothing). To be quick it
-    goes forward only, and matrices of more than LARGE numbers are left out of the gradients.
+    Tried out at load: our attention must be called in every layer, and hidden states and gradients
+    must be those of padded texts. One is longer than any window that the configuration names below
+    max_len (a longer one hides nothing). To be quick it goes forward only, and matrices of more
+    than LARGE numbers are left out of the gradients.
     """
     if packing.reads(model) is None:
         return False
@@ -170,10 +162,7 @@ def can_pack(model, max_len=1024):
 
 
 def kernel_works(model, wanted, long):
-    """True if torch's own kernel gives the same in bf16, as it will run; without it groups() run.
-
-    wanted: tried() of padded texts in float32.
-    """
+    """True if torch's kernel, in bf16, gives what is wanted, tried() of padded texts in float32."""
     model.varlen = True
     try:
         with torch.autocast("cuda", torch.bfloat16):
@@ -213,12 +202,11 @@ def close(got, wanted):
 def mask(name, model):
     """Told of an architecture that ignores the attention mask; for those that cannot run packed."""
     answer = packing.logits if packing.reads(model) is None else packing.padded
-    short, long = [3, 2], [1, 2, 3, 4] * 4
-    alone, beside = answer(model, [short]), answer(model, [short, long])[:1]
+    alone, beside = answer(model, [[3, 2]]), answer(model, [[3, 2], [1, 2, 3, 4] * 4])[:1]
     if not alone.isfinite().all():
         raise BadInput(f"--model={name}: its outputs are not finite; is its config.json right?")
     if (alone - beside).norm() > 1e-3 * alone.norm():
-        told = "what it says of a text depends on the texts beside it in a batch"
+        told = "what it says of a text depends on the batch"
         print(f"warning: {name} ({model.config.model_type}) ignores the attention mask: {told}")
 
 
@@ -226,5 +214,5 @@ def checkpointing(model):
     """Recompute activations in the backward pass from now on; BadInput where that cannot be."""
     if not model.supports_gradient_checkpointing:
         told = f"transformers cannot recompute the activations of {model.config.model_type}"
-        raise BadInput(f"--checkpointing: {told}: leave it out, take a smaller --micro_batch")
+        raise BadInput(f"--checkpointing: {told}: take a smaller --micro_batch instead")
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

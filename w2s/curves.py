@@ -11,22 +11,21 @@ COLOURS = ("#6a51a3", "#3d3d3d")  # student, ceiling
 def held_out(run, card):
     """The rows that a student or ceiling held out; BadInput where nobody knows them any more."""
     labels = card["args"].get("labels")
-    if not labels or "true_acc" not in card.get("kept", {}):
-        raise BadInput(f"--curves: {run} is no student or ceiling that held out rows (--n_val)")
+    if not labels or "true_acc" not in card.get("kept", {}) or card["args"].get("easy") is not None:
+        told = "is no student or ceiling that held out rows of the whole file (--n_val, no --easy)"
+        raise BadInput(f"--curves: {run} {told}")
     if files.sha256(labels) != card["inputs"]["labels"]:
         raise BadInput(f"--curves: {labels} has changed since {run} learned from it")
     rows = files.read_jsonl(labels, ["id", "label", "weak"])
-    rows = [{"group": row["id"]} | row for row in rows]
-    return files.hold_out(rows, card["args"]["n_val"], 1)[1]
+    return files.hold_out([{"group": row["id"]} | row for row in rows], card["args"]["n_val"])[1]
 
 
 def stopping(runs, cards, path):
     """The PGR on held-out rows at three weights of the student (5.1.1); draws Fig. 7 into path.
 
     runs, cards: [S][3]. best: by the truth of these rows; stopped: by the labels given; final: the
-    last weights. Nothing looks at a test row. Returns {name: {value, low, high, reason}}. Histories
-    do not say which rows were right, so the errors of the three accuracies count as independent:
-    these intervals are wide rather than narrow.
+    last weights. Returns {name: {value, low, high, reason}}. Histories do not say which rows were
+    right, so the three accuracies count as independent, which makes the intervals rather wide.
     """
     from matplotlib.figure import Figure
 
@@ -53,8 +52,8 @@ def stopping(runs, cards, path):
     for k, name in enumerate(("best", "stopped", "final"), 1):
         told[name] = stats.recovered(values[[0, k, 4]], replicates[:, [0, k, 4]])
         print(f"  {name:<28} {stats.in_words(told[name])}")
-    if told["best"]["reason"]:
-        print(f"  {told['best']['reason']}")
+    if reason := told["best"]["reason"]:  # all three have the same gap
+        print(f"  {reason}")
     return told
 
 

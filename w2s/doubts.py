@@ -5,7 +5,7 @@ from pathlib import Path
 from w2s import files, records
 from w2s.files import BadInput
 
-OF_A_SEED = {"seed", "data_seed", "out", "labels", "runs", "boost", "device"}  # not told
+OF_A_SEED = {"seed", "data_seed", "out", "labels", "runs", "device"}  # not told
 RECIPE = ("model", "epochs", "batch_size", "lr", "max_len", "head", "lora", "probe")
 
 

@@ -162,6 +162,8 @@ def write_jsonl(path, rows, card):
 
 def write_figure(figure, path):
     """Save a matplotlib figure as PNG and print its path."""
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
     with whole(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
     print(path)
@@ -207,13 +209,16 @@ def by_group(rows, salt):
     return [groups[name] for name in sorted(groups, key=lambda name: hashed(f"{salt}/{name}"))]
 
 
-def hold_out(rows, n_val, batch_size):
+def hold_out(rows, n_val, batch_size=None):
     """(rows to train on, rows held out for early stopping), cut by group, the same for every seed.
 
     n_val: rows held out, at least (groups stay whole); None: a tenth of the groups and, of 200 rows
-    or more, at least 100. BadInput where fewer than batch_size are left to train on.
+    or more, at least 100. With the batch_size of a training, BadInput where fewer rows are left to
+    train on, and told where few are.
     """
     groups, n, n_groups, held_out = by_group(rows, "held out"), 0, 0, []
+    if n_val == 0:
+        groups = [rows]  # in their own order
     if n_val is None:
         n_groups, n_val = math.ceil(len(groups) / 10), 100 if len(rows) >= 200 else 0
     while n < len(groups) and (n < n_groups or len(held_out) < n_val):
@@ -222,10 +227,10 @@ def hold_out(rows, n_val, batch_size):
     train = [row for group in groups[n:] for row in group]
     held = f"{len(held_out)} of {len(rows)} are held out, see --n_val"
     told = f"{len(train)} rows to train on ({held}) are"
-    if len(train) < batch_size:
+    if batch_size and len(train) < batch_size:
         few = f"fewer than one batch: give more rows or a smaller --batch_size than {batch_size}"
         raise BadInput(f"{told} {few}")
-    if len(held_out) > len(rows) / 3:
+    if batch_size and len(held_out) > len(rows) / 3:
         print(f"{told} few: give more rows or a smaller --n_val", file=sys.stderr)
     return train, held_out
 

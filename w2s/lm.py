@@ -15,8 +15,7 @@ class ChunkedLoss(torch.autograd.Function):
     """cross_entropy(hidden @ weight.T, targets), `size` tokens' logits at a time; returns [M].
 
     hidden [M, H], weight [V, H] (multiplied in hidden's type), targets [M]. The backward pass
-    computes the logits again, and all chunks add to one gradient of the weight: left to autograd,
-    each would make a [V, H] of its own.
+    computes the logits again; left to autograd, each chunk would make a [V, H] of its own.
     """
 
     @staticmethod
@@ -50,10 +49,8 @@ class ChunkedLoss(torch.autograd.Function):
 
 
 def shares(rows):
-    """The rows with "given": a row's share of the predicted tokens times the number of rows.
-
-    share_of_loss() weighs rows by it, so that every token of an epoch counts the same.
-    """
+    """The rows with "given": a row's share of the predicted tokens times the number of rows, so
+    that by share_of_loss() every token of an epoch counts the same."""
     n_asked = sum(asked(row) for row in rows)
     return [row | {"given": asked(row) * len(rows) / n_asked} for row in rows]
 

@@ -1,7 +1,6 @@
-"""fit(): the one training loop. Supervisor, student and ceiling all go through it, so that PGR
-compares labels alone. No step waits for a GPU. Unusual is:
+"""fit(): the one training loop of supervisor, student and ceiling. No step waits for a GPU.
 
-The batch is the batch. A loss may look at all its rows (the confidence loss ranks them), while
+The batch is the batch: a loss may look at all its rows (the confidence loss ranks them), while
 memory may force them through in micro-batches. Then a first pass without a graph gives the logits
 of all rows, the loss gives their gradients, and a second pass sends these back through the network,
 one micro-batch at a time. Under torchrun every process takes its share of each batch.
@@ -17,18 +16,17 @@ import torch
 from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR
 from tqdm import tqdm
 
-from w2s import parallel
-from w2s.files import BadInput
+from w2s import checks, parallel
 from w2s.models import pick_dtype, predict, rank, size, threads, world
 from w2s.packing import logits, row_logits, texts, to_device
+from w2s.resume import read_state, write_state
 
 
 def resolve(model, lr=None, dtype=None):
     """{"lr", "head_lr", "dtype"} of a training, for fit() and for the card.
 
-    Up to 400M parameters the rate is 5e-5, above 1e-5, as in openai's code; under 10M, which the
-    paper does not have, 1e-4 and for the head 1e-3. Low-rank terms, which do not count, take 2e-4.
-    An lr of your own keeps the ratio of head to body.
+    Up to 400M parameters the rate is 5e-5, above 1e-5, as in openai's code; under 10M 1e-4, for the
+    head 1e-3; of low-rank terms 2e-4. An lr of your own keeps the ratio of head to body.
     """
     n = size(model)
     rate = head_rate = 5e-5 if n <= 400_000_000 else 1e-5
@@ -53,7 +51,7 @@ def fit(
     equals the later (stop=False: the last). outputs(model, rows) is what the loss takes, [N, k].
     micro_batch: rows that go through at once (None: the batch); the result does not depend on it.
     warm_up: share of the steps over which the rate rises. resume: a file, written at each
-    evaluation and deleted at the end. Raises FloatingPointError for a loss that is not finite.
+    evaluation and deleted at the end (one process only). FloatingPointError: see mean_loss.
     """
     prepare(model, checkpointing, compile)
     with threads(model), used_tokens(model, rows, held_out, weight_decay) as (rows, held_out):
@@ -62,7 +60,9 @@ def fit(
         how = steps, lr, head_lr, weight_decay, betas, warm_up
         optimizer, schedule = make_optimizer(model, *how)
         call = [len(rows), batch_size, seed, dtype, list(how)]
-        history, best = read_state(resume, call, trained, optimizer, schedule)
+        history, best = [], {}
+        if resume:
+            history, best = read_state(resume, call, trained, optimizer, schedule)
         done, losses = history[-1]["step"] if history else 0, []
         order = orders(len(rows), batch_size, epochs, seed, done, name)
         bar = tqdm(order, name, steps, initial=done, unit="step", disable=rank() > 0 or None)
@@ -83,9 +83,11 @@ def fit(
                 history.append(line | evaluate(model, held_out, dtype, loss, outputs))
                 if held_out and stop and kept(history) is history[-1]:
                     best = copied(trained, best)
-                write_state(resume, call, history, best, trained, optimizer, schedule)
+                if resume:
+                    write_state(resume, call, history, best, trained, optimizer, schedule)
                 bar.set_postfix({"loss": f"{line['loss']:.3f}"})
-        put(best, trained)
+        for key, weights in best.items():
+            own(trained[key]).copy_(weights)
     if resume and os.path.exists(resume):
         os.remove(resume)
     model.eval()
@@ -93,30 +95,24 @@ def fit(
 
 
 def prepare(model, checkpointing, compile):
-    """Switch on what fit() was asked for, in the order in which these go together."""
-    if checkpointing:  # by the name that transformers 5.17 and 5.23 share
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    """Switch on what fit() was asked for, in this order."""
+    if checkpointing:
+        checks.checkpointing(model)
     if world() > 1:
         parallel.shard(model)
     if compile:  # layer by layer: they share their code, which is compiled once
-        for layer in layers(model):
+        for layer in parallel.layers(model):
             layer.compile(dynamic=True)
     model.train()
-
-
-def layers(model):
-    """The layers of the network: its longest list of modules."""
-    lists = (m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList))
-    return max(lists, key=len)
 
 
 @contextlib.contextmanager
 def used_tokens(model, rows, held_out, weight_decay=0.0):
     """Cut the token embedding to the tokens that occur; yields both lists, renumbered.
 
-    It is most of a small model, and a token that never occurs never changes: its gradient is zero,
-    and AdamW without weight decay leaves it alone. It stays whole where it is sharded, where the
-    tokens' own numbers mean something (padded architectures), and where all can be predicted.
+    It is most of a small model, and AdamW without weight decay leaves alone what never occurs. It
+    stays whole where it is sharded, where the tokens' own numbers mean something (padded
+    architectures), and where all can be predicted.
     """
     if world() > 1 or weight_decay or not model.w2s["packed"] or model.get_output_embeddings():
         yield rows, held_out
@@ -128,19 +124,17 @@ def used_tokens(model, rows, held_out, weight_decay=0.0):
     embedding.weight = torch.nn.Parameter(whole.detach()[used], requires_grad=whole.requires_grad)
     embedding.padding_idx = number.get(padding)
 
-    def renumbered(row):
-        return row | {"tokens": [number[token] for token in row["tokens"]]}
-
+    parts = rows, held_out
     try:
-        yield [renumbered(row) for row in rows], [renumbered(row) for row in held_out]
+        yield [[x | {"tokens": [number[i] for i in x["tokens"]]} for x in part] for part in parts]
     finally:
         whole.data[used] = embedding.weight.data
         embedding.weight, embedding.padding_idx = whole, padding
 
 
 def make_optimizer(model, steps, lr, head_lr, weight_decay=0.0, betas=(0.9, 0.999), warm_up=0.0):
-    """(fused AdamW with rates for body and head, its schedule: a cosine to 0, times a straight rise
-    over the share warm_up of the steps). A language model's unembedding belongs to its body."""
+    """(AdamW with rates for body and head, its schedule: a cosine to 0, times a straight rise over
+    the share warm_up of the steps). A language model's unembedding belongs to its body."""
     in_body = set(model.base_model.parameters())
     in_body |= set((model.get_output_embeddings() or torch.nn.Module()).parameters())
     body = [p for p in model.parameters() if p.requires_grad and p in in_body]
@@ -173,8 +167,8 @@ def orders(n, batch_size, epochs, seed, done, name):
 
 
 def arrange(batch, micro_batch):
-    """The rows of a batch in the order in which it is cut into pieces, each sorted by length; all
-    pieces get the same lengths, as the largest decides about the memory."""
+    """The rows of a batch in the order in which it is cut into pieces; all pieces get the same
+    lengths, as the largest decides about the memory."""
     batch = sorted(batch, key=lambda row: len(row["tokens"]))
     count = math.ceil(len(batch) / micro_batch)
     return [row for piece in range(count) for row in batch[piece::count]]
@@ -188,19 +182,16 @@ def given_of(batch, model):
 def backward(
     model, rows, given, loss, progress, micro_batch, whole_batch, dtype=None, outputs=logits
 ):
-    """Backpropagate the mean loss of a batch in pieces of micro_batch rows; returns it, detached.
-
-    Under torchrun the rows are dealt out, and each process returns its share of the mean.
-    outputs(model, rows) gives [N, k] of N of whatever it reads; given [N].
-    """
+    """Backpropagate the mean loss of a batch in pieces of micro_batch rows; returns it, detached
+    (under torchrun each process its share). outputs(model, rows) gives [N, k]; given [N]."""
     n = len(rows)
     # Every process takes as many pieces. Where rows run short the last one fills in, at weight 0.
     mine = torch.arange(rank(), n + -n % world(), world())
     # FSDP takes the mean of the processes' gradients, we want the sum
     weight = (mine < n).to(given.dtype).mul(world())[:, None]
     mine, count = mine.clamp(max=n - 1), math.ceil(len(mine) / micro_batch)
-    pieces, shares = mine.tensor_split(count), to_device(weight, given.device).tensor_split(count)
-    places = to_device(mine, given.device).tensor_split(count)  # so that no index waits for a GPU
+    pieces = mine.tensor_split(count)
+    places, shares = (to_device(x, given.device).tensor_split(count) for x in (mine, weight))
 
     def forward(piece):
         return outputs(model, [rows[i] for i in piece.tolist()])
@@ -240,9 +231,11 @@ def mean_loss(losses, step, steps, name):
     mean = torch.stack(losses).mean()
     if world() > 1:
         torch.distributed.all_reduce(mean)
-    mean, told = mean.item(), f"at step {step} of {steps}: try a smaller --lr"
+    mean = mean.item()
     if not math.isfinite(mean):
-        raise FloatingPointError(f"the loss is {mean} {told}")
+        raise FloatingPointError(
+            f"the loss is {mean} at step {step} of {steps}: try a smaller --lr"
+        )
     if mean == 0 and step == len(losses):
         print(f"warning: {name}: the loss is 0: by this rule (--loss) these labels teach nothing")
     return mean
@@ -277,44 +270,8 @@ def own(p):
 
 def copied(trained, before):
     """A copy on the CPU, into the memory of the one before; pinned, a GPU fills it in no time."""
-    copies = before or {
-        key: torch.empty_like(own(p), device="cpu", pin_memory=p.is_cuda)
-        for key, p in trained.items()
-    }
     for key, p in trained.items():
-        copies[key].copy_(own(p))
-    return copies
-
-
-def put(saved, trained):
-    """Copy values saved earlier back into the parameters."""
-    for key in saved:
-        own(trained[key]).copy_(saved[key])
-
-
-def write_state(path, call, history, best, trained, optimizer, schedule):
-    """Write what the training needs to go on from here, whole or not at all; one process only."""
-    if path is None or world() > 1:
-        return
-    state = {"call": call, "history": history, "best": best}
-    state |= {"weights": {key: own(p) for key, p in trained.items()}}
-    state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def read_state(path, call, trained, optimizer, schedule):
-    """(history, best weights) of an interrupted training, all else put back; ([], {}) of none."""
-    if path is None or world() > 1 or not os.path.exists(path):
-        return [], {}
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["call"] != call:
-        raise BadInput(f"{path} is of another training: delete it, or make that call again")
-    put(state["weights"], trained)
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    return state["history"], state["best"]
+        if key not in before:
+            before[key] = torch.empty_like(own(p), device="cpu", pin_memory=p.is_cuda)
+        before[key].copy_(own(p))
+    return before

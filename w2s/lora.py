@@ -18,12 +18,9 @@ def add(model, r, dtype=None, seed=0):
         return
     half = pick_dtype(model, dtype) == "bf16" and world() == 1
     model.base_model.requires_grad_(False)
+    linear = [m for m in model.base_model.modules() if isinstance(m, torch.nn.Linear | Conv1D)]
     # a layer with one output is the gate of a mixture of experts: it stays as it is
-    linear = [
-        module
-        for module in model.base_model.modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and min(module.weight.shape) > 1
-    ]
+    linear = [module for module in linear if min(module.weight.shape) > 1]
     most = min((min(module.weight.shape) for module in linear), default=0)
     if not 0 < r <= most:
         raise BadInput(f"--lora={r}: the smallest matrix of the model has rank {most}")
@@ -42,10 +39,7 @@ def add(model, r, dtype=None, seed=0):
 
 @torch.no_grad()
 def merge(model):
-    """Add what the terms of add() have learned to the matrices: an ordinary model again.
-
-    Under torchrun the matrices are sharded. They are added to in place, which reaches the shards.
-    """
+    """Add what the terms of add() have learned to the matrices, in place, which reaches shards."""
     for module in model.modules():
         if hasattr(module, "reshard"):  # what the last forward pass has left gathered
             module.reshard()

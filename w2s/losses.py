@@ -1,10 +1,10 @@
 """The rules for learning from weak labels: pure functions of logits and labels.
 
 They all have the same face: logits [N, 2] (float32 or float64), weak [N] = the supervisor's
-P(label = 1), progress from 0 (start of training) to 1 (its end) -> losses [N]. The mean over the
-batch is minimised. What follows `progress` are a rule's options. To add a rule, write a function
-and a line in LOSSES. There whole_batch=True says that a row's loss depends on the other rows of the
-batch: the loop then shows it the whole batch at once, however that is cut into micro-batches.
+P(label = 1), progress from 0 (start of training) to 1 (its end) -> losses [N], whose mean is
+minimised. What follows are a rule's options. To add a rule, write a function and a line in LOSSES:
+whole_batch=True says that a row's loss depends on the other rows of the batch, which it then sees
+at once, however that is cut into micro-batches.
 
 Confidence is |P(1) - 1/2|, 0 to 1/2. "Hardened" is made 0 or 1; no gradient flows through it.
 """
@@ -49,8 +49,8 @@ def logconf(logits, weak, progress, alpha=0.5, as_released=False):
     """The confidence loss of openai/weak-to-strong (weak_to_strong/loss.py), its warm-up mended.
 
     It differs from conf: a reaches alpha after a tenth of training, and the student is hardened at
-    the quantile of its P(0) that the mean weak label names (rows at the threshold become 0, so ties
-    can put all rows in one class). as_released=True: alpha * progress for a tenth, then a jump.
+    the quantile of its P(0) that the mean weak label names (rows at the threshold become 0).
+    as_released=True: alpha * progress for a tenth, then a jump.
     """
     released = 1.0 if progress > 0.1 else progress
     a = alpha * (released if as_released else min(1.0, progress / 0.1))
@@ -73,7 +73,7 @@ def product(logits, weak, progress):
 def window(logits, weak, progress, radius="median"):
     """Cross-entropy where the student's confidence is below radius, else 0 (EleutherAI/w2s, 2024).
 
-    radius: 0 to 1/2, or the median confidence of the batch's weak labels (w2s: of the data set's).
+    radius: 0 to 1/2, or the median confidence of the batch's weak labels (theirs: the data set's).
     """
     radius = confidence(weak).median() if radius == "median" else radius
     unsure = confidence(torch.sigmoid(log_odds(logits).detach())) < radius
@@ -92,8 +92,7 @@ def entropy(logits, weak, progress, alpha=0.5):
 def reverse_xent(logits, weak, progress=0.0, smoothing=0.01):
     """Reverse cross-entropy, -(1 - p) log(1 - w) - p log w (2505.24313; Wang et al. 2019).
 
-    The weak labels are smoothed so that no log is infinite (our choice): w becomes
-    (1 - smoothing) w + smoothing / 2.
+    Our choice, so that no log is infinite: w becomes (1 - smoothing) w + smoothing / 2.
     """
     w = (1 - smoothing) * weak + smoothing / 2
     p = torch.sigmoid(log_odds(logits))
@@ -109,7 +108,7 @@ def reverse_kl(logits, weak, progress=0.0, smoothing=0.01):
 def mix(logits, weak, progress, radius="median"):
     """xent where the supervisor's confidence is at least radius, else reverse_xent (2505.24313).
 
-    radius: 0 to 1/2, or the median confidence of the batch's weak labels (our choice).
+    radius: as in window (our choice).
     """
     sure = confidence(weak) >= (confidence(weak).median() if radius == "median" else radius)
     return torch.where(sure, xent(logits, weak), reverse_xent(logits, weak))
@@ -120,8 +119,7 @@ def adaptive(logits, weak, progress):
 
     b = exp(CE(f, hardened f)) / (exp(CE(f, hardened f)) + exp(CE(f, hardened weak))), detached,
     times a warm-up over the first quarter of training, as in the authors' code. Both are hardened
-    at 1/2: b is 1/2 where they agree, and falls as the student contradicts its supervisor with
-    confidence. A weak label of exactly 1/2 hardens to 0.
+    at 1/2 (1/2 becomes 0): b is 1/2 where they agree, less the surer the student contradicts.
     """
     own = (log_odds(logits) > 0).to(weak.dtype)
     on_own, on_weak = xent(logits, own), xent(logits, (weak > 0.5).to(weak.dtype))
@@ -161,14 +159,8 @@ def rule(name, batch_size=None, **options):
     """
     if name not in LOSSES:
         raise BadInput(f"unknown loss --loss={name}{cli.nearest(name, LOSSES)}")
-    takes = {
-        other: {
-            option: parameter.default
-            for option, parameter in inspect.signature(line["loss"]).parameters.items()
-            if option not in ("logits", "weak", "progress")
-        }
-        for other, line in LOSSES.items()
-    }
+    signatures = {x: inspect.signature(line["loss"]).parameters for x, line in LOSSES.items()}
+    takes = {x: {p.name: p.default for p in [*s.values()][3:]} for x, s in signatures.items()}
     given = {option: value for option, value in options.items() if value is not None}
     for option in given.keys() - takes[name].keys():
         fits = ", ".join(other for other in LOSSES if option in takes[other])

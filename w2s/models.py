@@ -1,9 +1,8 @@
 """A transformers backbone with a head: load, encode texts, predict, save in Hugging Face layout.
 
-Causal models get a bias-free linear head on the last token's final hidden state, started from the
-unembedding rows of the tokens "0" and "1" (paper, A.1) or from zeros; encoders keep their own
-classification head and pooling. All of it lives in transformers' own ForSequenceClassification
-classes, so that what we save anybody can load.
+Causal models get a linear head on the last token's final hidden state, started from the unembedding
+rows of the tokens "0" and "1" (paper, A.1) or from zeros; encoders keep their own head and pooling.
+All of it lives in transformers' ForSequenceClassification classes: anybody can load what we save.
 """
 
 import contextlib
@@ -21,8 +20,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
-from w2s import checks, files, records
-from w2s.files import BadInput
+from w2s import checks, records
+from w2s.files import BadInput, first_line
 from w2s.packing import logits
 
 logging.disable_progress_bar()
@@ -37,12 +36,12 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
     head: "unembedding" or "zero" for causal models (None: the first where it can be), or "answers",
     for prompting: the language model's own logits of the words in answers().
     outputs: 2 for a classifier, 1 for a reward model (its head starts at zero), 0 for the language
-    model itself. A classifier with as many outputs (the model of a run) keeps its head. max_len is
-    cut to the model's own limit. What was chosen stands in model.w2s: {"max_len", "head",
-    "packed", "parameters"}. Raises BadInput for a model that cannot be used.
+    model itself. A classifier with as many outputs (the model of a run) keeps its head.
+    model.w2s = {"max_len" (at most the model's own limit), "head", "packed", "parameters"}.
+    Raises BadInput for a model that cannot be used.
     """
     path, device = records.find_model(name)[0], pick_device(device)
-    try:  # what transformers says of a model that it cannot digest is told in one line
+    try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind = checks.kind(name, config, head, outputs)
         tokenizer = checks.tokenizer_of(name, path, config)
@@ -57,8 +56,7 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
             if outputs:
                 checks.score(name, model)
         set_pad_token(model, tokenizer)
-        fuse_gelu(model)
-        model.to(device).eval()
+        fuse_gelu(model.to(device).eval())
         if device.type == "cuda":
             fuse_norms(model)
         checks.finite(name, model)
@@ -71,17 +69,17 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
     except Exception as error:
         raise checks.not_loaded(name, error) from error
     tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
-    size = model.num_parameters()
-    model.w2s = {"max_len": limit, "head": head, "packed": packed, "parameters": size}
+    model.w2s = {"max_len": limit, "head": head, "packed": packed}
+    model.w2s["parameters"] = model.num_parameters()
     keep_freed_memory()
     return model, tokenizer
 
 
 def settle(config, outputs):
-    """Set in the configuration what our way of training and reading wants."""
+    """Change what our way of training and reading needs."""
     config.num_labels = outputs or 2
     config.use_cache = False  # it would let packed texts see each other; training needs none
-    # Two passes over a batch must agree (see loop.py); GPT-2 and BERT ship with dropout 0.1.
+    # two passes over a batch must agree (see loop.py): no dropout
     for key, value in config.to_dict().items():
         if "drop" in key and isinstance(value, float):
             setattr(config, key, 0.0)
@@ -93,9 +91,10 @@ def settle(config, outputs):
 
 def read_weights(auto, name, path, config, whole):
     """(the model of an Auto class, whether its head was in the checkpoint); see checks.weights."""
-    how = {"config": config, "dtype": torch.float32, "trust_remote_code": False}
-    how |= {"ignore_mismatched_sizes": True, "output_loading_info": True}  # checks.weights looks
-    model, info = auto.from_pretrained(path, **how)
+    model, info = auto.from_pretrained(
+        path, config=config, dtype=torch.float32, trust_remote_code=False,
+        ignore_mismatched_sizes=True, output_loading_info=True,
+    )  # fmt: skip
     return model, checks.weights(name, model, info, whole)
 
 
@@ -118,18 +117,16 @@ def causal_classifier(name, path, config, tokenizer, head):
     model.config = causal.config  # one for all layers: one call switches their attention
     bias = head == "answers" and out.bias is not None
     model.score = torch.nn.Linear(model.score.in_features, config.num_labels, bias=bias)
-    with torch.no_grad():
-        if head == "zero":
-            model.score.weight.zero_()
-            return model, head
-        rows = tokenizer.convert_tokens_to_ids(pair)
-        model.score.weight.copy_(out.weight[rows])
-        if bias:
-            model.score.bias.copy_(out.bias[rows])
+    if head == "zero":
+        torch.nn.init.zeros_(model.score.weight)
+        return model, head
+    rows = tokenizer.convert_tokens_to_ids(pair)
+    model.score.weight.data = out.weight.data[rows]
+    if bias:
+        model.score.bias.data = out.bias.data[rows]
     if not checks.own_logits(model, causal, rows):
         if head == "answers":
-            told = "changes its logits after its last layer: its own answers cannot be read yet"
-            raise BadInput(f"--model={name} ({config.model_type}) {told}")
+            raise BadInput(f"--model={name} changes its logits after its last layer: no --shots")
         head = "unembedding alone"  # without a bias or a soft cap: a start, but not its answers
     return model, head
 
@@ -137,16 +134,14 @@ def causal_classifier(name, path, config, tokenizer, head):
 def answers(tokenizer):
     """What a prompted model may say for label 0 and 1: ("0", "1"), ("no", "yes"), or None."""
     words = tokenizer.get_vocab()  # bare tokens: SentencePiece would write "0" as " " and "0"
-    pairs = (("0", "1"), ("no", "yes"))
-    return next((pair for pair in pairs if pair[0] in words and pair[1] in words), None)
+    return next((x for x in (("0", "1"), ("no", "yes")) if words.keys() >= set(x)), None)
 
 
 def set_pad_token(model, tokenizer, ends=()):
-    """Give config and tokenizer the same pad token, for users of the saved model.
+    """Give config and tokenizer the same pad token, none of `ends`, the last tokens of the texts.
 
-    transformers' classifier reads the last token that is not the pad token (we read by position):
-    it must be none of `ends`, the last tokens of the texts. The config's own comes first, RoBERTa
-    counts positions from it; then the tokenizer's, its end of text and other special tokens.
+    transformers' classifier reads the last token that is not the pad token (we read by position).
+    The config's own comes first, RoBERTa counts positions from it; then special tokens.
     """
     text, size = model.config.get_text_config(), model.get_input_embeddings().num_embeddings
     if hasattr(model, "score"):  # what the tokenizer itself appends ends every text
@@ -154,13 +149,14 @@ def set_pad_token(model, tokenizer, ends=()):
     usual = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
     usual = [text.pad_token_id, *usual, *tokenizer.all_special_ids, *([] if ends else [0])]
     fits = [i for i in usual if i is not None and 0 <= i < size and i not in ends]
-    if not fits and len(tokenizer) >= size:
-        told = "give it a pad token that ends none"
-        raise BadInput(f"texts end in {tokenizer.pad_token!r}, the tokenizer's pad token: {told}")
     if fits:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(fits[0])
-    else:  # a row of the embedding that no token has
+    elif len(tokenizer) < size:  # a row of the embedding that no token has
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    else:
+        raise BadInput(
+            f"texts end in {tokenizer.pad_token!r}, the tokenizer's pad token: change that"
+        )
     model.config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
 
 
@@ -174,7 +170,7 @@ def fuse_gelu(model):
 
 @torch.no_grad()
 def fuse_norms(model):
-    """Let torch's one kernel compute RMS norms where it is the same: launches cost a GPU's steps."""
+    """Let torch's one kernel compute RMS norms where that is the same: launches cost a GPU time."""
     for module in model.modules():
         for name, child in module.named_children():
             eps = getattr(child, "variance_epsilon", None)
@@ -192,10 +188,11 @@ def save(model, tokenizer, folder):
         from w2s import lora
 
         lora.merge(model)
+    weights, folder = None, Path(folder)
     if world() > 1:
-        from w2s.parallel import whole_weights
-    weights = whole_weights(model) if world() > 1 else None
-    folder = Path(folder)
+        from w2s import parallel
+
+        weights = parallel.whole_weights(model)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     tokenizer.model_max_length = model.w2s["max_len"]
     model.save_pretrained(temporary, state_dict=weights)
@@ -211,7 +208,7 @@ def save(model, tokenizer, folder):
 def encode(rows, tokenizer, model):
     """The rows, each with "tokens", the ids of its text; long texts lose tokens from the front.
 
-    No row is dropped, special tokens stay. Told: how many texts were cut, and unknown tokens.
+    No row is dropped, special tokens stay. Told: how many were cut. BadInput: check_tokens().
     """
     texts, max_len = [row["text"] for row in rows], model.w2s["max_len"]
     tokens = tokenizer(texts, verbose=False).input_ids
@@ -222,8 +219,8 @@ def encode(rows, tokenizer, model):
         if not ids:
             raise BadInput(f"the tokenizer makes no tokens of the text of row {row['id']!r}")
     if long:
-        told = f"texts are longer than {max_len} tokens and lost their beginning (--max_len)"
-        print(f"{len(long)} of {len(texts)} {told}")
+        told = f"{len(long)} of {len(texts)} texts are longer than {max_len} tokens"
+        print(f"{told} and lost their beginning (--max_len)")
     check_tokens(tokens, tokenizer, model)
     return [row | {"tokens": ids} for row, ids in zip(rows, tokens)]
 
@@ -238,11 +235,10 @@ def check_tokens(tokens, tokenizer, model):
     if highest >= known:
         told = f"token {highest}, the model knows {known}: they do not belong together"
         raise BadInput(f"the tokenizer makes {told}")
-    total = max(1, sum(map(len, tokens)))
-    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens) / total
-    if unknown > 0.5:
-        told = "of the tokens are unknown to this tokenizer: was the model made for this task?"
-        print(f"warning: {unknown:.0%} {told}")
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens)
+    share = unknown / max(1, sum(map(len, tokens)))
+    if share > 0.5:
+        print(f"warning: {share:.0%} of the tokens are unknown to this tokenizer")
     ends = {ids[-1] for ids in tokens if ids}
     if hasattr(model, "score") and model.config.pad_token_id in ends:
         set_pad_token(model, tokenizer, ends)
@@ -252,27 +248,24 @@ def check_tokens(tokens, tokenizer, model):
 
 
 @torch.no_grad()
-def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None, outputs=logits):
+def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, outputs=logits):
     """Logits [N, 2], or rewards [N, 1] (float32, on the CPU), of N texts given as token ids.
 
-    outputs(model, tokens) gives them; width: numbers for a text, if not the head's (a probe takes
-    the head off). The texts are sorted by length into batches of at most batch_tokens tokens,
-    counted as if padded. dtype: see pick_dtype; name: of the progress bar (default: no bar).
+    outputs(model, tokens) gives them. The texts are sorted by length into batches of at most
+    batch_tokens tokens, counted as if padded. name: of the progress bar (None: no bar).
     """
     half, was_training = pick_dtype(model, dtype) == "bf16", model.training
     model.eval()
-    outs, places = [torch.zeros(0, width or model.config.num_labels, device=model.device)], []
+    outs, places = [], []
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     bar = tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True)
-    with bar, threads(model):
-        while order:
-            # the longest first: if memory is short, it is at once
+    # a model compiled for training would be compiled once more
+    with bar, threads(model), torch.compiler.set_stance("force_eager"):
+        while order:  # the longest first: if memory is short, it is at once
             size = max(1, batch_tokens // len(tokens[order[-1]])) * world()
             batch, order = order[-size:], order[:-size]
             mine = batch[rank() :: world()]
-            # a model compiled for training would be compiled once more
-            eager = torch.compiler.set_stance("force_eager")
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=half), eager:
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
                 # a process that has none keeps the others company
                 said = outputs(model, [tokens[i] for i in mine or batch[:1]])
             outs.append(said.float()[: len(mine)])  # fetched at the end: a GPU is not waited for
@@ -287,13 +280,6 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, width=None
     return out.cpu()
 
 
-def probabilities(name, rows, head=None, max_len=None, device=None, dtype=None, bar=None):
-    """P(label = 1) of each row, a list of floats, by the model in a folder or on the hub."""
-    model, tokenizer = load(name, head=head, max_len=max_len, device=device)
-    tokens = [row["tokens"] for row in encode(rows, tokenizer, model)]
-    return predict(model, tokens, dtype, bar).double().softmax(dim=1)[:, 1].tolist()
-
-
 # ---- the machine
 
 
@@ -304,9 +290,8 @@ def pick_device(device=None):
     try:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(
-            f"--device={device} cannot be used here: {files.first_line(error)}"
-        ) from error
+        told = f"--device={device} cannot be used here: {first_line(error)}"
+        raise BadInput(told) from error
 
 
 def has_bf16(device):
@@ -330,7 +315,7 @@ def size(model):
 
 @contextlib.contextmanager
 def threads(model):
-    """One thread for a tiny model, to which more cost more than they give; then those of before."""
+    """One thread for a tiny model, to which more cost more than they give."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if size(model) < 1_000_000 else before)
     try:

@@ -1,8 +1,7 @@
 """Run texts without padding: a batch is one row of tokens, attention never crosses between texts.
 
-A function registered with transformers' attention interface gets the lengths of the texts as an
-extra keyword, which every layer hands down. Each text is read at its own last (encoders: first)
-token, by position, never by token id.
+Our attention, registered with transformers, gets the lengths of the texts as an extra keyword,
+which every layer hands down. Each text is read at its own last (encoders: first) token.
 """
 
 import inspect
@@ -11,15 +10,15 @@ import math
 import torch
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
 # torch 2.12 wants to be told of key heads that several query heads share; 2.11 has no word for it
 SHARED_HEADS = inspect.signature(varlen_attn).parameters.keys() & {"enable_gqa"}
 GROUPED_HEADS = dict.fromkeys(SHARED_HEADS, True)
 SHORT = 512  # tokens; up to here the scores of a group may be kept for the backward pass
-# A CPU's bf16 matrix products are compiled anew for every shape (oneDNN), 15 to 30 % of a step
-# where each batch has a length of its own. So lengths are rounded up there: that of the packed row,
-# and that of the texts of a group.
+# A CPU's bf16 products are compiled for every shape (oneDNN), 15 to 30 % of a step where each batch
+# has its own. So lengths are rounded up there, of the packed row and of the texts of a group.
 ROW_STEP, GROUP_STEP = 64, 8
 
 # hidden states of the first tokens [N, H] -> logits [N, 2], for the encoders that can run packed
@@ -32,18 +31,17 @@ ENCODER_HEADS = {
 def groups(lengths, width, device, step=1):
     """Neighbouring texts whose attention runs together, padded to the longest of them.
 
-    A group costs about as much time as four million multiply-adds, on a GPU, where the launches of
-    its kernels cost, as two thousand million, so texts join one as long as the padding costs less;
-    width: the model's hidden size. Returns [(count, longest, slots, own)].
-    longest: tokens of the longest text, rounded up to a multiple of step; slots [count x longest]:
-    which of the group's tokens stands in each slot (padding repeats a text's last token); own
-    [tokens]: the slot of each token.
+    A group costs as much time as some four million multiply-adds, on a GPU two thousand million, so
+    texts join one as long as the padding costs less; width: the model's hidden size. Returns
+    [(count, longest, slots, own)]. longest: tokens of the longest text, rounded up to a multiple of
+    step; slots [count x longest]: which of the group's tokens stands in each slot (padding repeats
+    a text's last token); own [tokens]: the slot of each token.
     """
     allowed = (2**31 if device.type == "cuda" else 2**22) // width  # in attention scores
     parts = [[]]
     for length in lengths:
         grown = [*parts[-1], length]
-        if parts[-1] and len(grown) * max(grown) ** 2 - sum(n * n for n in grown) > allowed:
+        if len(grown) * max(grown) ** 2 - sum(n * n for n in grown) > allowed:
             parts.append([length])
         else:
             parts[-1] = grown
@@ -94,8 +92,7 @@ def packed_attention(
 def visible(count, longest, own, causal, window):
     """Which keys a query of a group may see: bool, broadcast to [count, heads, longest, longest].
 
-    None where nothing has to be hidden but, in a causal model, what comes later; and so is the
-    padding on the right.
+    None where it is all, in a causal model all before (and padding comes later).
     """
     if causal and window and window < longest:  # a token sees itself and the window - 1 before it
         column = torch.arange(longest, device=own.device)
@@ -110,9 +107,8 @@ def visible(count, longest, own, causal, window):
 def attend(q, k, v, causal, mask, scaling):
     """Attention of a group: q [count, heads, longest, D], k and v with as many heads or fewer.
 
-    Short texts in bf16 go through plain matrix products, on a CPU twice as fast as torch's kernel,
-    whose backward pass in bf16 takes seven times as long as in float32. Long texts take that
-    kernel, in float32: it keeps no scores. Returns q's shape and type.
+    Short texts in bf16 go through plain matrix products, on a CPU twice as fast as torch's kernel.
+    Long ones take that kernel in float32, as it keeps no scores. Returns q's shape and type.
     """
     if q.shape[1] != k.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
@@ -219,8 +215,7 @@ def padded(model, tokens, everywhere=False):
 def pad(model, tokens):
     """(ids [N, longest], attention mask [N, longest], lengths [N]) on the model's device."""
     lengths = torch.tensor([len(ids) for ids in tokens])
-    ids = torch.full((len(tokens), int(lengths.max())), model.config.pad_token_id)
-    for row, text in zip(ids, tokens):
-        row[: len(text)] = torch.tensor(text)
+    ids = [torch.tensor(text) for text in tokens]
+    ids = pad_sequence(ids, batch_first=True, padding_value=model.config.pad_token_id)
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
     return tuple(to_device(x, model.device) for x in (ids, mask, lengths))

@@ -1,8 +1,5 @@
 """Several processes, one result: torchrun --nproc_per_node=8 train_strong.py ... trains on eight
-GPUs what one trains alone.
-
-Torch's own FSDP2 splits weights, gradients and optimizer state. loop.py deals out each batch.
-"""
+GPUs what one trains alone, by torch's own FSDP2. loop.py deals out each batch."""
 
 import os
 import sys
@@ -23,8 +20,6 @@ def join(out):
     That is `out` for the first process. The others print nothing and write to a temporary folder;
     whole_weights() ends them.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return out
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
@@ -41,15 +36,17 @@ def shard(model):
     """
     backbone = model.base_model
     mesh = init_device_mesh(model.device.type, (world(),))
-    layers = max((m for m in backbone.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
-    heads = [
-        child
-        for child in (*model.children(), getattr(backbone, "pooler", None))
-        if child not in (backbone, None)
-    ]
-    for module in (*layers, *heads, backbone):
+    heads = [*model.children(), getattr(backbone, "pooler", None)]
+    heads = [module for module in heads if module not in (backbone, None)]
+    for module in (*layers(model), *heads, backbone):
         if any(True for _ in module.parameters()):
             fully_shard(module, mesh=mesh)
+
+
+def layers(model):
+    """The layers of the network: its longest list of modules."""
+    lists = (m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList))
+    return max(lists, key=len)
 
 
 def gather(mine, n):
@@ -61,10 +58,8 @@ def gather(mine, n):
 
 def whole_weights(model):
     """The weights of a sharded model in one piece, for the first process; the others end here."""
-    weights = get_model_state_dict(
-        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-    )
-    first = rank() == 0
+    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights, first = get_model_state_dict(model, options=whole), rank() == 0
     dist.barrier()
     dist.destroy_process_group()
     if not first:

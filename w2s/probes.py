@@ -1,8 +1,7 @@
 """Linear probes: only the last linear layer is trained, on features computed once (paper, D.2).
 
-The features are what that layer reads: the final hidden state of a causal model's last token, or
-the pooled output of an encoder. They lie in runs/features, named by what they depend on (weights,
-tokens, dtype), so that all rules and seeds share them.
+The features are what that layer reads. They lie in runs/features, named by what they depend on, so
+that all rules and seeds share them.
 """
 
 import hashlib
@@ -22,11 +21,8 @@ CACHE = Path("runs/features")
 
 def final_layer(model):
     """(name, module) of the linear layer that makes the two logits."""
-    return [
-        (name, m)
-        for name, m in model.named_modules()
-        if isinstance(m, torch.nn.Linear) and m.out_features == 2
-    ][-1]
+    linear = [(key, m) for key, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    return [(key, m) for key, m in linear if m.out_features == 2][-1]
 
 
 def content(model, tokens, dtype):
@@ -49,10 +45,8 @@ def features(model, tokens, dtype=None):
     if not file.exists():
         name, layer = final_layer(model)
         model.set_submodule(name, torch.nn.Identity())
-        try:
-            x = predict(model, tokens, dtype, name="features", width=layer.in_features)
-        finally:
-            model.set_submodule(name, layer)
+        x = predict(model, tokens, dtype, name="features")
+        model.set_submodule(name, layer)
         CACHE.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.stem}.{os.getpid()}.tmp.npy")
         np.save(temporary, x.numpy())
@@ -66,7 +60,7 @@ def resolve(model, lr=None, dtype=None):
 
 
 def fit(model, rows, loss, *, lr, epochs, batch_size, held_out=(), seed=0, dtype=None, name, **_):
-    """loop.fit() for the final layer alone, from zeros; what it has no use for is ignored."""
+    """loop.fit() for the final layer alone; options that it has no use for are ignored."""
     layer, both = final_layer(model)[1], [*rows, *held_out]
     x = features(model, [row["tokens"] for row in both], dtype)
     given, true = (torch.tensor([float(row.get(k, 0)) for row in both]) for k in ("given", "label"))

@@ -222,6 +222,8 @@ def read_labels(setting, labels):
 def check_training(setting, args):
     """BadInput for options of a training that mean nothing together, or for this setting."""
     what, probe = setting.WHAT, args.get("probe")
+    if probe and setting.OUTPUTS != 2:
+        raise BadInput(f"--probe is for texts, not for {what}")
     if args["head"] and setting.OUTPUTS != 2:
         raise BadInput(f"--head is for texts: {what} have no use for two answer tokens")
     if args["stop"] and args["n_val"] == 0:
@@ -229,8 +231,6 @@ def check_training(setting, args):
     if setting.OUTPUTS == 0 and cli.world_size() > 1:
         told = "a language model shares its embedding with its head, which is not split yet"
         raise BadInput(f"torchrun does not train on {what}: {told}")
-    if probe and setting.OUTPUTS != 2:
-        raise BadInput(f"--probe is for texts, not for {what}")
     for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
         if probe and args[name]:
             raise BadInput(f"--{name} does not go with --probe, which trains the last layer alone")

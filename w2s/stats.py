@@ -82,11 +82,11 @@ def estimate(value, replicates):
     return {"value": float(value) if np.isfinite(value) else None, "low": low, "high": high}
 
 
-def in_words(one):
+def in_words(one, key="value"):
     """An estimate and its interval as text."""
-    if one["value"] is None:
+    if one[key] is None:
         return "none"
-    return f"{one['value']:6.3f}   {one['low']:6.3f} to {one['high']:.3f}"
+    return f"{one[key]:6.3f}   {one['low']:6.3f} to {one['high']:.3f}"
 
 
 def accuracy(prob, label, groups, n_boot=N_BOOT):

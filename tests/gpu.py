@@ -1,0 +1,300 @@
+"""Does a GPU compute what the CPU computes, and how fast? The parts print results/gpu.md.
+
+    python results/gpu.py check     # and demo, bench, large: one or several; 1: a check failed
+
+Random weights in the shapes of real models, rows made on the spot: nothing comes from outside.
+"""
+
+import contextlib
+import gc
+import itertools
+import json
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+import torch
+import transformers
+from torch.nn.utils import parameters_to_vector
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+import bench
+from w2s import checks, cli, lora, models, packing
+from w2s.files import HERE, BadInput
+
+# fmt: off
+HEADS = {"num_attention_heads": 4, "num_hidden_layers": 2, "hidden_size": 128}
+SIZE = HEADS | {"intermediate_size": 256}
+GROUPED = SIZE | {"num_key_value_heads": 2}
+WINDOW = GROUPED | {"sliding_window": 16}
+LAYERS = {"layer_types": ["sliding_attention", "full_attention"], "head_dim": 32}
+FAMILIES = {
+    "llama": GROUPED, "gemma3_text": WINDOW | LAYERS, "mistral": WINDOW, "qwen2": GROUPED,
+    "qwen3": GROUPED | {"head_dim": 32}, "gpt_neox": SIZE, "phi": SIZE, "bert": SIZE,
+    "gpt2": {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 2048},
+    "opt": HEADS | {"ffn_dim": 256, "word_embed_proj_dim": 128},
+    "distilbert": {"dim": 128, "hidden_dim": 256, "n_layers": 2, "n_heads": 4},
+}
+LENGTHS = (1, 2, 3, 17, 64, 65, 300, 300, 300, 1000, 2000)
+PIECES, AGAIN, COMPILE = {"micro_batch": 4}, {"checkpointing": True}, {"compile": True}
+WAYS = {"again": {}, "micro-batches": PIECES, "checkpointing": AGAIN, "compiled": COMPILE}
+WAITING = {"bf16, conf, pieces": PIECES | {"loss": "conf"}, "float32": {"dtype": "float32"}}
+ON_CPU = {"naive": 0.49, "conf": 0.84}  # PGR of the students of `python demo.py` on the CPU
+SIDES = {
+    "ours, `--compile`": COMPILE, "ours": {}, "Trainer, padded": {"trainer": {}},
+    "Trainer, by length": {"trainer": bench.GROUPED}, "scoring: ours": {"score": True},
+    "scoring: Trainer": {"score": True, "trainer": {}, "batch_size": 64},
+    "language model: ours, `--compile`": {"lm": True} | COMPILE,
+    "language model: Trainer, by length": {"lm": True, "trainer": bench.GROUPED},
+}
+LARGE = {
+    "rank 16, `--checkpointing`": {"rank": 16} | AGAIN, "all weights, `--checkpointing`": AGAIN,
+    "rank 16, `--micro_batch=8`": {"rank": 16, "micro_batch": 8},
+}
+TOY, WORK = {x: SIDES[x] for x in ("ours", "Trainer, padded")}, {20: 1536, 200: 768}
+PLANS = {  # [(shape, {mean length: rows}, sides)]
+    "bench": [("qwen-1.5b", WORK, SIDES), ("qwen-0.5b", WORK, SIDES)],
+    "large": [("qwen-7b", {200: 256}, LARGE)], "toy": [("tiny", {12: 8}, TOY)],
+}
+# fmt: on
+SECONDS, TABLE = 150, []  # of a part: nothing new begins after them; its lines
+
+
+def main(*parts: str, out: str = "runs/gpu", device: str = None, toy: bool = False):
+    """Run parts and print their lines of results/gpu.md; toy: so small that a CPU can try it."""
+    functions = {"check": check, "demo": demo, "bench": speed, "large": speed}
+    if not parts or not set(parts) <= set(functions):
+        raise BadInput(f"the parts are {', '.join(functions)}: give one or several")
+    device, failed = models.pick_device(device), False
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        TABLE.clear()
+        began = time.monotonic()
+        tell(f"## {part}\n\n{where}, {versions}")
+        functions[part](device, toy, part)
+        tell(f"\n{time.monotonic() - began:.0f} s, imports left out\n")
+        Path(out, f"{part}.md").write_text("\n".join(TABLE) + "\n")
+        failed |= any("FAILED" in line for line in TABLE)
+    sys.exit(int(failed))
+
+
+def tell(line):
+    """Print a line of the tables, and keep it."""
+    print(line, flush=True)
+    TABLE.append(line)
+
+
+def head(*columns):
+    """Begin a table."""
+    tell(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+
+
+def row(*cells):
+    """A line of a table; a bool is a verdict."""
+    cells = (("ok" if c else "FAILED") if isinstance(c, bool) else c for c in cells)
+    tell(f"| {' | '.join(cells)} |")
+
+
+@contextlib.contextmanager
+def survived(name):
+    """Errors become a line of the table: a visit to a GPU is short, and the rest goes on."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        row(name, "out of memory")
+    except Exception as error:
+        row(name, f"FAILED: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
+
+
+def far(a, b):
+    """Relative distance of two tensors."""
+    return ((a - b).norm() / b.norm()).item()
+
+
+def check(device, toy, part):
+    """Packed against padded, one training in many ways, and where steps wait."""
+    columns = "float32", "gradient", "bf16", "padded", "bf16, gradient", "padded"
+    head("relative error", "packed", "kernel", *columns, "")
+    for name in list(FAMILIES)[: 2 if toy else None]:
+        with survived(name):
+            row(name, *packed_or_padded(name, device, LENGTHS[: 6 if toy else None]))
+    for dtype in ("float32",) if toy else ("float32", "bf16"):
+        ways(device, dtype, 2 if toy else 12)
+    if device.type == "cuda":
+        waiting(device)
+
+
+def classifier(name, device):
+    """A classifier of FAMILIES with weights so large that a leak between texts would show."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name, vocab_size=512, pad_token_id=0, **FAMILIES[name])
+    models.settle(config, 2)
+    config.max_position_embeddings = 2048
+    with torch.device(device):
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        for p in model.parameters():
+            if p.dim() > 1:
+                torch.nn.init.normal_(p, std=1.5 / p.shape[-1] ** 0.5)
+    models.fuse_norms(model)
+    model.w2s = {"packed": checks.can_pack(model)}
+    return model
+
+
+def packed_or_padded(name, device, lengths):
+    """Cells of a family: relative errors of logits and gradients against padded float64."""
+    model = classifier(name, device)
+    tokens = [torch.randint(1, 512, (n,)).tolist() for n in lengths]
+    packed, kernel = model.w2s["packed"], getattr(model, "varlen", False)
+
+    def run(pack, bf16=False):
+        model.set_attn_implementation("packed" if pack else "sdpa")
+        model.w2s["packed"] = pack
+        model.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            out = packing.logits(model, tokens)
+        out.square().sum().sqrt().backward()
+        grads = [p.grad.double().flatten() for p in model.parameters() if p.grad is not None]
+        return out.detach().double(), torch.cat(grads)
+
+    runs = run(packed), run(packed, True), run(False, True)
+    model.double()
+    wanted = run(False)
+    (logits, grads), *halves = [[far(a, b) for a, b in zip(got, wanted)] for got in runs]
+    good = logits < 1e-4 and grads < 1e-3
+    good = good and all(mine < 3 * theirs + 5e-3 for mine, theirs in zip(*halves))
+    told = [f"{x:.1e}" for x in (logits, grads, *(x for pair in zip(*halves) for x in pair))]
+    return "yes" if packed else "no", "yes" if kernel else "no", *told, good
+
+
+def ways(device, dtype, steps):
+    """One training in many ways: how far the weights end from each other."""
+    head(f"{steps} steps in {dtype}", "weights apart, in units of what they moved", "")
+    rows = bench.make_rows(steps * 16, 40, 400)
+
+    def end(loss, rank=None, **more):
+        model = bench.make_model("tiny", device)
+        lora.add(model, rank, dtype)
+        before = parameters_to_vector(model.parameters()).detach().double()
+        bench.train(model, rows, loss, batch_size=16, dtype=dtype, **more)
+        return model, parameters_to_vector(model.parameters()).detach().double() - before
+
+    for loss in ("xent", "conf")[: 1 if steps == 2 else None]:
+        plain = end(loss)[1]
+        for name, more in WAYS.items():
+            if name == "compiled" and (loss, dtype, device.type) != ("xent", "bf16", "cuda"):
+                continue  # takes a while; it is for large models
+            with survived(f"{loss}, {name}"):
+                apart = far(end(loss, **more)[1], plain)
+                row(
+                    f"{loss}, {name}", f"{apart:.1e}", apart < {"float32": 0.02, "bf16": 0.3}[dtype]
+                )
+    with survived("low-rank terms"):
+        model, tokens = end("xent", rank=4)[0], [x["tokens"] for x in rows]
+        unmerged = models.predict(model, tokens, dtype)
+        lora.merge(model)
+        apart = far(models.predict(model, tokens, dtype), unmerged)
+        row("low-rank terms: logits, merged", f"{apart:.1e}", apart < 0.03)
+
+
+def waiting(device):
+    """Where steps wait for the GPU: all that torch warns of. Eight times the loss is read."""
+    head("32 steps", "waits for the GPU", "where")
+    rows = bench.make_rows(32 * 16, 40, 400)
+    for name, more in WAITING.items():
+        model = bench.make_model("tiny", device)
+        bench.train(model, rows[:64], batch_size=16, **more)
+        with warnings.catch_warnings(record=True) as caught, survived(name):
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            bench.train(model, rows, batch_size=16, **more)
+        torch.cuda.set_sync_debug_mode("default")
+        waits = [w for w in caught if "synchron" in str(w.message)]
+        row(
+            name, str(len(waits)), ", ".join({f"{Path(w.filename).name}:{w.lineno}" for w in waits})
+        )
+
+
+def demo(device, toy, part):
+    """python demo.py: the CPU's PGR must lie in the interval."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "demo.py"], cwd=HERE, stdout=sys.stderr)
+    head("facts", "PGR", "on the CPU", "")
+    for name, wanted in ON_CPU.items():
+        with survived(name):
+            told = json.loads((HERE / "runs" / "demo" / f"{name}.json").read_text())
+            value, low, high = (told["pgr"][key] for key in ("value", "low", "high"))
+            row(name, f"{value:.2f} [{low:.2f}, {high:.2f}]", f"{wanted}", low <= wanted <= high)
+    tell(f"\n`python demo.py`: {time.monotonic() - began:.1f} s")
+
+
+def speed(device, toy, part):
+    """A line for every shape, side and mean length of a plan, until the time is over.
+
+    A Trainer that runs out of memory is tried again, with 8 rows at a time.
+    """
+    until = time.monotonic() + SECONDS
+    for shape, work, sides in PLANS["toy" if toy else part]:
+        rate, first = bench.matmul_rate(device), {}
+        tell(f"\nbf16 matrix products: {rate / 1e12:.3g} TFLOP/s")
+        head(shape, "rows/s", "tokens/s", "share of the bf16 rate", "beside the first", "GB")
+        for side, mean in itertools.product(sides, work):
+            how, n = sides[side], work[mean]
+            for name in (f"{side}, mean {mean}", f"{side}, mean {mean}, 8 at a time"):
+                if time.monotonic() > until:
+                    row(name, "not measured: no time left")
+                    break
+                with survived(name):
+                    cells, ours = measure(shape, device, how, mean, n, rate)
+                    beside = ours / first.setdefault((how.get("score"), how.get("lm"), mean), ours)
+                    row(name, *cells[:3], f"{beside:.2f}x", cells[3])
+                    break
+                if "trainer" not in how or how.get("score"):
+                    break
+                how = how | {"per_device": 8}
+
+
+def measure(shape, device, how, mean, n, rate):
+    """(cells of a line, rows a second) of one run on n rows, after a warm-up on others."""
+    gc.collect()  # the model before
+    torch.cuda.empty_cache()
+    run, model = runner(shape, device, **how)
+    vocabulary = bench.SHAPES[shape]["vocab_size"]
+    run(bench.make_rows(min(n, 128), mean, vocabulary))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    rows = bench.make_rows(n, mean, vocabulary, 1)
+    seconds = bench.clock(device, lambda: run(rows))
+    tokens = sum(len(x["tokens"]) for x in rows) / seconds
+    # a language model multiplies by its embedding where that is its last matrix too
+    tied = getattr(model.get_output_embeddings(), "weight", None)
+    tables = (m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding))
+    matrices = model.num_parameters() - sum(w.numel() for w in tables if w is not tied)
+    share = (2 if how.get("score") else 4 if how.get("rank") else 6) * matrices * tokens / rate
+    peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0
+    return [f"{n / seconds:.1f}", f"{tokens:.0f}", f"{share:.1%}", f"{peak:.1f}"], n / seconds
+
+
+def runner(shape, device, trainer=None, per_device=None, score=False, lm=False, rank=None, **how):
+    """(function of rows that is one run, its model)."""
+    if trainer is not None:
+        theirs = bench.trainer(shape, device, lm, per_device=per_device, **how, **trainer)
+
+        def run(rows):
+            theirs.train_dataset = rows
+            return theirs.predict(rows) if score else theirs.train()
+
+        return run, theirs.model
+    model = bench.make_model(shape, device, lm=lm)
+    lora.add(model, rank, "bf16")
+    if score:
+        return lambda rows: models.predict(model, [x["tokens"] for x in rows], "bf16"), model
+    return lambda rows: bench.train(model, rows, **how), model
+
+
+if __name__ == "__main__":
+    cli.run(main)
