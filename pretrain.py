@@ -81,11 +81,10 @@ def read_chess(settings, path):
     words = ["<pad>", "<bos>", "<unk>", *(move for move, _ in counts.most_common(MOVES))]
     tokenizer, known = word_tokenizer(words, settings["longest"]), set(words)
     starts = (itertools.takewhile(known.__contains__, game) for game in games)
-    ids = tokenizer(
-        [" ".join(itertools.islice(moves, settings["longest"] - 1)) for moves in starts]
-    )
-    train = [ids for i, ids in enumerate(ids.input_ids) if i % 1000 and len(ids) > 1]
-    return tokenizer, train, ids.input_ids[::1000][:200]
+    starts = [" ".join(itertools.islice(moves, settings["longest"] - 1)) for moves in starts]
+    ids = tokenizer(starts).input_ids
+    train = [game for i, game in enumerate(ids) if i % 1000 and len(game) > 1]
+    return tokenizer, train, ids[::1000][:200]
 
 
 def read_text(settings, path):
@@ -179,11 +178,11 @@ def likeliest(model, texts):
     from w2s import packing
 
     said = []
-    with torch.no_grad():
-        for part in (texts[start : start + 50] for start in range(0, len(texts), 50)):
+    for part in (texts[start : start + 50] for start in range(0, len(texts), 50)):
+        with torch.no_grad():
             hidden = packing.hidden_states(model, part, everywhere=True)
             ids = model.get_output_embeddings()(hidden).argmax(1).cpu()
-            said += [some.tolist() for some in ids.split([len(text) for text in part])]
+        said += [some.tolist() for some in ids.split([len(text) for text in part])]
     return said
 
 

@@ -43,12 +43,11 @@ def play(engine, seed):
 
 def puzzles_of(engine, game, nodes):
     """The puzzles of a game's plain moves; ValueError where one of them is illegal."""
-    position, played, found, last = board.position(), [], [], 0
+    position, played, found, next_at = board.position(), [], [], FIRST
     for move in itertools.islice(game, LAST):
-        far = len(played) >= max(FIRST, last + APART)
-        if far and (puzzle := puzzle_at(engine, position, nodes)):
+        if len(played) >= next_at and (puzzle := puzzle_at(engine, position, nodes)):
             found.append({"prompt": " ".join(played), **puzzle})
-            last = len(played)
+            next_at = len(played) + APART
             if len(found) == PER_GAME:
                 break
         position.push_san(move)
@@ -121,8 +120,7 @@ def main(
     if begun.exists() and not force:
         state = json.loads(files.read_bytes(begun))
         if state["about"] != [args, inputs]:
-            told = f"{begun} is of an interrupted call with other arguments"
-            raise files.BadInput(f"{told}: repeat these, or add --force")
+            raise files.BadInput(f"{begun}: interrupted call with other arguments, see --force")
         print(f"{begun}: going on after {state['games']} games, {len(state['rows'])} puzzles")
     files.write_text(begun, json.dumps(state))  # tells now, and not in an hour, that it cannot be
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang

@@ -24,7 +24,7 @@ def statement(template, group=None, column="label", /, is_one=int, first=None, *
 
     template: the prompt, columns in braces; group: the column that related rows share; column: the
     label's; is_one: which of its values are a 1; first: what is done to a row before (None: it is
-    not of this task); needs: what columns that are no text hold (None: the column is first's work).
+    not of this task); needs: what columns that are no text hold (None: not the source's).
     """
 
     def make(row):
@@ -91,31 +91,22 @@ def with_trait(row):
 
 
 def with_orders(row):
-    """ETHICS utilitarianism: two situations in both orders, first the one that ends pleasantly.
-
-    Half of the training pairs share a situation with another, nearly always one that begins alike.
-    """
+    """ETHICS utilitarianism: two situations in both orders; pairs that begin alike are related."""
     more, less = row["baseline"], row["less_pleasant"]
     words = " ".join(more.lower().split()[:5])
     return {"orders": [f"{less}\n{more}", f"{more}\n{less}"], "first words": words}
 
 
-def if_short(row):
-    """ETHICS commonsense: a row of one or two sentences."""
-    return row if str(row["is_short"]) == "True" else None
-
-
-def if_long(row):
-    """ETHICS commonsense: a row of up to some paragraphs."""
-    return row if str(row["is_short"]) == "False" else None
+def of_length(is_short):
+    """ETHICS commonsense: rows of one or two sentences, or those of up to some paragraphs."""
+    return lambda row: row if str(row["is_short"]) == str(is_short) else None
 
 
 def first_words(scenarios, same=3, kept=10):
     """ETHICS justice: consecutive scenarios that begin with the same 3 words have one key.
 
-    Chosen on the data: of the known groups of 4 in test sets this keeps 1,163 of 1,189 whole (2
-    words: 1,172, and groups twice as large; 4 words: 1,122). 10 words are the key, so that most
-    groups of train are known again in test.
+    Chosen on the data: of the known groups of 4 in test sets this keeps 1,163 of 1,189 whole. 10
+    words are the key, so that most groups of train are known again in test.
     """
     keys, before = [], None
     for words in (scenario.lower().split() for scenario in scenarios):

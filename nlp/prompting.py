@@ -16,34 +16,25 @@ def probabilities(
     """
     field = "weak" if target == "weak" else "label"
     if shots and (files.read_card(labels) or {}).get("test_rows"):
-        raise files.BadInput(
-            f"{labels} holds test rows (label.py --test_rows): their answers may be in no prompt"
-        )
-    asked = {row["text"] for row in rows}
-    examples = (
-        [row for row in files.read_jsonl(labels, ["text", field]) if row["text"] not in asked]
-        if shots
-        else []
-    )
+        raise files.BadInput(f"{labels} holds test rows: their answers may be in no prompt")
+    examples, asked = [], {row["text"] for row in rows}
+    if shots:
+        known = files.read_jsonl(labels, ["text", field])
+        examples = [row for row in known if row["text"] not in asked]
     if len(examples) < shots:
-        raise files.BadInput(
-            f"{labels} holds {len(examples)} rows that are no test rows, fewer than --shots={shots}"
-        )
+        told = f"{len(examples)} rows that are no test rows, fewer than --shots={shots}"
+        raise files.BadInput(f"{labels} holds {told}")
     model, tokenizer = models.load(name, head="answers", max_len=max_len, device=device)
     says = models.answers(tokenizer)
     prompts = []
     for row in rows:
         shown = random.Random(f"{seed} {row['id']}").sample(examples, shots)
-        prompts.append(
-            "".join(f"{one['text']}\n{says[one[field] > 0.5]}\n\n" for one in shown)
-            + f"{row['text']}\n"
-        )
+        before = (f"{one['text']}\n{says[one[field] > 0.5]}\n\n" for one in shown)
+        prompts.append(f"{''.join(before)}{row['text']}\n")
     tokens = tokenizer(prompts, verbose=False).input_ids
     models.check_tokens(tokens, tokenizer, model)
     longest, limit = max(map(len, tokens)), model.w2s["max_len"]
     if longest > limit:
-        told = f"take fewer --shots than {shots}, or a larger --max_len where the model has room"
-        raise files.BadInput(
-            f"the longest prompt has {longest} tokens, the context {limit}: {told}"
-        )
+        told = f"the longest prompt has {longest} tokens, the context {limit}"
+        raise files.BadInput(f"{told}: take fewer --shots, or a larger --max_len")
     return models.predict(model, tokens, dtype, bar).double().softmax(dim=1)[:, 1].tolist()

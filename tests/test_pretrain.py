@@ -111,7 +111,8 @@ def test_a_pretraining_goes_on_where_it_was_interrupted(games, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("corpus", ["facts", "chess", "text"])
-def test_a_model_and_what_it_knows_come_out(corpus, games, tmp_path):
+def test_a_model_and_what_it_knows_come_out(corpus, games, tmp_path, monkeypatch):
+    monkeypatch.setitem(pretrain.SHARED["text"], "batch", 8)  # more steps
     (tmp_path / "t.txt").write_text("All work and no play makes Jack a dull boy.\n" * 4000)
     data = {"chess": {"games": games}, "text": {"file": str(tmp_path / "t.txt")}}
     pretrain.main(corpus, out=str(tmp_path / "m"), tokens=60_000, **data.get(corpus, {}))

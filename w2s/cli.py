@@ -208,8 +208,7 @@ def parse(main, words):
     except fire.core.FireExit:
         surplus = re.search(r"Could not consume arg: (\S+)", silent.getvalue())
         told = f"too many words on the command line{f' ({surplus[1]!r})' if surplus else ''}"
-        fix = "options are written --name=value, globs in quotes; see --help"
-        raise BadInput(f"{told}: {fix}") from None
+        raise BadInput(f"{told}: globs are written in quotes; see --help") from None
     args, options = bound
     if "" in args:
         raise BadInput("an argument is empty: was a shell variable not set?")
@@ -261,8 +260,7 @@ def convert(name, word, parameter):
     """The word given for an option as the type of its annotation; BadInput if it is not one."""
     wanted, switch = parameter.annotation, word in ("True", "False")  # fire's for --x, --nox
     if wanted is bool and not switch:
-        told = f"--{name} takes no value; write --{name} to turn it on, leave it out for off"
-        raise BadInput(f"--{name}={word}: {told}")
+        raise BadInput(f"--{name}={word}: --{name} takes no value; for off, leave it out")
     if wanted is bool:
         return word == "True"
     if switch or not word:

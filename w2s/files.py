@@ -55,14 +55,12 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
     """The objects of a JSONL file as a list of dicts; required and optional fields are checked.
 
     Lines end at newlines alone (U+2028 inside a text ends no line). Whole numbers as id or group
-    become strings. BadInput, with file and line, for whatever cannot be used: an empty file, a
-    line that is no JSON object, a missing or wrong field, an id that occurs twice, a file that
-    differs from the card beside it.
+    become strings. BadInput, with file and line, for a line that is no JSON object, a missing or
+    wrong field, an id that occurs twice, and a file that differs from the card beside it.
     """
     data = read_bytes(path)
     if not data:
-        fields = ", ".join(required)
-        raise BadInput(f"{path} is empty: it needs a JSON object a line, with {fields}")
+        raise BadInput(f"{path} is empty: it needs a line for each of its rows")
     lines, rows, first = data.removesuffix(b"\n").split(b"\n"), [], {}
     for number, line in enumerate(lines, 1):
         where = f"{path}:{number}"
@@ -73,10 +71,8 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
         rows.append(row)
     card = read_card(path)
     if card and card.get("sha256") != sha256(path):
-        raise BadInput(
-            f"{path} ({len(rows)} rows) differs from {card_path(path)} ({card.get('rows')} rows): "
-            "make it again, or delete the card if you edited the file on purpose"
-        )
+        told = f"{path} ({len(rows)} rows) differs from {card_path(path)} ({card.get('rows')} rows)"
+        raise BadInput(f"{told}: make it again, or delete the card if you edited it on purpose")
     return rows
 
 
@@ -88,9 +84,8 @@ def parse_line(line, where, is_last=False):
         raise BadInput(f"{where} is not UTF-8: save the file as UTF-8") from None
     except (ValueError, RecursionError):
         cut = " (the last line: was the file cut short?)" if is_last else ""
-        raise BadInput(
-            f"{where} is not JSON{cut}: {line[:60].decode(errors='replace')!r}"
-        ) from None
+        start = line[:60].decode(errors="replace")
+        raise BadInput(f"{where} is not JSON{cut}: {start!r}") from None
     if not isinstance(row, dict):
         raise BadInput(f"{where} is not a JSON object: {str(row)[:60]}")
     return row
@@ -104,8 +99,7 @@ def check_row(row, where, required, optional, checks):
     for field in required:
         if field not in row:
             hint = "; rows without weak labels go to --ds=FILE" if field == "weak" else ""
-            has = ", ".join(row) or "none"
-            raise BadInput(f"{where} has no field {field!r}; it has {has}{hint}")
+            raise BadInput(f"{where} has no field {field!r}; it has {', '.join(row)}{hint}")
     for field in ("id", "group", *optional, *required):
         passes, wanted = checks.get(field, (None, None))
         if field in row and passes and not passes(row[field]):
@@ -184,8 +178,7 @@ def read_card(path):
     try:
         return dict(json.loads(read_bytes(file))) if file.exists() else None
     except (ValueError, TypeError):
-        told = f"is no card (a JSON object): delete it and make {path} again"
-        raise BadInput(f"{file} {told}") from None
+        raise BadInput(f"{file} is no card: delete it and make {path} again") from None
 
 
 def write_card(path, card):
@@ -228,8 +221,7 @@ def hold_out(rows, n_val, batch_size=None):
     held = f"{len(held_out)} of {len(rows)} are held out, see --n_val"
     told = f"{len(train)} rows to train on ({held}) are"
     if batch_size and len(train) < batch_size:
-        few = f"fewer than one batch: give more rows or a smaller --batch_size than {batch_size}"
-        raise BadInput(f"{told} {few}")
+        raise BadInput(f"{told} fewer than one batch: a smaller --batch_size than {batch_size}?")
     if batch_size and len(held_out) > len(rows) / 3:
         print(f"{told} few: give more rows or a smaller --n_val", file=sys.stderr)
     return train, held_out

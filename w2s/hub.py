@@ -20,14 +20,13 @@ def ask(name, kind):
     try:
         return huggingface_hub.HfApi().repo_info(name, repo_type=kind, timeout=TIMEOUT).sha
     except errors.GatedRepoError:
-        told = "accept its terms on its hub page, then set HF_TOKEN to a token that may read it"
+        told = "accept its terms on its hub page, then set HF_TOKEN"
         raise BadInput(f"{name} is gated: {told}") from None
     except errors.RepositoryNotFoundError:
         told = "check the name (owner/name); for a private one set HF_TOKEN"
         raise BadInput(f"the hub has no {kind} {name!r} that you may see: {told}") from None
     except errors.HFValidationError:
-        told = "neither a folder nor a name that the hub could have (owner/name)"
-        raise BadInput(f"{name!r} is {told}") from None
+        raise BadInput(f"{name!r} is neither a folder nor a name that the hub could have") from None
     except Exception as error:  # every kind of network trouble, and HF_HUB_OFFLINE=1
         revision = cached(name, kind)
         if not revision:

@@ -60,6 +60,11 @@ def name_of(ds):
     return Path(ds).stem
 
 
+def tell(ds, what):
+    """Say something of a data set's rows on stderr."""
+    print(f"{name_of(ds)}: {what}", file=sys.stderr)
+
+
 def group_name(ds, key):
     """The name of the group of rows that share a text, `key`."""
     return f"{name_of(ds)}/{hashed(key).hex()[:16]}"
@@ -75,8 +80,7 @@ def read_own(setting, path):
         row.setdefault("group", group_name(path, row[setting.KEY]))
         row.setdefault("id", f"{name_of(path)}/{number}")
     if len({row["id"] for row in rows}) < len(rows):
-        told = "gives some rows an id that looks like another row's line number"
-        raise BadInput(f"{path} {told}: give every row its own id")
+        raise BadInput(f"{path} has ids that look like line numbers: give every row its own id")
     return rows
 
 
@@ -114,8 +118,7 @@ def split_own(setting, data):
     """(training rows, test rows) of an own file; without --test a fifth of it is the test set."""
     for name, digest in data["sha256"].items():
         if not Path(data[name]).is_file() or files.sha256(data[name]) != digest:
-            told = "is gone or has changed since the first stage read it: start again from there"
-            raise BadInput(f"{data[name]} {told}")
+            raise BadInput(f"{data[name]} is gone or has changed: start again from stage 1")
     rows = load(setting, data["ds"], "train")
     return (rows, load(setting, data["test"], "test")) if data["test"] else cut_test(rows)
 
@@ -148,7 +151,7 @@ def test_rows(setting, data, split="test"):
     ones = sum(row["label"] for row in cut) if setting.BALANCED else len(cut) / 2
     if abs(2 * ones - len(cut)) > 1:
         told = f"the first {len(cut)} of {len(rows)} {split} rows are {ones / len(cut):.0%} ones"
-        print(f"{name_of(ds)}: {told}, as groups stay together: see --n_test", file=sys.stderr)
+        tell(ds, f"{told}, as groups stay together: see --n_test")
     return cut
 
 
@@ -163,8 +166,7 @@ def half(setting, data, which):
     tested = {side for row in test for side in (row["group"], known(setting, row[key]))}
     apart = [row for row in pool if not tested & {row["group"], known(setting, row[key])}]
     if n := len(pool) - len(apart):
-        told = f"{n} {what} share a group or a {key} with the test set and are left out"
-        print(f"{name_of(ds)}: {told}", file=sys.stderr)
+        tell(ds, f"{n} {what} share a group or a {key} with the test set and are left out")
     pool = told_balanced(setting, ds, what, apart, balanced) if setting.BALANCED else apart
     rows = cut_half(pool, data, which)
     if not rows:
@@ -180,8 +182,8 @@ def cut_half(pool, data, which):
     for group in by_group(pool, f"halves {data['data_seed']}"):
         min(cut["weak"], cut["strong"], key=len).extend(group)
     if data["n_train"] and data["n_train"] > len(cut[which]):
-        told = f"{len(cut[which])} rows in its {which} half, fewer than --n_train={data['n_train']}"
-        print(f"{name_of(data['ds'])} has {told}", file=sys.stderr)
+        n, asked = len(cut[which]), f"--n_train={data['n_train']}"
+        tell(data["ds"], f"{n} rows in its {which} half, fewer than {asked}")
     return cut[which][: data["n_train"] or MAX_TRAIN]
 
 
@@ -196,7 +198,7 @@ def told_balanced(setting, ds, what, rows, balance):
         (len(rows) - len(kept), f"{len(kept)} after balancing the classes"),
     ):
         if n:
-            print(f"{name_of(ds)}: {len(rows)} {what}, {told}", file=sys.stderr)
+            tell(ds, f"{len(rows)} {what}, {told}")
     return kept
 
 

@@ -78,12 +78,9 @@ def end(out, card, history, kept):
 def commit():
     """The git commit of this code, with a + where files differ from it; None outside git."""
     # without locks: a training must not get in the way of a commit
-    git = ["git", "--no-optional-locks", "-C", str(HERE)]
-    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-    if head.returncode:
-        return None
-    status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True)
-    return head.stdout.strip() + ("+" if status.stdout else "")
+    git = ["git", "--no-optional-locks", "-C", str(HERE), "describe", "--always", "--exclude=*"]
+    said = subprocess.run([*git, "--dirty=+", "--abbrev=12"], capture_output=True, text=True)
+    return said.stdout.strip() or None
 
 
 # ---- done already?
@@ -92,14 +89,13 @@ def commit():
 def is_done(out, args, inputs, force, suffix=""):
     """True (and told) if `out` was finished with the same arguments and inputs.
 
-    suffix: ".jsonl" for a labels file, "" for a run directory. BadInput where going on would lose
-    something: a finished run of other arguments (unless force), or a folder or file that no stage
-    of ours made. An unfinished run starts again.
+    suffix: ".jsonl" for a labels file, "" for a run directory. An unfinished one starts again.
+    BadInput where going on would lose something: a finished run of other arguments (unless force),
+    or what no stage of ours made.
     """
     out = Path(out)
     if (out.suffix == ".jsonl") != bool(suffix):
-        wanted = "labels end in .jsonl" if suffix else "a run is a folder, its name has no .jsonl"
-        raise BadInput(f"--out={out}: {wanted}")
+        raise BadInput(f"--out={out}: labels end in .jsonl, a run is a folder")
     card = files.read_card(out)
     if card is None:
         check_is_free(out, force)
@@ -114,8 +110,7 @@ def is_done(out, args, inputs, force, suffix=""):
     elif not force:
         made, now = card["commit"], commit()
         since = f" (by commit {made}; the code is now at {now})" if made != now else ""
-        told = f"{out} is already done with the same arguments and inputs{since}"
-        print(f"{told}; --force repeats it")
+        print(f"{out} is already done with the same arguments and inputs{since}; see --force")
         return True
     return False
 
@@ -127,8 +122,7 @@ def check_is_free(out, force):
     if out.suffix != ".jsonl":
         raise BadInput(f"--out={out} exists and is no run (it has no card.json): choose another")
     if not force:
-        told = "exists without a card, so we did not make it: choose another name, or add --force"
-        raise BadInput(f"--out={out} {told}")
+        raise BadInput(f"--out={out} exists without a card: choose another, or add --force")
 
 
 def changed(card, args, inputs):
@@ -190,8 +184,7 @@ def finished_run(path, stages=TRAINERS):
     if card["stage"] not in stages:
         raise BadInput(f"{path} was made by {card['stage']}.py: {wanted}")
     if not card.get("finished"):
-        again = f"call {card['stage']}.py again with the same arguments as before"
-        raise BadInput(f"{path} is not finished: {again}")
+        raise BadInput(f"{path} is not finished: call {card['stage']}.py again with the same words")
     return card
 
 
@@ -206,8 +199,7 @@ def read_labels(setting, labels):
     """(rows, card) of a labels file; somebody else's has no card ({}), and perhaps no groups."""
     card = files.read_card(labels) or {}
     if labels in setting.TASKS:
-        told = f"its ground truth is learned with train_weak.py --ds={labels}"
-        raise BadInput(f"{labels} is a task, no labels file: {told}")
+        raise BadInput(f"{labels} is a task, no labels file: see train_weak.py --ds={labels}")
     fields = ["weak", "id", *setting.FIELDS]
     rows = files.read_jsonl(labels, fields, setting.CHECKS, setting.OPTIONAL)
     if not card:
@@ -229,8 +221,7 @@ def check_training(setting, args):
     if args["stop"] and args["n_val"] == 0:
         raise BadInput("--stop looks at held-out rows, and there are none (--n_val=0)")
     if setting.OUTPUTS == 0 and cli.world_size() > 1:
-        told = "a language model shares its embedding with its head, which is not split yet"
-        raise BadInput(f"torchrun does not train on {what}: {told}")
+        raise BadInput(f"torchrun does not train on {what}: their model's head is not split yet")
     for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
         if probe and args[name]:
             raise BadInput(f"--{name} does not go with --probe, which trains the last layer alone")

@@ -177,8 +177,8 @@ def write_mirror(folder, task):
             continue
         rows = fetch(task, split)
         if on_record not in (None, rows.num_rows):
-            told = f"{source} of {task['repo']} has {rows.num_rows} rows"
-            raise BadInput(f"{told}, on record are {on_record}")
+            about = f"{source} of {task['repo']} has {rows.num_rows} rows"
+            raise BadInput(f"{about}, on record are {on_record}")
         with files.whole(file) as temporary:
             pyarrow.parquet.write_table(rows, temporary)
         print(f"{file}: {rows.num_rows} rows")
@@ -189,8 +189,7 @@ def write_mirror(folder, task):
 
 def show_table(settings):
     """Print the table of tasks, a line for each split of the source, before any cutting."""
-    told = "the share of 1s before classes are cut, .500: a right and a wrong answer"
-    print(f"rows: in the source; 1s: {told}; ?: not on record\n")
+    print("rows, 1s: in the source (.500: a right and a wrong answer); ?: not on record\n")
     line = "{:<7} {:<23} {:<17} {:>7} {:>5}  {:<13} {:<7} {:<43} {}".format
     head = "setting task split rows 1s group licence".split()
     print(line(*head, "hub id, config", "revision"))
@@ -219,6 +218,5 @@ def make_mirror(tasks, folder, names):
             failed.append(name)
             print(f"{name}: {error}", file=sys.stderr)
     if failed:
-        told = "the same command again goes on where it was"
-        raise BadInput(f"{folder} lacks {' '.join(failed)} (see above); {told}")
+        raise BadInput(f"{folder} lacks {' '.join(failed)} (see above): call this again")
     print(f"next, on the other machine: W2S_MIRROR={folder} python tasks.py {names[0]} --n=5")
