@@ -104,10 +104,8 @@ def make_rows(n, mean, vocabulary, seed=0):
     drawn = rng.choice(vocabulary, lengths.sum(), p=weights / weights.sum())
     tokens = np.random.default_rng(0).permutation(vocabulary)[drawn]
     texts = [text.tolist() for text in np.split(tokens, lengths.cumsum()[:-1])]
-    return [
-        {"tokens": text, "input_ids": text, "label": int(rng.integers(2)), "given": rng.random()}
-        for text in texts
-    ]
+    labels = [{"label": int(rng.integers(2)), "given": rng.random()} for _ in texts]
+    return [x | {"tokens": text, "input_ids": text} for text, x in zip(texts, labels)]
 
 
 def train(model, rows, loss="xent", dtype="bf16", batch_size=32, **options):
@@ -178,10 +176,8 @@ def measure(part, name, repeat, shape, n, mean):
     held = peak(lambda: run(warm)) if repeat == 0 else None
     rate, seconds = matmul_rate(CPU), clock(CPU, lambda: run(rows))
     speed = sum(len(row["tokens"]) for row in rows) / seconds
-    # a language model multiplies by its embedding where that is tied to the output
-    tied = getattr(model.get_output_embeddings(), "weight", None)
-    embeddings = [x.weight for x in model.modules() if isinstance(x, torch.nn.Embedding)]
-    n_used = model.num_parameters() - sum(x.numel() for x in embeddings if x is not tied)
+    # a language model multiplies by its embedding, which is tied to the output
+    n_used = model.num_parameters(exclude_embeddings=part != "generative")
     return seconds, speed, (2 if part == "score" else 6) * n_used * speed / rate, rate, held
 
 
@@ -246,10 +242,8 @@ def micro_batches(shape, mean, repeats):
     model, rows = make_model(shape, CPU), make_rows(512, mean, SHAPES[shape]["vocab_size"])
     print(f"\n256 rows in 8 pieces, mean {mean}:  held, whole    in 8    less    time")
     for loss in ("xent", "conf"):
-        runs = [
-            functools.partial(train, model, rows, loss, batch_size=256, micro_batch=k)
-            for k in (256, 32)
-        ]
+        how = {"loss": loss, "batch_size": 256}
+        runs = [functools.partial(train, model, rows, micro_batch=k, **how) for k in (256, 32)]
         whole, cut = (peak(run) / 1e6 for run in runs)
         times = [[clock(CPU, run) for run in runs] for _ in range(repeats)]
         slower = statistics.median(b / a for a, b in times)

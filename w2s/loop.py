@@ -119,7 +119,6 @@ def used_tokens(model, rows, held_out, weight_decay=0.0):
     number, used = {token: i for i, token in enumerate(tokens)}, torch.tensor(tokens)
     embedding.weight = torch.nn.Parameter(whole.detach()[used], requires_grad=whole.requires_grad)
     embedding.padding_idx = number.get(padding)
-
     parts = rows, held_out
     try:
         yield [[x | {"tokens": [number[i] for i in x["tokens"]]} for x in part] for part in parts]
@@ -183,8 +182,7 @@ def backward(
     n = len(rows)
     # Every process takes as many pieces. Where rows run short the last one fills in, at weight 0.
     mine = torch.arange(rank(), n + -n % world(), world())
-    # FSDP takes the mean of the processes' gradients, we want the sum
-    weight = (mine < n).to(given.dtype).mul(world())[:, None]
+    weight = (mine < n).to(given.dtype).mul(world())[:, None]  # FSDP takes a mean, we want the sum
     mine, count = mine.clamp(max=n - 1), math.ceil(len(mine) / micro_batch)
     pieces = mine.tensor_split(count)
     places, shares = (to_device(x, given.device).tensor_split(count) for x in (mine, weight))
