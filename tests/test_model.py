@@ -397,7 +397,7 @@ def test_prompting_reads_the_models_own_logits_or_refuses(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "told"),
     [
-        ("xlnet", r"\(xlnet\): transformers' classifier has no linear layer `score`"),
+        ("xlnet", r"\(xlnet\): transformers' classifier has no linear `score`"),
         ("modernbert-decoder", r"\(modernbert-decoder\): transformers' classifier has no linear"),
         ("mamba", r"\(mamba\): transformers has no sequence classifier for this architecture"),
     ],

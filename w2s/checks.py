@@ -47,8 +47,7 @@ def score(name, model):
     """BadInput for a causal model's classifier that is no linear `score` on the last token."""
     sort, linear = model.config.model_type, isinstance(getattr(model, "score", None), nn.Linear)
     if not linear and sort not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        told = "transformers' classifier has no linear layer `score` on the last token"
-        raise BadInput(f"--model={name} ({sort}): {told}")
+        raise BadInput(f"--model={name} ({sort}): transformers' classifier has no linear `score`")
 
 
 def tokenizer_of(name, path, config):
@@ -82,17 +81,16 @@ def tokenizer_of(name, path, config):
     raise BadInput(f"--model={name}: {told}, which makes other tokens")
 
 
-def read_weights(auto, name, path, config, whole):
+def read_weights(auto_class, name, path, config, whole):
     """(the model of an Auto class, whether the checkpoint has its head too); BadInput where it
     lacks a weight of the backbone, or (whole) of the head or pooler."""
-    model, info = auto.from_pretrained(
+    model, info = auto_class.from_pretrained(
         path, config=config, dtype=torch.float32, trust_remote_code=False,
         ignore_mismatched_sizes=True, output_loading_info=True,
     )  # fmt: skip
     odd = dict.fromkeys(info["missing_keys"], "is missing from its weights")
     for key, theirs, ours in info["mismatched_keys"]:
-        told = f"has shape {tuple(theirs)} in its weights, {tuple(ours)} by its config.json"
-        odd[key] = told
+        odd[key] = f"has shape {tuple(theirs)} in its weights, {tuple(ours)} by its config.json"
     body = f"{model.base_model_prefix}."
     lacking = sorted(key for key in odd if whole or key.startswith(body) and "pooler" not in key)
     if lacking:
