@@ -60,7 +60,9 @@ def main(
         repeats: interleaved repeats whose median is printed
         steps: batches in a timed run of 20-token rows; longer texts have fewer
     """
-    cli.check({"mean": mean, "repeats": repeats, "steps": steps, "shape": shape})
+    cli.check({"repeats": repeats, "steps": steps})
+    if shape not in SHAPES:
+        raise BadInput(f"there is no shape {shape}{cli.nearest(shape, SHAPES)}")
     print(f"{shape}, {torch.get_num_threads()} threads, torch {torch.__version__}, {repeats=}")
     if part in ("train", "generative", "score", "tiny"):
         table(part, repeats, shape, 32 * max(1, steps * 20 // max(mean, 20)), mean)
