@@ -33,18 +33,16 @@ SHAPES = {
 }
 GROUPED = {"train_sampling_strategy": "group_by_length"}
 SIDES = {  # trainer: Hugging Face's, with these arguments
-    "train": {
-        "ours": {},
-        "HF Trainer, padded": {"trainer": {}},
-        "HF Trainer, accumulate 1 at a time": {"trainer": {"per_device": 1}},
-        "HF Trainer, group by length": {"trainer": GROUPED},
-    },
-    "generative": {
-        "ours": {"lm": True},
-        "HF Trainer, group by length": {"lm": True, "trainer": GROUPED},
-    },
-    "score": {"ours": {}, "HF Trainer.predict, batch 64": {"trainer": {"batch_size": 64}}},
-    "tiny": {"ours": {"dtype": None}, "one sequence at a time, bf16": {"looped": True}},
+    ("train", "ours"): {},
+    ("train", "HF Trainer, padded"): {"trainer": {}},
+    ("train", "HF Trainer, accumulate 1 at a time"): {"trainer": {"per_device": 1}},
+    ("train", "HF Trainer, group by length"): {"trainer": GROUPED},
+    ("generative", "ours"): {"lm": True},
+    ("generative", "HF Trainer, group by length"): {"lm": True, "trainer": GROUPED},
+    ("score", "ours"): {},
+    ("score", "HF Trainer.predict, batch 64"): {"trainer": {"batch_size": 64}},
+    ("tiny", "ours"): {"dtype": None},
+    ("tiny", "one sequence at a time, bf16"): {"looped": True},
 }
 CPU = torch.device("cpu")
 
@@ -62,16 +60,18 @@ def main(
         repeats: interleaved repeats whose median is printed
         steps: batches in a timed run of 20-token rows; longer texts have fewer
     """
-    cli.check({"mean": mean, "repeats": repeats, "steps": steps, "shape": shape})
+    cli.check({"repeats": repeats, "steps": steps})
+    if shape not in SHAPES:
+        raise BadInput(f"there is no shape {shape}{cli.nearest(shape, SHAPES)}")
     print(f"{shape}, {torch.get_num_threads()} threads, torch {torch.__version__}, {repeats=}")
-    if part in SIDES:
+    if part in ("train", "generative", "score", "tiny"):
         table(part, repeats, shape, 32 * max(1, steps * 20 // max(mean, 20)), mean)
     elif part == "memory":
         micro_batches(shape, mean, repeats)
     elif part == "linear":
         linear()
     else:
-        raise BadInput(f"there is no part {part}: {', '.join(SIDES)}, memory, linear")
+        raise BadInput(f"no part {part}: train, generative, score, tiny, memory, linear")
 
 
 def make_model(shape, device, packed=True, lm=False):
@@ -106,10 +106,8 @@ def make_rows(n, mean, vocabulary, seed=0):
     drawn = rng.choice(vocabulary, lengths.sum(), p=weights / weights.sum())
     tokens = np.random.default_rng(0).permutation(vocabulary)[drawn]
     texts = [text.tolist() for text in np.split(tokens, lengths.cumsum()[:-1])]
-    return [
-        {"tokens": text, "input_ids": text, "label": int(rng.integers(2)), "given": rng.random()}
-        for text in texts
-    ]
+    labels = [{"label": int(rng.integers(2)), "given": rng.random()} for _ in texts]
+    return [x | {"tokens": text, "input_ids": text} for text, x in zip(texts, labels)]
 
 
 def train(model, rows, loss="xent", dtype="bf16", batch_size=32, **options):
@@ -153,7 +151,7 @@ def side(part, name, shape):
     """(function of rows that is one run of a side, its model), once in the process of that side."""
     from w2s import models, packing
 
-    options = dict(SIDES[part][name])
+    options = dict(SIDES[part, name])
     how, lm = options.pop("trainer", None), options.pop("lm", False)
     if how is not None:
         theirs = trainer(shape, CPU, lm, **how)
@@ -180,17 +178,16 @@ def measure(part, name, repeat, shape, n, mean):
     held = peak(lambda: run(warm)) if repeat == 0 else None
     rate, seconds = matmul_rate(CPU), clock(CPU, lambda: run(rows))
     speed = sum(len(row["tokens"]) for row in rows) / seconds
-    # a language model multiplies by its embedding where that is tied to the output
-    tied = getattr(model.get_output_embeddings(), "weight", None)
-    embeddings = [x.weight for x in model.modules() if isinstance(x, torch.nn.Embedding)]
-    n_used = model.num_parameters() - sum(x.numel() for x in embeddings if x is not tied)
+    # a language model multiplies by its embedding, which is tied to the output
+    n_used = model.num_parameters(exclude_embeddings=part != "generative")
     return seconds, speed, (2 if part == "score" else 6) * n_used * speed / rate, rate, held
 
 
 def table(part, repeats, shape, n, mean):
     """Time every side `repeats` times after a warm-up, and print the medians."""
     spawn = multiprocessing.get_context("spawn")
-    pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in SIDES[part]}
+    names = [name for of, name in SIDES if of == part]
+    pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in names}
     runs = {name: [] for name in pools}
     for repeat in range(repeats):
         for name, pool in pools.items():
@@ -247,8 +244,8 @@ def micro_batches(shape, mean, repeats):
     model, rows = make_model(shape, CPU), make_rows(512, mean, SHAPES[shape]["vocab_size"])
     print(f"\n256 rows in 8 pieces, mean {mean}:  held, whole    in 8    less    time")
     for loss in ("xent", "conf"):
-        runs = [functools.partial(train, model, rows, loss, "bf16", 256, micro_batch=k)
-                for k in (256, 32)]  # fmt: skip
+        how = {"loss": loss, "batch_size": 256}
+        runs = [functools.partial(train, model, rows, micro_batch=k, **how) for k in (256, 32)]
         whole, cut = (peak(run) / 1e6 for run in runs)
         times = [[clock(CPU, run) for run in runs] for _ in range(repeats)]
         slower = statistics.median(b / a for a, b in times)

@@ -43,8 +43,10 @@ def test_the_bench_prints_its_tables_at_toy_size(capsys, monkeypatch):
 
 
 def test_what_does_not_exist_is_told():
-    with pytest.raises(BadInput, match="no part trian: train, generative, score, tiny, memory"):
+    with pytest.raises(BadInput, match="no part trian: train, generative, score"):
         bench.main("trian")
+    with pytest.raises(BadInput, match="there is no shape gpt2.*did you mean gpt2-6x384"):
+        bench.main(shape="gpt2")
 
 
 def test_both_sides_train_the_same_model_on_the_same_rows():

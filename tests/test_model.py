@@ -397,7 +397,7 @@ def test_prompting_reads_the_models_own_logits_or_refuses(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "told"),
     [
-        ("xlnet", r"\(xlnet\): transformers' classifier has no linear layer `score`"),
+        ("xlnet", r"\(xlnet\): transformers' classifier has no linear `score`"),
         ("modernbert-decoder", r"\(modernbert-decoder\): transformers' classifier has no linear"),
         ("mamba", r"\(mamba\): transformers has no sequence classifier for this architecture"),
     ],
@@ -525,7 +525,7 @@ def test_texts_that_end_in_every_special_token_get_a_new_one_or_are_refused(tiny
     assert net.config.pad_token_id == tokenizer.pad_token_id == len(tokenizer) - 1 < 64
     net, tokenizer = load(tiny, "llama")
     net.resize_token_embeddings(len(tokenizer))
-    with pytest.raises(BadInput, match="texts end in .*, the tokenizer's pad token"):
+    with pytest.raises(BadInput, match="texts end in .*, the pad token: choose"):
         models.check_tokens([[5, 2], [7, 3]], tokenizer, net)
 
 

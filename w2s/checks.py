@@ -47,8 +47,7 @@ def score(name, model):
     """BadInput for a causal model's classifier that is no linear `score` on the last token."""
     sort, linear = model.config.model_type, isinstance(getattr(model, "score", None), nn.Linear)
     if not linear and sort not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        told = "transformers' classifier has no linear layer `score` on the last token"
-        raise BadInput(f"--model={name} ({sort}): {told}")
+        raise BadInput(f"--model={name} ({sort}): transformers' classifier has no linear `score`")
 
 
 def tokenizer_of(name, path, config):
@@ -82,21 +81,62 @@ def tokenizer_of(name, path, config):
     raise BadInput(f"--model={name}: {told}, which makes other tokens")
 
 
-def weights(name, model, info, whole):
-    """True if the checkpoint has the head too; BadInput where it lacks a weight of the backbone.
-
-    info: transformers' loading report. whole: the head must be there, and a pooler.
-    """
+def read_weights(auto_class, name, path, config, whole):
+    """(the model of an Auto class, whether the checkpoint has its head too); BadInput where it
+    lacks a weight of the backbone, or (whole) of the head or pooler."""
+    model, info = auto_class.from_pretrained(
+        path, config=config, dtype=torch.float32, trust_remote_code=False,
+        ignore_mismatched_sizes=True, output_loading_info=True,
+    )  # fmt: skip
     odd = dict.fromkeys(info["missing_keys"], "is missing from its weights")
     for key, theirs, ours in info["mismatched_keys"]:
-        told = f"has shape {tuple(theirs)} in its weights, {tuple(ours)} by its config.json"
-        odd[key] = told
+        odd[key] = f"has shape {tuple(theirs)} in its weights, {tuple(ours)} by its config.json"
     body = f"{model.base_model_prefix}."
     lacking = sorted(key for key in odd if whole or key.startswith(body) and "pooler" not in key)
     if lacking:
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
         raise BadInput(f"--model={name}: {lacking[0]} {odd[lacking[0]]}{more}")
-    return not odd
+    return model, not odd
+
+
+def set_pad_token(model, tokenizer, ends=()):
+    """Give config and tokenizer the same pad token, none of `ends`, the last tokens of the texts.
+
+    transformers' classifier reads the last token that is not the pad token (we read by position).
+    The config's own comes first, RoBERTa counts positions from it; then special tokens.
+    """
+    text, size = model.config.get_text_config(), model.get_input_embeddings().num_embeddings
+    if hasattr(model, "score"):  # what the tokenizer itself appends ends every text
+        ends = {*ends, *tokenizer("").input_ids[-1:]}
+    usual = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
+    usual = [text.pad_token_id, *usual, *tokenizer.all_special_ids, *([] if ends else [0])]
+    fits = [i for i in usual if i is not None and 0 <= i < size and i not in ends]
+    if fits:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(fits[0])
+    elif len(tokenizer) < size:  # a row of the embedding that no token has
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    else:
+        raise BadInput(f"texts end in {tokenizer.pad_token!r}, the pad token: choose another")
+    model.config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
+
+
+def check_tokens(tokens, tokenizer, model):
+    """BadInput for a token that the model does not have; told where most tokens are unknown.
+
+    tokens: the token ids of each text. A pad token that ends one of them is changed.
+    """
+    known = model.get_input_embeddings().num_embeddings
+    highest = max((max(ids) for ids in tokens if ids), default=0)
+    if highest >= known:
+        told = f"token {highest}, the model knows {known}: they do not belong together"
+        raise BadInput(f"the tokenizer makes {told}")
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens)
+    share = unknown / max(1, sum(map(len, tokens)))
+    if share > 0.5:
+        print(f"warning: {share:.0%} of the tokens are unknown to this tokenizer")
+    ends = {ids[-1] for ids in tokens if ids}
+    if hasattr(model, "score") and model.config.pad_token_id in ends:
+        set_pad_token(model, tokenizer, ends)
 
 
 @torch.no_grad()

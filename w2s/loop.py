@@ -28,9 +28,8 @@ def resolve(model, lr=None, dtype=None):
     Up to 400M parameters the rate is 5e-5, above 1e-5, as in openai's code; under 10M 1e-4, for the
     head 1e-3; of low-rank terms 2e-4. An lr of your own keeps the ratio of head to body.
     """
-    n = size(model)
-    rate = head_rate = 5e-5 if n <= 400_000_000 else 1e-5
-    if n < 10_000_000:
+    rate = head_rate = 5e-5 if size(model) <= 400_000_000 else 1e-5
+    if size(model) < 10_000_000:
         rate, head_rate = 1e-4, 1e-3
     if any("lora_" in key for key, _ in model.named_parameters()):
         rate = head_rate = 2e-4
@@ -60,19 +59,16 @@ def fit(
         how = steps, lr, head_lr, weight_decay, betas, warm_up
         optimizer, schedule = make_optimizer(model, *how)
         call = [len(rows), batch_size, seed, dtype, list(how)]
-        history, best = [], {}
-        if resume:
-            history, best = read_state(resume, call, trained, optimizer, schedule)
+        training = call, trained, optimizer, schedule
+        history, best = read_state(resume, *training) if resume else ([], {})
         done, losses = history[-1]["step"] if history else 0, []
         order = orders(len(rows), batch_size, epochs, seed, done, name)
         bar = tqdm(order, name, steps, initial=done, unit="step", disable=rank() > 0 or None)
         for step, chosen, evaluates in bar:
             piece, progress = micro_batch or len(chosen), (step - 1) / steps
             batch = arrange([rows[i] for i in chosen.tolist()], piece)
-            given = given_of(batch, model)
-            losses.append(
-                backward(model, batch, given, loss, progress, piece, whole_batch, dtype, outputs)
-            )
+            how = progress, piece, whole_batch, dtype, outputs
+            losses.append(backward(model, batch, given_of(batch, model), loss, *how))
             torch.nn.utils.clip_grad_norm_(trained.values(), clip)
             optimizer.step()
             optimizer.zero_grad()
@@ -84,7 +80,7 @@ def fit(
                 if held_out and stop and kept(history) is history[-1]:
                     best = copied(trained, best)
                 if resume:
-                    write_state(resume, call, history, best, trained, optimizer, schedule)
+                    write_state(resume, history, best, *training)
                 bar.set_postfix({"loss": f"{line['loss']:.3f}"})
         for key, weights in best.items():
             own(trained[key]).copy_(weights)
@@ -123,7 +119,6 @@ def used_tokens(model, rows, held_out, weight_decay=0.0):
     number, used = {token: i for i, token in enumerate(tokens)}, torch.tensor(tokens)
     embedding.weight = torch.nn.Parameter(whole.detach()[used], requires_grad=whole.requires_grad)
     embedding.padding_idx = number.get(padding)
-
     parts = rows, held_out
     try:
         yield [[x | {"tokens": [number[i] for i in x["tokens"]]} for x in part] for part in parts]
@@ -187,8 +182,7 @@ def backward(
     n = len(rows)
     # Every process takes as many pieces. Where rows run short the last one fills in, at weight 0.
     mine = torch.arange(rank(), n + -n % world(), world())
-    # FSDP takes the mean of the processes' gradients, we want the sum
-    weight = (mine < n).to(given.dtype).mul(world())[:, None]
+    weight = (mine < n).to(given.dtype).mul(world())[:, None]  # FSDP takes a mean, we want the sum
     mine, count = mine.clamp(max=n - 1), math.ceil(len(mine) / micro_batch)
     pieces = mine.tensor_split(count)
     places, shares = (to_device(x, given.device).tensor_split(count) for x in (mine, weight))
@@ -233,17 +227,16 @@ def mean_loss(losses, step, steps, name):
         torch.distributed.all_reduce(mean)
     mean = mean.item()
     if not math.isfinite(mean):
-        raise FloatingPointError(
-            f"the loss is {mean} at step {step} of {steps}: try a smaller --lr"
-        )
+        told = f"the loss is {mean} at step {step} of {steps}"
+        raise FloatingPointError(f"{told}: try a smaller --lr")
     if mean == 0 and step == len(losses):
         print(f"warning: {name}: the loss is 0: by this rule (--loss) these labels teach nothing")
     return mean
 
 
 def evaluate(model, held_out, dtype, loss, outputs):
-    """Held-out rows in the history: {"agreement", "true_acc"}, a classifier's accuracy against what
-    is given and the truth, or {"held_out_loss"} of a language model (after lm.shares: by token)."""
+    """{"agreement", "true_acc"} of held-out rows, a classifier's accuracy against what is given and
+    the truth, or {"held_out_loss"} of a language model (after lm.shares: by token)."""
     if not held_out:
         return {}
     if model.get_output_embeddings():

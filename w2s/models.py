@@ -21,6 +21,7 @@ from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
 from w2s import checks, records
+from w2s.checks import check_tokens, set_pad_token
 from w2s.files import BadInput, first_line
 from w2s.packing import logits
 
@@ -51,7 +52,7 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
             model, head = causal_classifier(name, path, config, tokenizer, head)
         else:
             auto = AutoModelForSequenceClassification if outputs else AutoModelForCausalLM
-            model, _ = read_weights(auto, name, path, config, whole=kind != "encoder")
+            model, _ = checks.read_weights(auto, name, path, config, whole=kind != "encoder")
             head = {"own": "its own", "encoder": "new"}.get(kind)
             if outputs:
                 checks.score(name, model)
@@ -89,21 +90,12 @@ def settle(config, outputs):
         config.pad_token_id = text.pad_token_id = None
 
 
-def read_weights(auto, name, path, config, whole):
-    """(the model of an Auto class, whether its head was in the checkpoint); see checks.weights."""
-    model, info = auto.from_pretrained(
-        path, config=config, dtype=torch.float32, trust_remote_code=False,
-        ignore_mismatched_sizes=True, output_loading_info=True,
-    )  # fmt: skip
-    return model, checks.weights(name, model, info, whole)
-
-
 def causal_classifier(name, path, config, tokenizer, head):
     """(classifier, head) on a causal language model's backbone; `score` starts as `head` says."""
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     checks.score(name, model)
-    causal, has_head = read_weights(AutoModelForCausalLM, name, path, config, whole=False)
+    causal, has_head = checks.read_weights(AutoModelForCausalLM, name, path, config, whole=False)
     pair, out = answers(tokenizer), causal.get_output_embeddings()
     digits = pair == ("0", "1") and config.num_labels == 2  # a reward has no use for them
     fits = {"unembedding": digits and has_head, "answers": pair and has_head, "zero": True}
@@ -135,29 +127,6 @@ def answers(tokenizer):
     """What a prompted model may say for label 0 and 1: ("0", "1"), ("no", "yes"), or None."""
     words = tokenizer.get_vocab()  # bare tokens: SentencePiece would write "0" as " " and "0"
     return next((x for x in (("0", "1"), ("no", "yes")) if words.keys() >= set(x)), None)
-
-
-def set_pad_token(model, tokenizer, ends=()):
-    """Give config and tokenizer the same pad token, none of `ends`, the last tokens of the texts.
-
-    transformers' classifier reads the last token that is not the pad token (we read by position).
-    The config's own comes first, RoBERTa counts positions from it; then special tokens.
-    """
-    text, size = model.config.get_text_config(), model.get_input_embeddings().num_embeddings
-    if hasattr(model, "score"):  # what the tokenizer itself appends ends every text
-        ends = {*ends, *tokenizer("").input_ids[-1:]}
-    usual = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
-    usual = [text.pad_token_id, *usual, *tokenizer.all_special_ids, *([] if ends else [0])]
-    fits = [i for i in usual if i is not None and 0 <= i < size and i not in ends]
-    if fits:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(fits[0])
-    elif len(tokenizer) < size:  # a row of the embedding that no token has
-        tokenizer.add_special_tokens({"pad_token": "<pad>"})
-    else:
-        raise BadInput(
-            f"texts end in {tokenizer.pad_token!r}, the tokenizer's pad token: change that"
-        )
-    model.config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
 
 
 def fuse_gelu(model):
@@ -225,25 +194,6 @@ def encode(rows, tokenizer, model):
     return [row | {"tokens": ids} for row, ids in zip(rows, tokens)]
 
 
-def check_tokens(tokens, tokenizer, model):
-    """BadInput for a token that the model does not have; told where most tokens are unknown.
-
-    tokens: the token ids of each text. A pad token that ends one of them is changed.
-    """
-    known = model.get_input_embeddings().num_embeddings
-    highest = max((max(ids) for ids in tokens if ids), default=0)
-    if highest >= known:
-        told = f"token {highest}, the model knows {known}: they do not belong together"
-        raise BadInput(f"the tokenizer makes {told}")
-    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens)
-    share = unknown / max(1, sum(map(len, tokens)))
-    if share > 0.5:
-        print(f"warning: {share:.0%} of the tokens are unknown to this tokenizer")
-    ends = {ids[-1] for ids in tokens if ids}
-    if hasattr(model, "score") and model.config.pad_token_id in ends:
-        set_pad_token(model, tokenizer, ends)
-
-
 # ---- running
 
 
@@ -285,8 +235,7 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, outputs=lo
 
 def pick_device(device=None):
     """The torch.device of --device, by default the GPU if there is one."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError) as error:

@@ -59,9 +59,9 @@ def groups(lengths, width, device, step=1):
 def packed_attention(
     module, query, key, value, attention_mask, texts, scaling=None, sliding_window=None, **kwargs
 ):
-    """Attention for one row of packed texts; `texts` is what packed() hands down to every layer.
+    """Attention [1, T, heads, D] for one row of packed texts; `texts`: see packed().
 
-    query [1, heads, T, D], key and value [1, kv heads, T, D]. Returns [1, T, heads, D].
+    query [1, heads, T, D], key and value [1, kv heads, T, D].
     """
     if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise NotImplementedError("this architecture changes the attention scores: it runs padded")
@@ -171,8 +171,7 @@ def packed(model, tokens, everywhere=False):
     compiles = model.device.type == "cpu" and torch.is_autocast_enabled("cpu")
     fill = -sum(lengths) % ROW_STEP if compiles else 0  # see nothing, and nobody reads them
     ids = torch.tensor([*(token for ids in tokens for token in ids), *tokens[0][:1] * fill])[None]
-    positions = [torch.arange(length) for length in lengths]
-    positions = torch.cat([*positions, torch.zeros(fill, dtype=torch.long)])[None]
+    positions = torch.cat([*map(torch.arange, lengths), torch.zeros(fill, dtype=torch.long)])[None]
     ends = torch.tensor([0, *lengths]).cumsum(0)
     read = ends[1:] - 1 if reads(model) == "last" else ends[:-1]
     inputs = (ids, positions, read, ends.int())

@@ -7,7 +7,7 @@ import torch
 from w2s.files import BadInput
 
 
-def write_state(path, call, history, best, trained, optimizer, schedule):
+def write_state(path, history, best, call, trained, optimizer, schedule):
     """Write what the training needs to go on from here, whole or not at all."""
     state = {"call": call, "history": history, "best": best, "weights": trained}
     state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
