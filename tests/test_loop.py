@@ -459,3 +459,10 @@ def test_bf16_autocast_trains_float32_weights(tiny):
     history = fit(net, None, "conf", held_out=make_rows(8), dtype="bf16", micro_batch=5)
     assert all(p.dtype == torch.float32 for p in net.parameters()) and history[-1]["loss"] < 5
     assert not torch.equal(parameters(net), parameters(before))
+
+
+def test_compile_compiles_the_layers_whose_code_is_one(tiny, monkeypatch):
+    model, compiled = fresh(tiny), []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compiled.append(self))
+    loop.prepare(model, checkpointing=False, compile=True)
+    assert compiled == list(model.model.layers)

@@ -806,3 +806,18 @@ def test_what_a_gpu_is_asked_for_is_the_same_attention(tiny, architecture, group
     wanted = packing.logits(net, tokens)
     monkeypatch.setattr(packing, "on_gpu", lambda device: True)
     torch.testing.assert_close(packing.logits(net, tokens), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_where_torchs_kernel_fails_or_errs_groups_run(tiny, monkeypatch, capsys):
+    model, _ = load(tiny, "llama")
+    wanted = checks.tried(model, packing.packed, 30)
+    monkeypatch.setattr(packing, "on_gpu", lambda model: model.varlen)
+
+    def fails(*args, **kwargs):
+        raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.\nmore")
+
+    monkeypatch.setattr(packing, "varlen_attn", fails)
+    assert not checks.kernel_works(model, wanted, 30)
+    assert "does not run here: FlashAttention only supports Ampere" in capsys.readouterr().out
+    monkeypatch.setattr(packing, "varlen_attn", lambda q, k, v, *_, **how: q + (k + v).mean())
+    assert not checks.kernel_works(model, wanted, 30)
