@@ -171,7 +171,7 @@ def half(setting, data, which):
     rows = cut_half(pool, data, which)
     if not rows:
         told = f"no {what} are left, they are of one class or all of them are tested"
-        cut = f"no {what} are left for the {which} half, as groups are not cut"
+        cut = f"no {setting.WHAT} are left for the {which} half, as groups are not cut"
         raise BadInput(f"{ds}: {cut if pool else told}")
     return setting.finish(rows, data["data_seed"])
 
