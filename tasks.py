@@ -42,7 +42,7 @@ def setting_of(ds):
 
 
 def setting_of_labels(labels):
-    """The setting of a labels file, by its card or, without one, by its rows."""
+    """The setting of a labels file, by its card or, without one, by its first row."""
     card = files.read_card(labels)
     return setting_of_card(card) if card else setting_of(labels)
 

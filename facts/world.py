@@ -96,10 +96,10 @@ def by_coverage(coverage, seed=0):
     covered = set(order[: int(coverage * len(everybody))].tolist())
     found = {"school": [], "task, covered": [], "task, not covered": []}
     for i, person in enumerate(everybody):
-        school, known = person["kind"] == "school", i in covered
-        if known or not school:
-            kind = "school" if school else f"task, {'' if known else 'not '}covered"
-            found[kind].append(person)
+        if person["kind"] != "school":
+            found["task, covered" if i in covered else "task, not covered"].append(person)
+        elif i in covered:
+            found["school"].append(person)
     return found
 
 

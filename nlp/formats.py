@@ -76,9 +76,6 @@ def as_rows(name, made, group):
     ]
 
 
-# ---- what single tasks do first
-
-
 def with_dialogue(row):
     """dream: the turns as one text."""
     return row | {"dialogue": "\n".join(row["dialogue"])}

@@ -29,9 +29,6 @@ def finish(rows, seed):
     return rows
 
 
-# ---- models
-
-
 def encode(rows, tokenizer, model, given=None):
     """The rows with "tokens" and, where a field is named, "given" = that field, P(label = 1)."""
     from w2s import models
@@ -61,9 +58,6 @@ def answer(model, tokenizer, rows, dtype=None, bar=None):
     tokens = [row["tokens"] for row in encode(rows, tokenizer, model)]
     logits = models.predict(model, tokens, dtype, bar)
     return logits.double().softmax(dim=1)[:, 1].tolist()
-
-
-# ---- answers
 
 
 def prediction(row, prob):

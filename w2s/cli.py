@@ -259,10 +259,10 @@ def nearest(name, names, prefix=""):
 def convert(name, word, parameter):
     """The word given for an option as the type of its annotation; BadInput if it is not one."""
     wanted, switch = parameter.annotation, word in ("True", "False")  # fire's for --x, --nox
-    if wanted is bool and not switch:
-        raise BadInput(f"--{name}={word}: --{name} takes no value; for off, leave it out")
-    if wanted is bool:
+    if wanted is bool and switch:
         return word == "True"
+    if wanted is bool:
+        raise BadInput(f"--{name}={word}: --{name} takes no value; for off, leave it out")
     if switch or not word:
         raise BadInput(f"--{name} needs a value: --{name}=...")
     if wanted is str:

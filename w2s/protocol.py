@@ -171,7 +171,7 @@ def half(setting, data, which):
     rows = cut_half(pool, data, which)
     if not rows:
         told = f"no {what} are left, they are of one class or all of them are tested"
-        cut = f"no {what} are left for the {which} half, as groups are not cut"
+        cut = f"no {setting.WHAT} are left for the {which} half, as groups are not cut"
         raise BadInput(f"{ds}: {cut if pool else told}")
     return setting.finish(rows, data["data_seed"])
 
@@ -216,9 +216,8 @@ def balanced(rows):
 def balanced_test(rows):
     """Rows in a random order of groups, as many 1s as 0s, and every prefix within a group of it.
 
-    A class over 55 % is cut first (of five rows about one scenario four may be 0s). Then groups
-    that would widen the lead of a class wait until the other has caught up. Those that still wait
-    at the end are left out, and so are the last rows of a class that is still ahead.
+    A class over 55 % is cut first. Groups that would widen the lead of a class wait until the other
+    has caught up. Those that wait at the end are left out, and so is what is still ahead.
     """
     waiting = {-1: collections.deque(), 0: collections.deque(), 1: collections.deque()}
     for place, group in enumerate(by_group(balanced(rows), "test")):
