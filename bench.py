@@ -112,12 +112,13 @@ def make_rows(n, mean, vocabulary, seed=0):
 
 def train(model, rows, loss="xent", dtype="bf16", batch_size=32, **options):
     """One epoch of our loop."""
-    from w2s import lm, loop, losses
+    from w2s import loop, losses
+    from w2s.lm import nll, share_of_loss, shares
 
     options |= loop.resolve(model, dtype=dtype) | losses.LOSSES[loss]
     if model.get_output_embeddings():
-        rows = lm.shares(rows)
-        options |= {"loss": lm.share_of_loss, "outputs": lm.nll, "whole_batch": False}
+        rows = shares(rows)
+        options |= {"loss": share_of_loss, "outputs": nll, "whole_batch": False}
     loop.fit(model, rows, epochs=1, batch_size=batch_size, name="ours", **options)
 
 

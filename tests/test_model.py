@@ -535,7 +535,11 @@ def test_threads_belong_to_the_call(tiny):
         net, _ = load(tiny, "llama")
         torch.set_num_threads(2)
         seen = []
-        said = lambda *call: seen.append(torch.get_num_threads()) or packing.logits(*call)  # noqa: E731
+
+        def said(*call):
+            seen.append(torch.get_num_threads())
+            return packing.logits(*call)
+
         models.predict(net, [[5, 6]], outputs=said)
         net.w2s["parameters"] = 1_000_000
         models.predict(net, [[5, 6]], outputs=said)
