@@ -40,6 +40,8 @@ def main(
     else:
         runs = files.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
         cards = {run: records.finished_run(run, (*records.TRAINERS, "eval")) for run in runs}
+    if len({card.get("setting") for card in cards.values()}) > 1:
+        raise BadInput("these runs are of several settings: score each setting in its own call")
     rows_of, scores, how = {}, {}, {"device": device, "dtype": dtype}
     for run, card in cards.items():
         setting = tasks.setting_of_card(card)
@@ -61,10 +63,12 @@ def check_options(args):
     if (labels is None) != (not shots) or (shots is not None and (args["head"] or not model)):
         told = "with --model and without --head; --shots=0 alone"
         raise BadInput(f"--shots=5 --labels=FILE go together, {told}")
-    for name in ("head", "max_len", "target", "seed"):
-        needed = "shots" if name in ("target", "seed") else "model"
-        if args[name] is not None and not args[needed]:
-            raise BadInput(f"--{name} goes with --{needed}: a trained run has its own")
+    for name in ("head", "max_len"):
+        if args[name] is not None and not model:
+            raise BadInput(f"--{name} goes with --model: a trained run has its own")
+    for name in ("target", "seed"):
+        if args[name] is not None and not shots:
+            raise BadInput(f"--{name} goes with --shots of 1 or more: it chooses the examples")
 
 
 def untrained(args, force):

@@ -58,10 +58,10 @@ def main(
 
 def supervisors_base(source, labels):
     """The model that the supervisor of a labels file was trained from, by the file's card."""
-    models = set(source.get("models", ()))
-    if len(models) != 1:
+    bases = set(source.get("models", ()))
+    if len(bases) != 1:
         raise BadInput(f"--weak_too: {labels} names no one model that its supervisor started from")
-    return models.pop()
+    return bases.pop()
 
 
 def finetune(rows, data, args, inputs):

@@ -405,7 +405,10 @@ LABELS = "runs/s0/labels.jsonl"
     [
         ("train_strong.py no.jsonl", "no.jsonl does not exist"),
         (f"train_strong.py {LABELS} --loss=cnof", "unknown loss --loss=cnof (did you mean conf?)"),
-        (f"train_strong.py {LABELS} --conf_prior=half", "prior is no option of the rule xent"),
+        (
+            f"train_strong.py {LABELS} --conf_prior=half",
+            "--conf_prior is no option of the rule xent",
+        ),
         ("train_weak.py --n_train=10 --n_val=0 --nostop", "10 rows to train on (0 of 10 are held"),
         ("train_weak.py --ds=ones.jsonl --model=facts/xs", "they are of one class"),
         ("train_weak.py --model=facts/xxs", "the hub is out of reach and facts/xxs is not"),

@@ -164,7 +164,8 @@ def rule(name, batch_size=None, **options):
     given = {option: value for option, value in options.items() if value is not None}
     for option in given.keys() - takes[name].keys():
         fits = ", ".join(other for other in LOSSES if option in takes[other])
-        raise BadInput(f"{option} is no option of the rule {name}, only of {fits}: leave it out")
+        flag = "conf_prior" if option == "prior" else option
+        raise BadInput(f"--{flag} is no option of the rule {name}, only of {fits}: leave it out")
     loss, whole_batch = LOSSES[name]["loss"], LOSSES[name]["whole_batch"]
     if whole_batch and batch_size == 1 and "radius" not in given:
         raise BadInput(f"--loss={name} compares the rows of a batch: --batch_size=1 is too small")
