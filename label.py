@@ -93,6 +93,10 @@ def check_options(setting, args, cards):
         if setting.TRUTH == "target" and name != "--select":
             told = "a move has no probability: --vote=hard takes the plurality"
             raise BadInput(f"{name} is not for chess: {told}")
+    k, n = map(int, (args["part"] or "1/1").split("/"))
+    if not 1 <= k <= n:
+        told = "is no part of n: the first of two parts is 1/2, the other 2/2"
+        raise BadInput(f"--part={args['part']} {told}")
     if args["part"] and args["test_rows"]:
         raise BadInput(f"--part={args['part']} cuts the strong half: not with --test_rows")
     wanted = ("train_weak", cards[0]["args"]["n_val"])
@@ -111,8 +115,6 @@ def strong_half(setting, data, part):
     if not part and setting.TRUTH == "label":
         return rows
     k, n = map(int, (part or "1/1").split("/"))
-    if not 1 <= k <= n:
-        raise BadInput(f"--part={part} is no part of n: the first of two is 1/2, the other 2/2")
     groups = files.by_group(rows, "parts")
     first, end = (k - 1) * len(groups) // n, k * len(groups) // n
     if first == end:
