@@ -38,7 +38,7 @@ def main(
     if model:
         cards = {out: untrained(args, force)}
     else:
-        runs = files.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
+        runs = cli.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
         cards = {run: records.finished_run(run, (*records.TRAINERS, "eval")) for run in runs}
     rows_of, scores, how = {}, {}, {"device": device, "dtype": dtype}
     for run, card in cards.items():
