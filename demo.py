@@ -13,9 +13,11 @@ import multiprocessing
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import pgr
-from w2s import cli, files
+from w2s import cli
+from w2s.curves import write_figure
 
 OUT = "runs/demo"
 
@@ -54,7 +56,7 @@ def draw(results, path):
     })  # fmt: skip
     title = f"facts/xs -> facts/m, {naive['n']} test rows, {naive['seeds']} seeds"
     axes.set(title=title, ylabel="test accuracy, 95 % intervals", ylim=(0.5, 0.9))
-    files.write_figure(figure, path)
+    write_figure(figure, path)
 
 
 @cli.stage
@@ -75,7 +77,7 @@ def main(args, *, seeds: int = 3):
         print(f"\n==== weak -> {student} student -> ceiling")
         out = f"{OUT}/{student}.json"
         step("pgr", *(f"{OUT}/s*/{run}" for run in ("weak", student, "ceiling")), f"--out={out}")
-        results[student] = json.loads(files.read_bytes(out))
+        results[student] = json.loads(Path(out).read_bytes())
     if all(result["pgr"]["value"] is not None for result in results.values()):
         draw(results, f"{OUT}/demo.png")
 

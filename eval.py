@@ -38,7 +38,7 @@ def main(
     if model:
         cards = {out: untrained(args, force)}
     else:
-        runs = files.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
+        runs = cli.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
         cards = {run: records.finished_run(run, (*records.TRAINERS, "eval")) for run in runs}
     if len({card.get("setting") for card in cards.values()}) > 1:
         raise BadInput("these runs are of several settings: score each setting in its own call")

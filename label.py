@@ -32,7 +32,7 @@ def main(
     device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Label the strong half with one supervisor, or with several together."""
-    runs = files.expand(runs or ("runs/weak",))
+    runs = cli.expand(runs or ("runs/weak",))
     cards, behind = supervisors(runs)
     setting, data = tasks.setting_of_card(cards[0]), cards[0]["data"]
     vote = vote or ("hard" if setting.TRUTH == "target" else "soft")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tasks
 from w2s import cli, doubts, files, protocol, records, stats
-from w2s.curves import COLOURS, stopping
+from w2s.curves import COLOURS, stopping, write_figure
 from w2s.files import BadInput
 from w2s.stats import WHO
 
@@ -72,7 +72,7 @@ def pair_seeds(patterns):
         if set("?[") & set(pattern) and not Path(pattern).exists():
             raise BadInput(f"{pattern!r}: only * is understood, it stands for the seed")
         seed_of = re.compile(re.escape(pattern).replace(r"\*", "([^/]*)"))
-        found = {path: seed_of.fullmatch(path).groups() for path in files.expand([pattern])}
+        found = {path: seed_of.fullmatch(path).groups() for path in cli.expand([pattern])}
         matched.append({"/".join(seed): path for path, seed in found.items()})
     if len({"*" in pattern for pattern in patterns}) > 1:
         raise BadInput(f"{' '.join(patterns)}: give all three with a *, or none")
@@ -91,7 +91,7 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
             if first is None:
                 first, first_name, groups = rows, name, about.get("test_groups")
             hashes.setdefault(about.get("rows_sha256"), name)
-            pairs = files.join(first, rows, first_name, name)
+            pairs = join(first, rows, first_name, name)
             for one, other in pairs:
                 if setting.truth(one) != setting.truth(other):
                     told = f"on the {setting.TRUTH} of {one['id']!r}: score both again"
@@ -109,6 +109,19 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
     if groups is None:
         notes.append(f"the predictions of {first_name} have no card: every row counts as a group")
     return answers, groups or [row["id"] for row in first], notes
+
+
+def join(left, right, left_name, right_name):
+    """Pairs of rows with equal ids, in the order of `left`; BadInput unless both hold the same."""
+    by_id = {row["id"]: row for row in right}
+    alone = [row["id"] for row in left if row["id"] not in by_id]
+    alone = alone or sorted(by_id.keys() - {row["id"] for row in left})
+    if alone:
+        raise BadInput(
+            f"{left_name} ({len(left)} rows) and {right_name} ({len(right)} rows) hold different "
+            f"ids, e.g. {alone[0]!r}: score both on the same test rows (--ds, --split, --n_test)"
+        )
+    return [(row, by_id[row["id"]]) for row in left]
 
 
 def read(setting, run, card, ds, split):
@@ -203,7 +216,7 @@ def draw(result, path):
         relation.errorbar(one["value"], -y, xerr=interval, fmt="o", color=COLOURS[1], capsize=3)
     relation.set_yticks([-y for y in range(len(shown))], list(shown))
     relation.set_title("student and supervisor")
-    files.write_figure(figure, path)
+    write_figure(figure, path)
 
 
 def bars(axes, shown):

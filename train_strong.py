@@ -57,10 +57,8 @@ def main(
     from w2s.lora import add as add_lora
 
     out = parallel.join(out) if cli.world_size() > 1 else out
-    model, tokenizer = models.load(
-        model, head=head, max_len=max_len, device=device, seed=0 if probe else seed,
-        outputs=setting.OUTPUTS,
-    )  # fmt: skip
+    start = {"head": head, "max_len": max_len, "device": device, "seed": 0 if probe else seed}
+    model, tokenizer = models.load(model, outputs=setting.OUTPUTS, **start)
     if lora:
         add_lora(model, lora, dtype, seed)
     given = "weak" if target == "weak" else setting.TRUTH

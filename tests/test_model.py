@@ -15,7 +15,7 @@ from conftest import ARCHITECTURES, ENCODERS, PADDED
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from w2s import checks, lora, models, packing
+from w2s import checks, loop, lora, models, packing
 from w2s.files import BadInput
 from w2s.losses import conf, xent
 
@@ -446,8 +446,8 @@ def test_a_pad_token_outside_the_vocabulary_is_replaced(tiny, tmp_path, pad):
 def test_checkpointing_where_it_is_not_supported_is_told(tiny):
     net, _ = load(tiny, "mpnet")
     with pytest.raises(BadInput, match="--checkpointing: transformers cannot recompute .*mpnet"):
-        checks.checkpointing(net)
-    checks.checkpointing(load(tiny, "llama")[0])
+        loop.prepare(net, True, False)
+    loop.prepare(load(tiny, "llama")[0], True, False)
 
 
 def test_code_in_a_model_folder_is_never_run(tiny, tmp_path, monkeypatch):
@@ -618,7 +618,7 @@ def merged(folder, checkpointing, sharded=False):
     """A tiny model after a few steps of low-rank training, on which two processes must agree."""
     net, tokenizer = models.load(folder, device="cpu")
     if checkpointing:
-        checks.checkpointing(net)
+        net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     lora.add(net, 3)
     if sharded:
         from w2s.parallel import shard

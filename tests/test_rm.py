@@ -519,8 +519,8 @@ def test_an_own_file_goes_all_the_way(tmp_path, monkeypatch):
     ("words", "told"),
     [
         (["train_strong.py", "labels.jsonl", "--probe", "--out=n"], "--probe is for texts, not"),
-        (["train_strong.py", "labels.jsonl", "--head=zero", "--out=n"], "--head is for texts:"),
-        (["train_weak.py", "--ds=facts_pairs", "--head=zero", "--out=n"], "--head is for texts:"),
+        (["train_strong.py", "labels.jsonl", "--head=zero", "--out=n"], "--head is for texts"),
+        (["train_weak.py", "--ds=facts_pairs", "--head=zero", "--out=n"], "--head is for texts"),
         (
             ["train_weak.py", "--ds=facts_pairs", "--stop", "--n_val=0", "--out=n"],
             "--stop looks at held-out rows, and there are none .--n_val=0.",

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import pgr
 import texts
 from w2s import files, records
 from w2s.files import BadInput
@@ -116,7 +117,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch
 
 def test_join_is_by_id_and_refuses_a_mismatch():
     left, right = [{"id": "a"}, {"id": "b"}], [{"id": "b", "prob": 1}, {"id": "a", "prob": 0}]
-    assert [pair[1]["prob"] for pair in files.join(left, right, "L", "R")] == [0, 1]
+    assert [pair[1]["prob"] for pair in pgr.join(left, right, "L", "R")] == [0, 1]
     for other in (
         [{"id": "a"}],
         [{"id": "a"}, {"id": "c"}],
@@ -125,7 +126,7 @@ def test_join_is_by_id_and_refuses_a_mismatch():
         with pytest.raises(
             BadInput, match=r"L \(2 rows\) and R .* hold different ids, e.g. '[bc]'"
         ):
-            files.join(left, other, "L", "R")
+            pgr.join(left, other, "L", "R")
 
 
 def finished(path, **changes):

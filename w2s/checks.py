@@ -1,28 +1,16 @@
 """What models.load() refuses or tells: models that would train on something else than they seem."""
 
-import tempfile
-
 import torch
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 from transformers.models.auto import modeling_auto as auto
 from transformers.utils import cached_file
 
-from w2s import packing
+from w2s import oddities, packing
 from w2s.files import BadInput, first_line
 
 LARGE = 2**22  # numbers; larger matrices are left out when gradients are compared
-
-
-def not_loaded(name, error):
-    """The BadInput for a model that transformers cannot load."""
-    told = f"cannot be loaded: {first_line(error)}"
-    if "gated repo" in str(error):
-        told = "is gated: accept its terms on its hub page, then set HF_TOKEN to a token of yours"
-    if "trust_remote_code" in str(error):
-        told = "brings code of its own (auto_map), which is never run: give another model"
-    return BadInput(f"--model={name} {told}")
 
 
 def kind(name, config, head, outputs):
@@ -34,8 +22,7 @@ def kind(name, config, head, outputs):
     if config.is_encoder_decoder:
         raise BadInput(f"{what} is an encoder-decoder: give a causal language model or an encoder")
     if not outputs and (encoder or classifier):
-        is_a = "an encoder" if encoder else "a classifier or reward model"
-        raise BadInput(f"{what} is {is_a}: generative fine-tuning needs a causal language model")
+        raise BadInput(f"{what} is no causal language model, which generative fine-tuning needs")
     if head and (encoder or own):
         raise BadInput(f"no --head or --shots: {what} has a classification head of its own")
     if outputs and sort not in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
@@ -51,10 +38,7 @@ def score(name, model):
 
 
 def tokenizer_of(name, path, config):
-    """The tokenizer of tokenizer.json as it is; transformers rebuilds some by rules of its own.
-
-    BadInput where it would do so again with the saved model: others would get other tokens.
-    """
+    """The tokenizer of tokenizer.json as it is; transformers rebuilds some by rules of its own."""
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
     if file is None or not hasattr(tokenizer, "backend_tokenizer"):
@@ -70,24 +54,14 @@ def tokenizer_of(name, path, config):
 
     if same(tokenizer):
         return tokenizer
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
-    with tempfile.TemporaryDirectory() as folder:
-        config.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        if same(AutoTokenizer.from_pretrained(folder, trust_remote_code=False)):
-            print(f"{name}: its tokenizer.json is taken as it is, which transformers would change")
-            return tokenizer
-    told = f"transformers replaces the tokenizer.json of {config.model_type} models by another"
-    raise BadInput(f"--model={name}: {told}, which makes other tokens")
+    return oddities.tokenizer_as_it_is(name, path, config, same)
 
 
 def read_weights(auto_class, name, path, config, whole):
     """(the model of an Auto class, whether the checkpoint has its head too); BadInput where it
     lacks a weight of the backbone, or (whole) of the head or pooler."""
-    model, info = auto_class.from_pretrained(
-        path, config=config, dtype=torch.float32, trust_remote_code=False,
-        ignore_mismatched_sizes=True, output_loading_info=True,
-    )  # fmt: skip
+    how = {"dtype": torch.float32, "trust_remote_code": False, "ignore_mismatched_sizes": True}
+    model, info = auto_class.from_pretrained(path, config=config, output_loading_info=True, **how)
     odd = dict.fromkeys(info["missing_keys"], "is missing from its weights")
     for key, theirs, ours in info["mismatched_keys"]:
         odd[key] = f"has shape {tuple(theirs)} in its weights, {tuple(ours)} by its config.json"
@@ -100,15 +74,13 @@ def read_weights(auto_class, name, path, config, whole):
 
 
 def set_pad_token(model, tokenizer, ends=()):
-    """Give config and tokenizer the same pad token, none of `ends`, the last tokens of the texts.
-
-    transformers' classifier reads the last token that is not the pad token (we read by position).
-    The config's own comes first, RoBERTa counts positions from it; then special tokens.
-    """
+    """Give config and tokenizer the same pad token, none of `ends`, the last tokens of the texts:
+    transformers' classifier reads the last token that is not the pad token."""
     text, size = model.config.get_text_config(), model.get_input_embeddings().num_embeddings
     if hasattr(model, "score"):  # what the tokenizer itself appends ends every text
         ends = {*ends, *tokenizer("").input_ids[-1:]}
     usual = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
+    # RoBERTa counts positions from the config's own
     usual = [text.pad_token_id, *usual, *tokenizer.all_special_ids, *([] if ends else [0])]
     fits = [i for i in usual if i is not None and 0 <= i < size and i not in ends]
     if fits:
@@ -122,9 +94,7 @@ def set_pad_token(model, tokenizer, ends=()):
 
 def check_tokens(tokens, tokenizer, model):
     """BadInput for a token that the model does not have; told where most tokens are unknown.
-
-    tokens: the token ids of each text. A pad token that ends one of them is changed.
-    """
+    A pad token that ends a text is changed."""
     known = model.get_input_embeddings().num_embeddings
     highest = max((max(ids) for ids in tokens if ids), default=0)
     if highest >= known:
@@ -168,10 +138,8 @@ def finite(name, model):
 def can_pack(model, max_len=1024):
     """True, with packed attention switched on, if this architecture computes the same packed.
 
-    Tried out at load: our attention must be called in every layer, and hidden states and gradients
-    must be those of padded texts. One is longer than any window that the configuration names below
-    max_len (a longer one hides nothing). To be quick it goes forward only, and matrices of more
-    than LARGE numbers are left out of the gradients.
+    Tried out: our attention must be called in every layer, and hidden states and gradients must be
+    those of padded texts. One is longer than any window in the configuration (below max_len).
     """
     if packing.reads(model) is None:
         return False
@@ -236,23 +204,3 @@ def close(got, wanted):
     return bool(((hidden - oracle).norm(dim=1) <= 1e-3 * oracle.norm(dim=1)).all()) and all(
         (g - o).norm() <= 1e-2 * o.norm() + noise for g, o in zip(gradients, oracles)
     )
-
-
-@torch.no_grad()
-def mask(name, model):
-    """Told of an architecture that ignores the attention mask; for those that cannot run packed."""
-    answer = packing.logits if packing.reads(model) is None else packing.padded
-    alone, beside = answer(model, [[3, 2]]), answer(model, [[3, 2], [1, 2, 3, 4] * 4])[:1]
-    if not alone.isfinite().all():
-        raise BadInput(f"--model={name}: its outputs are not finite; is its config.json right?")
-    if (alone - beside).norm() > 1e-3 * alone.norm():
-        told = "what it says of a text depends on the batch"
-        print(f"warning: {name} ({model.config.model_type}) ignores the attention mask: {told}")
-
-
-def checkpointing(model):
-    """Recompute activations in the backward pass from now on; BadInput where that cannot be."""
-    if not model.supports_gradient_checkpointing:
-        told = f"transformers cannot recompute the activations of {model.config.model_type}"
-        raise BadInput(f"--checkpointing: {told}: take a smaller --micro_batch instead")
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

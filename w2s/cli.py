@@ -7,6 +7,7 @@ Here fire only binds words to the names of main()'s signature; main() runs once 
 
 import difflib
 import functools
+import glob
 import inspect
 import io
 import math
@@ -144,6 +145,18 @@ def check(options):
         passes, wrong = OPTIONS.get(name, (None,))[0] or (None, None)
         if passes and value is not None and not passes(value):
             raise BadInput(f"--{name}={value} {wrong}")
+
+
+def expand(patterns):
+    """Paths of runs; each glob is replaced by the folders that it matches, in order."""
+    paths = []
+    for pattern in patterns:
+        is_glob = glob.has_magic(pattern) and not os.path.exists(pattern)
+        found = sorted(filter(os.path.isdir, glob.glob(pattern))) if is_glob else [pattern]
+        if not found:
+            raise BadInput(f"{pattern!r} matches no folder")
+        paths += found
+    return paths
 
 
 # ---- running a script

@@ -42,7 +42,7 @@ def stopping(runs, cards, path):
         accuracies.append([weak, *stops[0], both[1]["kept"]["true_acc"]])
     axes.set_title("- true, .. given labels; * best, o stopped; grey: supervisor", fontsize=9)
     axes.set(xlabel="epoch", ylabel=f"accuracy on {len(rows)} held-out rows")
-    files.write_figure(figure, path)
+    write_figure(figure, path)
     sums = np.array(accuracies).T[..., None]  # [5, S, 1]
     values, replicates = stats.bootstrap([(one, None) for one in sums], ["held out"])
     noise = np.random.default_rng(0).standard_normal(replicates.shape)
@@ -70,3 +70,12 @@ def course(axes, run, colour):
     told = [f"{line['true_acc']:6.3f} {line['epoch']:6.2f}" for line in (best, stopped)]
     print(f"{run:<28} {'  '.join(told)} {history[-1]['true_acc']:6.3f}")
     return [line["true_acc"] for line in (best, stopped, history[-1])]
+
+
+def write_figure(figure, path):
+    """Save a matplotlib figure as PNG and print its path."""
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    with files.whole(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+    print(path)

@@ -13,7 +13,6 @@ was made (records.py). No torch here: `--help` and every check of the input must
 
 import collections
 import contextlib
-import glob
 import hashlib
 import json
 import math
@@ -36,14 +35,10 @@ def is_text(value):
 
 TEXT = (is_text, "a string that is not empty")
 # type() and not isinstance(): JSON's true and false are no numbers
-PROBABILITY = (
-    lambda value: type(value) in (int, float) and 0 <= value <= 1,
-    "a number from 0 to 1",
-)
-CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target", "fen"), TEXT) | {
+PROBABILITY = (lambda x: type(x) in (int, float) and 0 <= x <= 1, "a number from 0 to 1")
+CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target", "fen"), TEXT)
+CHECKS |= dict.fromkeys(("weak", "prob"), PROBABILITY) | {
     "label": (lambda value: type(value) is int and value in (0, 1), "0 or 1"),
-    "weak": PROBABILITY,
-    "prob": PROBABILITY,
     "difficulty": (lambda value: type(value) in (int, float) and abs(value) < math.inf, "a number"),
 }
 
@@ -54,9 +49,8 @@ CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target", "fe
 def read_jsonl(path, required, checks=CHECKS, optional=()):
     """The objects of a JSONL file as a list of dicts; required and optional fields are checked.
 
-    Lines end at newlines alone (U+2028 inside a text ends no line). Whole numbers as id or group
-    become strings. BadInput, with file and line, for a line that is no JSON object, a missing or
-    wrong field, an id that occurs twice, and a file that differs from the card beside it.
+    Whole numbers as id or group become strings. BadInput, with file and line, for a line that is no
+    JSON object, a missing or wrong field, an id that occurs twice; and if the card does not fit.
     """
     data = read_bytes(path)
     if not data:
@@ -154,15 +148,6 @@ def write_jsonl(path, rows, card):
     write_card(path, card | {"rows": len(rows), "sha256": sha256(path)})
 
 
-def write_figure(figure, path):
-    """Save a matplotlib figure as PNG and print its path."""
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    with whole(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
-    print(path)
-
-
 # ---- cards
 
 
@@ -206,8 +191,7 @@ def hold_out(rows, n_val, batch_size=None):
     """(rows to train on, rows held out for early stopping), cut by group, the same for every seed.
 
     n_val: rows held out, at least (groups stay whole); None: a tenth of the groups and, of 200 rows
-    or more, at least 100. With the batch_size of a training, BadInput where fewer rows are left to
-    train on, and told where few are.
+    or more, at least 100. BadInput where fewer than batch_size are left to train on.
     """
     groups, n, n_groups, held_out = by_group(rows, "held out"), 0, 0, []
     if n_val == 0:
@@ -227,19 +211,6 @@ def hold_out(rows, n_val, batch_size=None):
     return train, held_out
 
 
-def join(left, right, left_name, right_name):
-    """Pairs of rows with equal ids, in the order of `left`; BadInput unless both hold the same."""
-    by_id = {row["id"]: row for row in right}
-    alone = [row["id"] for row in left if row["id"] not in by_id]
-    alone = alone or sorted(by_id.keys() - {row["id"] for row in left})
-    if alone:
-        raise BadInput(
-            f"{left_name} ({len(left)} rows) and {right_name} ({len(right)} rows) hold different "
-            f"ids, e.g. {alone[0]!r}: score both on the same test rows (--ds, --split, --n_test)"
-        )
-    return [(row, by_id[row["id"]]) for row in left]
-
-
 def first_line(error):
     """The first line of an exception's message, cut to a readable length."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
@@ -255,18 +226,6 @@ def sha256(path):
             return hashlib.file_digest(file, "sha256").hexdigest()
     inside = sorted(p for p in path.rglob("*") if p.is_file())
     return hashed("".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in inside)).hex()
-
-
-def expand(patterns):
-    """Paths of runs; each glob is replaced by the folders that it matches, in order."""
-    paths = []
-    for pattern in patterns:
-        is_glob = glob.has_magic(pattern) and not os.path.exists(pattern)
-        found = sorted(filter(os.path.isdir, glob.glob(pattern))) if is_glob else [pattern]
-        if not found:
-            raise BadInput(f"{pattern!r} matches no folder")
-        paths += found
-    return paths
 
 
 def beside(path, name):

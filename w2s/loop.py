@@ -1,9 +1,8 @@
 """fit(): the one training loop of supervisor, student and ceiling. No step waits for a GPU.
 
-The batch is the batch: a loss may look at all its rows (the confidence loss ranks them), while
-memory may force them through in micro-batches. Then a first pass without a graph gives the logits
-of all rows, the loss gives their gradients, and a second pass sends these back through the network,
-one micro-batch at a time. Under torchrun every process takes its share of each batch.
+A loss may look at all rows of a batch (the confidence loss ranks them), however memory forces them
+through. With micro-batches a first pass without a graph gives the logits of all rows, the loss
+their gradients, and a second pass sends these back, one micro-batch at a time.
 
 Early stopping looks at the given labels alone (paper, A.1); ground truth decides nothing.
 """
@@ -16,7 +15,8 @@ import torch
 from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR
 from tqdm import tqdm
 
-from w2s import checks, parallel
+from w2s import parallel
+from w2s.files import BadInput
 from w2s.models import pick_dtype, predict, rank, size, threads, world
 from w2s.packing import logits, row_logits, texts, to_device
 from w2s.resume import read_state, write_state
@@ -25,8 +25,7 @@ from w2s.resume import read_state, write_state
 def resolve(model, lr=None, dtype=None):
     """{"lr", "head_lr", "dtype"} of a training, for fit() and for the card.
 
-    Up to 400M parameters the rate is 5e-5, above 1e-5, as in openai's code; under 10M 1e-4, for the
-    head 1e-3; of low-rank terms 2e-4. An lr of your own keeps the ratio of head to body.
+    From 10M parameters on as in openai's code. An lr of your own keeps the ratio of head to body.
     """
     rate = head_rate = 5e-5 if size(model) <= 400_000_000 else 1e-5
     if size(model) < 10_000_000:
@@ -48,7 +47,6 @@ def fit(
     rows: dicts with "tokens" and "given", the number that the loss takes (P(1), or lm.shares).
     held_out: such rows with "label"; see evaluate(). The weights that do best on them are kept, of
     equals the later (stop=False: the last). outputs(model, rows) is what the loss takes, [N, k].
-    micro_batch: rows that go through at once (None: the batch); the result does not depend on it.
     warm_up: share of the steps over which the rate rises. resume: a file, written at each
     evaluation and deleted at the end (one process only). FloatingPointError: see mean_loss.
     """
@@ -93,7 +91,10 @@ def fit(
 def prepare(model, checkpointing, compile):
     """Switch on what fit() was asked for, in this order."""
     if checkpointing:
-        checks.checkpointing(model)
+        if not model.supports_gradient_checkpointing:
+            told = f"transformers cannot recompute the activations of {model.config.model_type}"
+            raise BadInput(f"--checkpointing: {told}: take a smaller --micro_batch instead")
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if world() > 1:
         parallel.shard(model)
     if compile:  # layer by layer: they share their code, which is compiled once
@@ -106,9 +107,8 @@ def prepare(model, checkpointing, compile):
 def used_tokens(model, rows, held_out, weight_decay=0.0):
     """Cut the token embedding to the tokens that occur; yields both lists, renumbered.
 
-    It is most of a small model, and AdamW without weight decay leaves alone what never occurs. It
-    stays whole where it is sharded, where the tokens' own numbers mean something (padded
-    architectures), and where all can be predicted.
+    AdamW without weight decay leaves alone what never occurs. The embedding stays whole where it is
+    sharded, where the tokens' own numbers mean something (if padded), and where all are predicted.
     """
     if world() > 1 or weight_decay or not model.w2s["packed"] or model.get_output_embeddings():
         yield rows, held_out

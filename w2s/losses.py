@@ -1,10 +1,9 @@
 """The rules for learning from weak labels: pure functions of logits and labels.
 
-They all have the same face: logits [N, 2] (float32 or float64), weak [N] = the supervisor's
-P(label = 1), progress from 0 (start of training) to 1 (its end) -> losses [N], whose mean is
-minimised. What follows are a rule's options. To add a rule, write a function and a line in LOSSES:
-whole_batch=True says that a row's loss depends on the other rows of the batch, which it then sees
-at once, however that is cut into micro-batches.
+logits [N, 2] (float32 or float64), weak [N] = the supervisor's P(label = 1), progress from 0
+(start of training) to 1 (its end) -> losses [N], whose mean is minimised. Then a rule's options.
+To add a rule, write a function and a line in LOSSES: whole_batch=True says that a row's loss
+depends on the other rows of the batch, which it then sees at once.
 
 Confidence is |P(1) - 1/2|, 0 to 1/2. "Hardened" is made 0 or 1; no gradient flows through it.
 """
@@ -154,8 +153,7 @@ LOSSES = {
 def rule(name, batch_size=None, **options):
     """(loss, whether it needs the whole batch, its options with defaults filled in) of --loss=name.
 
-    An option that is None was not given. BadInput for an unknown name, for an option that the rule
-    does not have, and for batches of one row where a rule compares the rows of a batch.
+    An option that is None was not given. BadInput for an unknown rule, or what it cannot take.
     """
     if name not in LOSSES:
         raise BadInput(f"unknown loss --loss={name}{cli.nearest(name, LOSSES)}")

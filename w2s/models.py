@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
-from w2s import checks, records
+from w2s import checks, oddities, records
 from w2s.checks import check_tokens, set_pad_token
 from w2s.files import BadInput, first_line
 from w2s.packing import logits
@@ -36,10 +36,9 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
 
     head: "unembedding" or "zero" for causal models (None: the first where it can be), or "answers",
     for prompting: the language model's own logits of the words in answers().
-    outputs: 2 for a classifier, 1 for a reward model (its head starts at zero), 0 for the language
-    model itself. A classifier with as many outputs (the model of a run) keeps its head.
+    outputs: 2 for a classifier, 1 for a reward model, 0 for the language model itself. A classifier
+    with as many outputs keeps its head. BadInput for a model that cannot be used.
     model.w2s = {"max_len" (at most the model's own limit), "head", "packed", "parameters"}.
-    Raises BadInput for a model that cannot be used.
     """
     path, device = records.find_model(name)[0], pick_device(device)
     try:
@@ -64,11 +63,11 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
         limit = min(max_len or 1024, tokenizer.model_max_length, checks.positions(model))
         packed = checks.can_pack(model, limit)
         if not packed:
-            checks.mask(name, model)
+            oddities.check_mask(name, model)
     except (BadInput, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise checks.not_loaded(name, error) from error
+        raise oddities.not_loaded(name, error) from error
     tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
     model.w2s = {"max_len": limit, "head": head, "packed": packed}
     model.w2s["parameters"] = model.num_parameters()
@@ -175,10 +174,7 @@ def save(model, tokenizer, folder):
 
 
 def encode(rows, tokenizer, model):
-    """The rows, each with "tokens", the ids of its text; long texts lose tokens from the front.
-
-    No row is dropped, special tokens stay. Told: how many were cut. BadInput: check_tokens().
-    """
+    """The rows, each with "tokens", the ids of its text; long texts lose their front (told)."""
     texts, max_len = [row["text"] for row in rows], model.w2s["max_len"]
     tokens = tokenizer(texts, verbose=False).input_ids
     long = [i for i, ids in enumerate(tokens) if len(ids) > max_len]
@@ -201,8 +197,7 @@ def encode(rows, tokenizer, model):
 def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, outputs=logits):
     """Logits [N, 2], or rewards [N, 1] (float32, on the CPU), of N texts given as token ids.
 
-    outputs(model, tokens) gives them. The texts are sorted by length into batches of at most
-    batch_tokens tokens, counted as if padded. name: of the progress bar (None: no bar).
+    batch_tokens: of a batch, counted as if padded. name: of the progress bar (None: no bar).
     """
     half, was_training = pick_dtype(model, dtype) == "bf16", model.training
     model.eval()
@@ -239,8 +234,7 @@ def pick_device(device=None):
     try:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError) as error:
-        told = f"--device={device} cannot be used here: {first_line(error)}"
-        raise BadInput(told) from error
+        raise BadInput(f"--device={device} cannot be used here: {first_line(error)}") from error
 
 
 def has_bf16(device):

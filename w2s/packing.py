@@ -4,8 +4,8 @@ Our attention, registered with transformers, gets the lengths of the texts as an
 which every layer hands down. Each text is read at its own last (encoders: first) token.
 """
 
-import inspect
 import math
+from inspect import signature
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
@@ -14,11 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
 # torch 2.12 wants to be told of key heads that several query heads share; 2.11 has no word for it
-SHARED_HEADS = inspect.signature(varlen_attn).parameters.keys() & {"enable_gqa"}
-GROUPED_HEADS = dict.fromkeys(SHARED_HEADS, True)
+GROUPED_HEADS = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
 SHORT = 512  # tokens; up to here the scores of a group may be kept for the backward pass
-# A CPU's bf16 products are compiled for every shape (oneDNN), 15 to 30 % of a step where each batch
-# has its own. So lengths are rounded up there, of the packed row and of the texts of a group.
+# tokens; a CPU compiles bf16 products for every shape, so lengths of rows and groups are rounded up
 ROW_STEP, GROUP_STEP = 64, 8
 
 # hidden states of the first tokens [N, H] -> logits [N, 2], for the encoders that can run packed
@@ -31,13 +29,11 @@ ENCODER_HEADS = {
 def groups(lengths, width, device, step=1):
     """Neighbouring texts whose attention runs together, padded to the longest of them.
 
-    A group costs as much time as some four million multiply-adds, on a GPU two thousand million, so
-    texts join one as long as the padding costs less; width: the model's hidden size. Returns
-    [(count, longest, slots, own)]. longest: tokens of the longest text, rounded up to a multiple of
-    step; slots [count x longest]: which of the group's tokens stands in each slot (padding repeats
-    a text's last token); own [tokens]: the slot of each token.
+    Texts join while padding costs less than a group; width: the hidden size. Returns [(count,
+    longest (a multiple of step), slots, own)]. slots [count x longest]: which of the group's tokens
+    stands there (padding repeats a text's last); own [tokens]: the slot of each token.
     """
-    allowed = (2**31 if device.type == "cuda" else 2**22) // width  # in attention scores
+    allowed = (2**31 if device.type == "cuda" else 2**22) // width  # scores, what a group costs
     parts = [[]]
     for length in lengths:
         grown = [*parts[-1], length]

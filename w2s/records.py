@@ -24,26 +24,15 @@ TRAINERS = ("train_weak", "train_strong")
 
 
 def new_card(stage, setting, args, inputs, data):
-    """What every card holds.
-
-    setting: the module; inputs: {argument: sha256 of the file it names}; data: None where nobody
-    knows which rows.
-    """
+    """What every card holds; inputs: {argument: sha256 of the file that it names}."""
     from importlib import metadata, util  # not above: --help does not need them, and they take time
 
     packages = filter(util.find_spec, ("torch", "transformers", "datasets", "numpy"))
     versions = {package: metadata.version(package) for package in packages}
-    return {
-        "stage": stage,
-        "setting": setting.__name__,
-        "finished": True,
-        "args": args,
-        "inputs": inputs,
-        "data": data,
-        "commit": commit(),
-        "versions": {"python": platform.python_version()} | versions,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    }
+    card = {"stage": stage, "setting": setting.__name__, "finished": True, "args": args}
+    card |= {"inputs": inputs, "data": data, "commit": commit()}
+    card |= {"versions": {"python": platform.python_version()} | versions}
+    return card | {"time": time.strftime("%Y-%m-%dT%H:%M:%S")}
 
 
 def begin(out, card, model, train, held_out, plan):
@@ -89,9 +78,8 @@ def commit():
 def is_done(out, args, inputs, force, suffix=""):
     """True (and told) if `out` was finished with the same arguments and inputs.
 
-    suffix: ".jsonl" for a labels file, "" for a run directory. An unfinished one starts again.
-    BadInput where going on would lose something: a finished run of other arguments (unless force),
-    or what no stage of ours made.
+    suffix: ".jsonl" for a labels file, "" for a run directory. BadInput where going on would lose
+    something: a finished run of other arguments (unless force), or what no stage of ours made.
     """
     out = Path(out)
     if (out.suffix == ".jsonl") != bool(suffix):
@@ -126,10 +114,7 @@ def check_is_free(out, force):
 
 
 def changed(card, args, inputs):
-    """What differs between a card and the arguments and inputs of now, as text, "" for nothing.
-
-    Inputs are compared by their sha256, not by their paths: where a file lies does not matter.
-    """
+    """What differs between a card and the arguments and inputs of now, as text, "" for nothing."""
     before, known, told = card["args"], card["inputs"], []
     for name in (before | args).keys() - {"out", *inputs, *known}:
         if before.get(name) != args.get(name):
@@ -146,18 +131,15 @@ def changed(card, args, inputs):
 def find_model(name):
     """(the folder, None) or, for a model of the hub, (its id, its revision) of --model=name.
 
-    A relative folder is looked up where the command runs, then beside the scripts. BadInput where
-    there is neither such a folder nor such a model on the hub.
+    A relative folder is looked up where the command runs, then beside the scripts.
     """
     for folder in (Path(name), HERE / name):
         if (folder / "config.json").is_file():
             return str(folder), None
         if (folder / "model" / "config.json").is_file():
             raise BadInput(f"--model={name} is a run directory: its model is {folder / 'model'}")
-        if folder.is_dir():
-            raise BadInput(f"--model={name}: {folder} is no Hugging Face model (no config.json)")
         if folder.exists():
-            raise BadInput(f"--model={name} is a file: give the folder of a model, or a hub id")
+            raise BadInput(f"--model={name} is no model: give a folder with config.json, or a hub id")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise BadInput(f"--model={name}: there is no such folder")
     from w2s import hub
@@ -214,10 +196,9 @@ def read_labels(setting, labels):
 def check_training(setting, args):
     """BadInput for options of a training that mean nothing together, or for this setting."""
     what, probe = setting.WHAT, args.get("probe")
-    if probe and setting.OUTPUTS != 2:
-        raise BadInput(f"--probe is for texts, not for {what}")
-    if args["head"] and setting.OUTPUTS != 2:
-        raise BadInput(f"--head is for texts: {what} have no use for two answer tokens")
+    for name in ("probe", "head"):
+        if args.get(name) and setting.OUTPUTS != 2:
+            raise BadInput(f"--{name} is for texts, not for {what}")
     if args["stop"] and args["n_val"] == 0:
         raise BadInput("--stop looks at held-out rows, and there are none (--n_val=0)")
     if setting.OUTPUTS == 0 and cli.world_size() > 1:
