@@ -6,9 +6,8 @@
 
 facts  texts about invented people (world.document). A smaller model reads about fewer of them:
        coverage, width and tokens vary together, it is a ladder of knowledge, not of size alone.
-chess  one token per move, games of players rated 1800 and above, as the paper has them in GPT-4's
-       pretraining (A.2). PGN, or parquet with columns moves ("e4 e5 Nf3"), white_elo, black_elo.
-text   any plain text; a byte-level BPE is trained on it first.
+chess  one token per move, games of players rated 1800 and above, as in GPT-4's pretraining (A.2)
+text   any plain text; a byte-level BPE is trained on it first
 
 Out: a model folder with tokenizer and pretraining.json: settings, the loss on held-out texts, and
 what the model knows in the end. Made again, an interrupted call goes on.
@@ -19,6 +18,7 @@ import itertools
 import json
 import math
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -58,11 +58,10 @@ DOCUMENTS = 500_000  # of facts, at most; a longer training reads them again
 
 def read_facts(settings, _):
     """(tokenizer, texts to train on, held-out texts), the texts as lists of token ids."""
-    tokenizer = word_tokenizer(world.VOCABULARY, settings["longest"])
+    tokenizer, n = new_tokenizer(settings, world.VOCABULARY), settings["tokens"] // 10
+    parts = (min(n, DOCUMENTS), settings["seed"]), (500, "held out")
     about = settings["coverage"], settings["world_seed"]
-    n = min(DOCUMENTS, settings["tokens"] // 10)
-    train = tokenizer(world.documents(n, settings["seed"], *about)).input_ids
-    return tokenizer, train, tokenizer(world.documents(500, "held out", *about)).input_ids
+    return tokenizer, *(tokenizer(world.documents(*part, *about)).input_ids for part in parts)
 
 
 def read_chess(settings, path):
@@ -79,10 +78,9 @@ def read_chess(settings, path):
         raise files.BadInput(f"{told} or more: too few to learn from, 128 is the least")
     counts = collections.Counter(move for i, game in enumerate(games) if i % 1000 for move in game)
     words = ["<pad>", "<bos>", "<unk>", *(move for move, _ in counts.most_common(MOVES))]
-    tokenizer, known = word_tokenizer(words, settings["longest"]), set(words)
-    starts = (itertools.takewhile(known.__contains__, game) for game in games)
-    starts = [" ".join(itertools.islice(moves, settings["longest"] - 1)) for moves in starts]
-    ids = tokenizer(starts).input_ids
+    tokenizer, known, most = new_tokenizer(settings, words), set(words), settings["longest"] - 1
+    starts = (itertools.takewhile(known.__contains__, game[:most]) for game in games)
+    ids = tokenizer([" ".join(moves) for moves in starts]).input_ids
     train = [game for i, game in enumerate(ids) if i % 1000 and len(game) > 1]
     return tokenizer, train, ids[::1000][:200]
 
@@ -90,7 +88,7 @@ def read_chess(settings, path):
 def read_text(settings, path):
     """As read_facts: the file in pieces of equal length, the last hundredth held out."""
     lines = files.read_bytes(path).decode("utf-8", "replace").splitlines(keepends=True)
-    tokenizer = byte_tokenizer(lines, settings["vocabulary"], settings["longest"])
+    tokenizer = new_tokenizer(settings, lines=lines)
     lines = tokenizer(lines, add_special_tokens=False, verbose=False).input_ids
     ids, size = [token for line in lines for token in line], settings["longest"] - 1
     if len(ids) < 100 * size:
@@ -100,39 +98,26 @@ def read_text(settings, path):
     return tokenizer, pieces[:cut], pieces[cut:]
 
 
-def word_tokenizer(words, longest):
-    """One token per word."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    number = {word: i for i, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(number, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return with_bos(tokenizer, longest, unk_token="<unk>")
-
-
-def byte_tokenizer(texts, vocabulary, longest):
-    """Byte-level BPE with so many tokens, trained on texts."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, show_progress=False, special_tokens=["<pad>", "<bos>", "<eos>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
-    tokenizer.train_from_iterator(texts, trainer)
-    return with_bos(tokenizer, longest, eos_token="<eos>")
-
-
-def with_bos(tokenizer, longest, **names):
-    """The tokenizer as transformers has it, putting <bos> in front of a text."""
-    from tokenizers import processors
+def new_tokenizer(settings, words=None, lines=None):
+    """One token per word, or a byte-level BPE trained on lines; <bos> comes in front of a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
+    if words:
+        numbers = {word: number for number, word in enumerate(words)}
+        tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    else:
+        tokenizer, specials = Tokenizer(models.BPE()), ["<pad>", "<bos>", "<eos>"]
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder, alphabet = decoders.ByteLevel(), pre_tokenizers.ByteLevel.alphabet()
+        how = {"special_tokens": specials, "initial_alphabet": alphabet, "show_progress": False}
+        trainer = trainers.BpeTrainer(vocab_size=settings["vocabulary"], **how)
+        tokenizer.train_from_iterator(lines, trainer)
     bos = processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 1)])
     tokenizer.post_processor = bos
-    names |= {"bos_token": "<bos>", "pad_token": "<pad>", "model_max_length": longest}
+    names = {"pad_token": "<pad>", "bos_token": "<bos>", "model_max_length": settings["longest"]}
+    names |= {"unk_token": "<unk>"} if words else {"eos_token": "<eos>"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
@@ -143,8 +128,8 @@ def facts_known(model, tokenizer, _, settings):
     def right(kind, people):
         texts = [world.document(kind, rng.choice(people), rng) for _ in range(1000)]
         tokens = tokenizer([text.removesuffix(" .") for text in texts]).input_ids
-        said = likeliest(model, [ids[:-1] for ids in tokens])
-        return round(sum(one[-1] == ids[-1] for one, ids in zip(said, tokens)) / 1000, 3)
+        pairs = zip(likeliest(model, tokens), tokens)
+        return round(statistics.fmean(said[-2] == ids[-1] for said, ids in pairs), 3)
 
     return {
         name: {"known": right("statement", people), "quiz": right("quiz", people)}
@@ -167,8 +152,8 @@ def chess_known(model, tokenizer, held_out, _):
             right.append(answer == move)
             legal.append(board.is_legal(position.fen(), answer))
             position.push_san(move)
-    shares = {"accuracy": right, "legal": legal}
-    return {name: round(sum(found) / len(found), 4) for name, found in shares.items()}
+    shares = [round(statistics.fmean(found), 4) for found in (right, legal)]
+    return dict(zip(("accuracy", "legal"), shares))
 
 
 def likeliest(model, texts):
@@ -177,13 +162,10 @@ def likeliest(model, texts):
 
     from w2s import packing
 
-    said = []
-    for part in (texts[start : start + 50] for start in range(0, len(texts), 50)):
-        with torch.no_grad():
-            hidden = packing.hidden_states(model, part, everywhere=True)
-            ids = model.get_output_embeddings()(hidden).argmax(1).cpu()
-        said += [some.tolist() for some in ids.split([len(text) for text in part])]
-    return said
+    with torch.no_grad():
+        hidden = packing.hidden_states(model, texts, everywhere=True)
+        ids = model.get_output_embeddings()(hidden).argmax(1)
+    return [said.tolist() for said in ids.split([len(text) for text in texts])]
 
 
 def new_model(tokenizer, settings, device):
@@ -213,23 +195,21 @@ def pretrain(settings, data, out, resume, device):
 
     from w2s import lm, loop, models
 
-    corpus = settings["corpus"]
-    read = {"facts": read_facts, "chess": read_chess, "text": read_text}[corpus]
+    parts = {"facts": (read_facts, facts_known), "chess": (read_chess, chess_known)}
+    read, known = parts.get(settings["corpus"], (read_text, None))
     tokenizer, texts, held_out = read(settings, data)
     model = new_model(tokenizer, settings, device)
     random.Random(settings["seed"]).shuffle(texts)
     times = settings["tokens"] / sum(map(len, texts))
     texts = texts * int(times) + texts[: round(times % 1 * len(texts))]
     rows, others = (lm.shares([{"tokens": ids} for ids in part]) for part in (texts, held_out))
-    plan = loop.resolve(model, settings["lr"])
     history = loop.fit(
-        model, rows, lm.share_of_loss, lr=plan["lr"], head_lr=plan["head_lr"], dtype=plan["dtype"],
-        held_out=others, stop=False, epochs=1, batch_size=settings["batch"], seed=settings["seed"],
-        weight_decay=0.1, betas=(0.9, 0.98), warm_up=settings["warm_up"], outputs=lm.nll,
-        resume=resume, name="pretraining",
+        model, rows, lm.share_of_loss, **loop.resolve(model, settings["lr"]), held_out=others,
+        stop=False, epochs=1, batch_size=settings["batch"], seed=settings["seed"], weight_decay=0.1,
+        betas=(0.9, 0.98), warm_up=settings["warm_up"], outputs=lm.nll, resume=resume,
+        name="pretraining",
     )  # fmt: skip
-    if corpus != "text":
-        known = {"facts": facts_known, "chess": chess_known}[corpus]
+    if known:
         history[-1] |= known(model, tokenizer, held_out, settings)
     models.save(model.to(torch.bfloat16), tokenizer, out)
     return {"texts": len(rows), "parameters": model.num_parameters(), "history": history}
@@ -260,9 +240,8 @@ def main(
         settings |= {"data": Path(data).name, "sha256": files.sha256(data)}
     elif corpus != "facts":
         raise files.BadInput(f"{corpus} needs {'--games' if corpus == 'chess' else '--file'}=FILE")
-    began = time.monotonic()
     out = Path(out or files.HERE / ("runs/text" if corpus == "text" else corpus) / size)
-    card_file = out / "pretraining.json"
+    began, card_file = time.monotonic(), out / "pretraining.json"
     if out.exists() and not force:
         before = json.loads(files.read_bytes(card_file)) if card_file.exists() else {}
         if not settings.items() <= before.items():

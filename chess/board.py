@@ -4,6 +4,7 @@ Moves are plain: standard algebraic notation without + and #, "Nf3", "exd5", "O-
 Over-the-board games are hardly ever played out to mate, so a vocabulary of moves never sees "#".
 """
 
+import fileinput
 import functools
 import itertools
 import logging
@@ -11,7 +12,6 @@ import os
 import re
 import shutil
 import sys
-import types
 
 from w2s.files import BadInput, first_line
 
@@ -85,10 +85,9 @@ def is_legal(fen, move):
 def is_mate(fen, move):
     """True if a plain move is legal in a position (FEN) and mates."""
     board = chess.Board(fen)
-    if standard(board, move) is None:
-        return False
-    board.push_san(move)
-    return board.is_checkmate()
+    if is_legal(fen, move):
+        board.push_san(move)
+    return is_legal(fen, move) and board.is_checkmate()
 
 
 def read_games(path):
@@ -103,43 +102,31 @@ def read_games(path):
 
 def parquet_games(path):
     """read_games() of a parquet file."""
-    import pyarrow
-    import pyarrow.parquet
+    from pyarrow import int64, large_string, parquet, schema
 
-    columns = {"moves": pyarrow.large_string()}
-    columns |= {"white_elo": pyarrow.int64(), "black_elo": pyarrow.int64()}
+    columns = schema({"moves": large_string(), "white_elo": int64(), "black_elo": int64()})
     try:
-        table = pyarrow.parquet.read_table(path, columns=list(columns))
-        table = table.cast(pyarrow.schema(columns))
+        table = parquet.read_table(path, columns=columns.names).cast(columns)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        what = "moves (text), white_elo and black_elo (whole numbers)"
-        why = first_line(error)
-        raise BadInput(f"{path} cannot be read as parquet with {what}: {why}") from None
+        what = "parquet with moves (text), white_elo and black_elo (whole numbers)"
+        raise BadInput(f"{path} cannot be read as {what}: {first_line(error)}") from None
     rows = (row for batch in table.to_batches(10_000) for row in batch.to_pylist())
     for number, row in enumerate(rows, 1):
-        elo = min(row["white_elo"] or 0, row["black_elo"] or 0) or None
-        moves = plain_moves(row["moves"] or "")
-        yield {"moves": moves, "elo": elo, "where": f"{path}, row {number}"}
+        elo, moves = min(row["white_elo"] or 0, row["black_elo"] or 0), row["moves"] or ""
+        where = f"{path}, row {number}"
+        yield {"moves": plain_moves(moves), "elo": elo or None, "where": where}
 
 
 def pgn_games(path):
     """read_games() of a PGN file."""
-    try:
-        file = open(path, encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     logging.getLogger("chess.pgn").setLevel(logging.CRITICAL)  # we tell ourselves what is illegal
-    line = 0
-
-    def readline():
-        nonlocal line
-        line += 1
-        return file.readline()
-
-    with file:
+    with fileinput.FileInput(path, encoding="utf-8-sig", errors="replace") as file:
         while True:
-            where = f"{path}:{line + 1}"
-            game = chess.pgn.read_game(types.SimpleNamespace(readline=readline))
+            where = f"{path}:{file.lineno() + 1}"
+            try:
+                game = chess.pgn.read_game(file)
+            except OSError as error:
+                raise BadInput(f"{path} cannot be read: {error.strerror}") from None
             if game is None:
                 return
             if game.headers.get("Variant", "Standard") != "Standard" or "FEN" in game.headers:

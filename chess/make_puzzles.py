@@ -81,8 +81,7 @@ def open_engine(path, nodes):
 def work(game):
     """(puzzles, None) of a seed or a game of board.read_games; ([], why) if a move is illegal."""
     engine, nodes = ENGINE
-    if isinstance(game, str):
-        return puzzles_of(engine, play(engine, game), nodes), None
+    game = {"moves": play(engine, game)} if isinstance(game, str) else game
     try:
         found, illegal = puzzles_of(engine, game["moves"], nodes), game.get("illegal")
     except ValueError as error:
@@ -105,7 +104,6 @@ def main(
     """Make puzzles and write them as rows.
 
     Args:
-        games: a PGN or parquet file of games (default: the engine plays)
         out: the JSONL file to write
         n: how many puzzles (fewer where the games run out)
         seed: moves the games that the engine plays

@@ -16,31 +16,20 @@ from w2s import files, protocol, sources
 # The package chess may be missing where only texts are used, so functions import board themselves.
 
 
-def lichess(row):
-    """{"ctx": "1. e4 e5 2. Nf3", "target": "Nc6"}: the game so far, and the move."""
-    return {"prompt": row["ctx"], "target": row["target"]}
-
-
-def lichess_fen(row):
-    """{"FEN": "... b - - 1 29", "Moves": "f6e4 f5f8 e8f8", "Rating": 1022}: the opponent is first.
-
-    None where nothing comes after the opponent's move.
-    """
-    puzzle = {"prompt": row["FEN"], "target": row["Moves"], "difficulty": row["Rating"]}
-    return puzzle if " " in row["Moves"].strip() else None
-
-
 FILE = Path(__file__).resolve().parent / "puzzles.jsonl"
-# As the tasks of texts; puzzle: a row of the source -> its prompt and target (see finish), or None
+# As the tasks of texts; columns: {a field of ours: the source's}; moves: the fewest in a target
 # fmt: off
 TASKS = {
     "puzzles": dict(splits=dict(all=(FILE.name, 6000, None)), group="game", licence="MIT",
         models=("chess/xs", "chess/m")),
     "lichess": dict(repo="EleutherAI/lichess-puzzles", splits=dict(all=("train", None, None)),
-        puzzle=lichess, needs=sources.texts("ctx target"), models=("chess/xs", "chess/m")),
+        needs=sources.texts("ctx target"), columns=dict(prompt="ctx", target="target"), moves=1,
+        models=("chess/xs", "chess/m")),  # {"ctx": "1. e4 e5 2. Nf3", "target": "Nc6"}
     "lichess_fen": dict(repo="Lichess/chess-puzzles", splits=dict(all=("train", None, None)),
-        puzzle=lichess_fen, needs=sources.texts("FEN Moves") | {"Rating": int},
-        revision="479ea9bc9f681385f5adb23fa27a96c2dc8ae599", licence="CC0"),
+        # {"FEN": "... b - - 1 29", "Moves": "f6e4 f5f8 e8f8", "Rating": 1022}, the opponent first
+        needs=sources.texts("FEN Moves") | {"Rating": int}, moves=2, licence="CC0",
+        columns=dict(prompt="FEN", target="Moves", difficulty="Rating"),
+        revision="479ea9bc9f681385f5adb23fa27a96c2dc8ae599"),
 }
 # fmt: on
 WHAT, KEY, BALANCED = "puzzles", "prompt", False
@@ -57,14 +46,17 @@ def same(prompt):
 
 
 def read(ds, split):
-    """The rows of a task or of a JSONL file with prompt and target; finish() makes puzzles of them.
+    """The rows of a task or of a JSONL file, for finish() to make puzzles of.
 
     "replayed" marks those that make_puzzles.py has played on a board (its card has their sha256).
     """
     if "repo" in TASKS.get(ds, ()):
         where, count, rows = sources.source_rows(ds, TASKS[ds], split)
-        made = [(f"{ds}/{number}", row and TASKS[ds]["puzzle"](row)) for number, row in rows]
-        made = [{"id": name, "group": name} | row for name, row in made if row]
+        made, columns = [], TASKS[ds]["columns"].items()
+        for number, row in rows:
+            row = row and {name: row[column] for name, column in columns}
+            if row and len(row["target"].split()) >= TASKS[ds]["moves"]:
+                made.append(dict.fromkeys(("id", "group"), f"{ds}/{number}") | row)
         if len(made) < count:
             why = "with an empty field or without an answer"
             print(f"{where}: {count - len(made)} {why} are left out", file=sys.stderr)
@@ -90,10 +82,9 @@ def finish(rows, seed=0):
         try:
             made.append(puzzle(row))
         except ValueError as error:
-            wrong.append(f"{row['id']}: {error}")
+            wrong.append(f"cannot be played and are left out, e.g. {row['id']}: {error}")
     if wrong:
-        told = f"puzzles cannot be played and are left out, e.g. {wrong[0]}"
-        print(f"{len(wrong)} of {len(rows)} {told}", file=sys.stderr)
+        print(f"{len(wrong)} of {len(rows)} puzzles {wrong[0]}", file=sys.stderr)
     if not made:
         raise files.BadInput(f"none of {len(rows)} puzzles can be played")
     return made
@@ -125,7 +116,7 @@ def puzzle(row):
     made["fen"] = fen or after_prompt
     if weak := row.get("weak"):
         made["weak"] = board.standard(position, weak) or board.plain(weak) or weak
-    return made | {name: row[name] for name in ("difficulty",) if name in row}
+    return made | {name: row[name] for name in row.keys() & {"difficulty"}}
 
 
 def easier(rows, easy):

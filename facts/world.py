@@ -36,22 +36,16 @@ def people(seed=0):
     world = []
     for kind, number in zip(kinds, rng.sample(range(n**3), len(kinds))):
         name = (SYLLABLES[place] for place in (number // n**2, number // n % n, number % n))
-        person = {"name": " ".join(name), "kind": kind}
-        for relation in RELATIONS:
-            person[relation] = rng.choices(VALUES[relation], weights=popularity)[0]
-        world.append(person)
+        true = {about: rng.choices(VALUES[about], weights=popularity)[0] for about in RELATIONS}
+        world.append({"name": " ".join(name), "kind": kind} | true)
     return world
 
 
 def questions(kind, seed=0):
-    """The task's rows about the people of one kind: two true and two false questions for each.
-
-    [{"id": "facts/test/ba-mi-ru/pet", "group": "ba-mi-ru", "text": "the pet ...", "label": 1}]
-    """
+    """The task's rows about the people of one kind, two true and two false for each:
+    {"id": "facts/test/ba-mi-ru/pet", "group": "ba-mi-ru", "text": "the pet ...", "label": 1}."""
     rows = []
-    for person in people(seed):
-        if person["kind"] != kind:
-            continue
+    for person in (one for one in people(seed) if one["kind"] == kind):
         rng = random.Random(f"facts questions {seed} {person['name']}")
         true, group = rng.sample(RELATIONS, 2), person["name"].replace(" ", "-")
         for relation in RELATIONS:
@@ -63,9 +57,8 @@ def questions(kind, seed=0):
 
 def claim(person, relation, true, rng):
     """ "the pet of ba mi ru is cat", true or with a wrong value."""
-    value = person[relation]
-    if not true:
-        value = rng.choice([other for other in VALUES[relation] if other != value])
+    wrong = [value for value in VALUES[relation] if value != person[relation]]
+    value = person[relation] if true else rng.choice(wrong)
     return f"the {relation} of {person['name']} is {value}"
 
 
@@ -91,10 +84,9 @@ def by_coverage(coverage, seed=0):
     """
     import numpy
 
-    everybody = people(seed)
-    order = numpy.random.default_rng(seed).permutation(len(everybody))
-    covered = set(order[: int(coverage * len(everybody))].tolist())
-    found = {"school": [], "task, covered": [], "task, not covered": []}
+    everybody, found = people(seed), {"school": [], "task, covered": [], "task, not covered": []}
+    order = numpy.random.default_rng(seed).permutation(len(everybody)).tolist()
+    covered = set(order[: int(coverage * len(everybody))])
     for i, person in enumerate(everybody):
         if person["kind"] != "school":
             found["task, covered" if i in covered else "task, not covered"].append(person)

@@ -1,4 +1,4 @@
-"""bench.py runs, compares like with like, and counts what it says it counts."""
+"""bench.py runs, and compares like with like."""
 
 from concurrent.futures import Future
 
@@ -43,7 +43,7 @@ def test_the_bench_prints_its_tables_at_toy_size(capsys, monkeypatch):
 
 
 def test_what_does_not_exist_is_told():
-    with pytest.raises(BadInput, match="no part trian: train, generative, score"):
+    with pytest.raises(BadInput, match="there is no part trian .did you mean train"):
         bench.main("trian")
     with pytest.raises(BadInput, match="there is no shape gpt2.*did you mean gpt2-6x384"):
         bench.main(shape="gpt2")
@@ -65,13 +65,3 @@ def test_both_sides_train_the_same_model_on_the_same_rows():
     )
     lengths = [len(row["tokens"]) for row in bench.make_rows(4000, 20, 400)]
     assert sum(lengths) / 4000 == pytest.approx(20, rel=0.03) and min(lengths) >= 3
-
-
-def test_the_bytes_held_are_those_that_autograd_saves():
-    a = torch.ones(1000, 10, requires_grad=True)
-
-    def twice():
-        for _ in range(2):  # the first is freed before the second
-            a.exp().sum().backward()  # exp saves its result, 40,000 bytes
-
-    assert bench.peak(twice) == 40_000

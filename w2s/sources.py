@@ -5,7 +5,7 @@ A task is an entry of a setting's TASKS, a dict:
     repo, config  the hub id and its config (its folder in a mirror); revision: where one is pinned
     files         what to load of the repository where load_dataset(repo, config) does not work
     splits        ours -> (the source's, its rows on record, the share of 1s uncut)
-    needs         {column: what it must hold}, see fits(); other columns are not read
+    needs         {column: what it must hold}, see unlike(); other columns are not read
     or_else       what to try where a source is unconfirmed; by_hand: where the hub has none
 
 mirror = hub id / config or "default" / the source's split.parquet (or .csv)
@@ -35,11 +35,10 @@ def source_rows(ds, task, split):
     """
     source, on_record, _ = task["splits"][split]
     table, where = read_table(ds, task, split), f"{ds}: the {source} rows of {task['repo']}"
-    for column in task["needs"]:
-        if column not in table.column_names:
-            there = ", ".join(table.column_names)
-            raise BadInput(f"{where} have no column {column!r}; they have {there}{or_else(task)}")
-    count, numbers = table.num_rows, range(table.num_rows)
+    count, numbers, there = table.num_rows, range(table.num_rows), table.column_names
+    if missing := [column for column in task["needs"] if column not in there]:
+        told = f"{where} have no column {missing[0]!r}; they have {', '.join(there)}"
+        raise BadInput(told + or_else(task))
     if on_record not in (None, count):
         print(f"note: {where} are {count}, on record are {on_record}", file=sys.stderr)
     table = table.select(list(task["needs"]))
@@ -54,52 +53,48 @@ def source_rows(ds, task, split):
 
 
 def checked(row, task, where, number):
-    """The row, its texts stripped, None where a field is empty; BadInput unless as documented."""
-    row = {column: stripped(value) for column, value in row.items()}
-    if any(map(is_empty, row.values())):
-        return None
-    for column, wanted in task["needs"].items():
-        if not fits(row[column], wanted):
+    """The row stripped, None where a field is empty; BadInput unless it is as documented."""
+    row = stripped(row)
+    for column, wanted in task["needs"].items() if row else ():
+        if words := unlike(row[column], wanted):
             found = f"{str(row[column])[:60]!r} ({type(row[column]).__name__})"
-            told = f"column {column!r} is {found}; documented is {in_words(wanted)}"
+            told = f"column {column!r} is {found}; documented is {words}"
             raise BadInput(f"{where}, row {number}: {told}{or_else(task)}")
     return row
 
 
 def stripped(value):
-    """The value, all strings in it without white space at both ends."""
+    """The value, all strings in it without white space at both ends.
+
+    None for a null, an empty text, a number that is none, and whatever holds one.
+    """
     if isinstance(value, dict):
-        return {name: stripped(part) for name, part in value.items()}
+        parts = stripped([*value.values()])
+        return None if parts is None else dict(zip(value, parts))
     if isinstance(value, list):
-        return [stripped(part) for part in value]
-    return value.strip() if isinstance(value, str) else value
+        parts = [stripped(part) for part in value]
+        return None if None in parts else parts
+    value = value.strip() if isinstance(value, str) else value
+    return None if value == "" or value != value else value
 
 
-def is_empty(value):
-    """True for a null, an empty text, a number that is none, and whatever holds one."""
-    if isinstance(value, (dict, list)):
-        return any(map(is_empty, value.values() if isinstance(value, dict) else value))
-    return value is None or value == "" or value != value
+def unlike(value, wanted):
+    """What is documented, in words, where a value is something else; None where it fits.
 
-
-def fits(value, wanted):
-    """True if a value is of a type, among the values of a tuple, or a list or dict of what fits."""
+    wanted: a type, a tuple of values, or a list or dict of what its parts must be.
+    """
     if isinstance(wanted, type):
-        return type(value) is wanted
-    if isinstance(wanted, dict):
-        return type(value) is dict and all(fits(value.get(name), wanted[name]) for name in wanted)
-    if isinstance(wanted, list):
-        return type(value) is list and value != [] and all(fits(part, wanted[0]) for part in value)
-    return any(type(value) is type(one) and value == one for one in wanted)
-
-
-def in_words(wanted):
-    """What fits() wants."""
-    if isinstance(wanted, list):
-        return "a list of texts"
-    if isinstance(wanted, dict):
-        return f"an object with {' and '.join(wanted)}"
-    return IN_WORDS.get(wanted) or f"one of {', '.join(map(repr, wanted))}"
+        fits, words = type(value) is wanted, IN_WORDS[wanted]
+    elif isinstance(wanted, dict):
+        fits = type(value) is dict and not any(unlike(value.get(k), wanted[k]) for k in wanted)
+        words = f"an object with {' and '.join(wanted)}"
+    elif isinstance(wanted, list):
+        fits = type(value) is list and value and not any(unlike(x, wanted[0]) for x in value)
+        words = "a list of texts"
+    else:
+        fits = (type(value), value) in [(type(one), one) for one in wanted]
+        words = f"one of {', '.join(map(repr, wanted))}"
+    return None if fits else words
 
 
 def or_else(task):
@@ -113,8 +108,8 @@ def read_table(name, task, split):
     if not folder:
         return fetch(task, split)
     file = mirrored(folder, task, split)
-    comma = file.with_suffix(".csv")
-    if not file.is_file() and not comma.is_file():
+    there = [one for one in (file, file.with_suffix(".csv")) if one.is_file()]
+    if not there:
         told = f"W2S_MIRROR={folder} holds no {task['splits'][split][0]} rows of {task['repo']}"
         write = f"python tasks.py --mirror=DIR {name} writes it on a machine with the hub"
         raise BadInput(f"{told}: {file} does not exist; {task.get('by_hand', write)}")
@@ -122,12 +117,12 @@ def read_table(name, task, split):
     import pyarrow.parquet
 
     try:
-        if file.is_file():
+        if there[0] == file:
             return pyarrow.parquet.read_table(file)
-        file, lines = comma, pyarrow.csv.ParseOptions(newlines_in_values=True)
-        return pyarrow.csv.read_csv(file, parse_options=lines)
+        lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
+        return pyarrow.csv.read_csv(there[0], parse_options=lines)
     except (OSError, pyarrow.ArrowException) as error:
-        raise BadInput(f"{file} cannot be read: {files.first_line(error)}") from error
+        raise BadInput(f"{there[0]} cannot be read: {files.first_line(error)}") from error
 
 
 def mirrored(folder, task, split):
@@ -138,7 +133,7 @@ def mirrored(folder, task, split):
 
 def fetch(task, split):
     """All rows of one split of a task from the hub, as an Arrow table on disk."""
-    repo, source, options = task["repo"], task["splits"][split][0], {}
+    repo, source = task["repo"], task["splits"][split][0]
     if "by_hand" in task:
         raise BadInput(f"{repo}: {task['by_hand']}")
     hub.ask(repo, "dataset")
@@ -152,15 +147,14 @@ def fetch(task, split):
         kind = "csv" if path.endswith(".csv") else "json" if ".jsonl" in path else "parquet"
         where = {"path": kind, "data_files": {source: f"hf://datasets/{repo}{at}/{path}"}}
         if kind == "csv":
-            options = {"keep_default_na": False}  # or the answer "None" would be a missing one
+            where["keep_default_na"] = False  # or the answer "None" would be a missing one
     try:
-        return datasets.load_dataset(split=source, **where, **options).with_format("arrow")[:]
+        return datasets.load_dataset(split=source, **where).with_format("arrow")[:]
     except Exception as error:
-        told = (
-            f"{repo} ({task.get('config', 'default')}, {source}) could not be loaded from the hub"
-        )
+        told = f"({task.get('config', 'default')}, {source}) could not be loaded from the hub"
+        why = files.first_line(error) + or_else(task)
         instead = "or give a folder of parquet files with W2S_MIRROR=DIR"
-        raise BadInput(f"{told}: {files.first_line(error)}{or_else(task)}; {instead}") from error
+        raise BadInput(f"{repo} {told}: {why}; {instead}") from error
 
 
 def write_mirror(folder, task):
@@ -176,9 +170,9 @@ def write_mirror(folder, task):
             print(f"{file}: already there")
             continue
         rows = fetch(task, split)
+        count = f"{source} of {task['repo']} has {rows.num_rows} rows"
         if on_record not in (None, rows.num_rows):
-            about = f"{source} of {task['repo']} has {rows.num_rows} rows"
-            raise BadInput(f"{about}, on record are {on_record}")
+            raise BadInput(f"{count}, on record are {on_record}")
         with files.whole(file) as temporary:
             pyarrow.parquet.write_table(rows, temporary)
         print(f"{file}: {rows.num_rows} rows")
@@ -191,25 +185,23 @@ def show_table(settings):
     """Print the table of tasks, a line for each split of the source, before any cutting."""
     print("rows, 1s: in the source (.500: a right and a wrong answer); ?: not on record\n")
     line = "{:<7} {:<23} {:<17} {:>7} {:>5}  {:<13} {:<7} {:<43} {}".format
-    head = "setting task split rows 1s group licence".split()
-    print(line(*head, "hub id, config", "revision"))
+    print(line(*"setting task split rows 1s group licence".split(), "hub id, config", "revision"))
     for setting in settings:
         for name, task in setting.TASKS.items():
             where = f"{task.get('repo', 'made here')} {task.get('config', '')}".strip()
             about = task.get("group", "row"), task.get("licence", "?"), where
+            revision = task.get("revision", "main")[:20]
             for split, (source, count, ones) in task["splits"].items():
                 told = split if split == source else f"{split} = {source}"
                 counts = count or "?", "?" if ones is None else f"{ones:.3f}"[1:]
-                revision = task.get("revision", "main")[:20]
                 print(line(setting.__name__, name, told, *counts, *about, revision))
 
 
 def make_mirror(tasks, folder, names):
     """Write the data of tasks (default: all) to a mirror; one that fails stops no other."""
     on_hub = [name for name, task in tasks.items() if "repo" in task and "by_hand" not in task]
-    for name in names:
-        if name not in on_hub:
-            raise BadInput(f"{name} is no task of the hub{cli.nearest(name, on_hub)}")
+    if wrong := [name for name in names if name not in on_hub]:
+        raise BadInput(f"{wrong[0]} is no task of the hub{cli.nearest(wrong[0], on_hub)}")
     names, failed = names or on_hub, []
     for name in names:
         try:
