@@ -76,7 +76,7 @@ def read_weights(auto_class, name, path, config, whole):
 
 def set_pad_token(model, tokenizer, ends=()):
     """Give config and tokenizer the same pad token, none of `ends`, the last tokens of the texts:
-    transformers' classifier reads the last one that is no pad token, RoBERTa counts from its own."""
+    transformers' classifier reads the last token that is no pad token (RoBERTa counts from it)."""
     text, size = model.config.get_text_config(), model.get_input_embeddings().num_embeddings
     if hasattr(model, "score"):  # what the tokenizer itself appends ends every text
         ends = {*ends, *tokenizer("").input_ids[-1:]}
