@@ -1,4 +1,4 @@
-"""JSONL, joins, cards: a bad file gets one line, with file and line; nothing is half-written."""
+"""JSONL, joins, cards: a bad file gets one line with file and line; nothing is half-written."""
 
 import json
 

@@ -413,7 +413,7 @@ LABELS = "runs/s0/labels.jsonl"
         ("train_weak.py --ds=ones.jsonl --model=facts/xs", "they are of one class"),
         ("train_weak.py --model=facts/xxs", "the hub is out of reach and facts/xxs is not"),
         ("train_weak.py --model=runs/s0/weak", "is a run directory: its model is runs/s0/weak/"),
-        (f"train_weak.py --model={LABELS}", "is no model: give a folder"),
+        (f"train_weak.py --model={LABELS}", "has no config.json: give a"),
         ("label.py runs", "runs is not a run directory"),
         ("label.py runs/s0/weak --out=new.csv", "labels end in .jsonl"),
         ("label.py runs/s0/weak --part=0/2", "the first of two parts is 1/2"),

@@ -22,7 +22,8 @@ def kind(name, config, head, outputs):
     if config.is_encoder_decoder:
         raise BadInput(f"{what} is an encoder-decoder: give a causal language model or an encoder")
     if not outputs and (encoder or classifier):
-        raise BadInput(f"{what} is no causal language model, which generative fine-tuning needs")
+        is_a = "an encoder" if encoder else "a classifier or reward model"
+        raise BadInput(f"{what} is {is_a}: generative fine-tuning needs a causal language model")
     if head and (encoder or own):
         raise BadInput(f"no --head or --shots: {what} has a classification head of its own")
     if outputs and sort not in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
@@ -75,12 +76,11 @@ def read_weights(auto_class, name, path, config, whole):
 
 def set_pad_token(model, tokenizer, ends=()):
     """Give config and tokenizer the same pad token, none of `ends`, the last tokens of the texts:
-    transformers' classifier reads the last token that is not the pad token."""
+    transformers' classifier reads the last token that is no pad token (RoBERTa counts from it)."""
     text, size = model.config.get_text_config(), model.get_input_embeddings().num_embeddings
     if hasattr(model, "score"):  # what the tokenizer itself appends ends every text
         ends = {*ends, *tokenizer("").input_ids[-1:]}
     usual = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
-    # RoBERTa counts positions from the config's own
     usual = [text.pad_token_id, *usual, *tokenizer.all_special_ids, *([] if ends else [0])]
     fits = [i for i in usual if i is not None and 0 <= i < size and i not in ends]
     if fits:

@@ -100,8 +100,8 @@ def reverse_xent(logits, weak, progress=0.0, smoothing=0.01):
 
 def reverse_kl(logits, weak, progress=0.0, smoothing=0.01):
     """KL(f || weak), reverse cross-entropy - H(f), which seeks one mode (2502.11107)."""
-    own_entropy = xent(logits, torch.sigmoid(log_odds(logits)))
-    return reverse_xent(logits, weak, smoothing=smoothing) - own_entropy
+    crossed = reverse_xent(logits, weak, smoothing=smoothing)
+    return crossed - xent(logits, torch.sigmoid(log_odds(logits)))
 
 
 def mix(logits, weak, progress, radius="median"):

@@ -33,7 +33,7 @@ def groups(lengths, width, device, step=1):
     longest (a multiple of step), slots, own)]. slots [count x longest]: which of the group's tokens
     stands there (padding repeats a text's last); own [tokens]: the slot of each token.
     """
-    allowed = (2**31 if device.type == "cuda" else 2**22) // width  # scores, what a group costs
+    allowed = (2**31 if device.type == "cuda" else 2**22) // width  # a group costs so many scores
     parts = [[]]
     for length in lengths:
         grown = [*parts[-1], length]

@@ -139,7 +139,7 @@ def find_model(name):
         if (folder / "model" / "config.json").is_file():
             raise BadInput(f"--model={name} is a run directory: its model is {folder / 'model'}")
         if folder.exists():
-            raise BadInput(f"--model={name} is no model: give a folder with config.json, or a hub id")
+            raise BadInput(f"--model={name} has no config.json: give a model's folder, or a hub id")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise BadInput(f"--model={name}: there is no such folder")
     from w2s import hub
