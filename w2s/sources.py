@@ -158,10 +158,7 @@ def fetch(task, split):
 
 
 def write_mirror(folder, task):
-    """Copy all splits of a task from the hub into a mirror; a file that is there is kept.
-
-    BadInput where a split has not the number of rows on record.
-    """
+    """Copy a task to a mirror, files that are there stay; BadInput: not the rows on record."""
     import pyarrow.parquet
 
     for split, (source, on_record, _) in task["splits"].items():
