@@ -30,15 +30,14 @@ SHAPES = {
     "gpt2-6x384": dict(model_type="gpt2", n_layer=6, n_embd=384, n_head=6, vocab_size=50257),
 }
 GROUPED = {"train_sampling_strategy": "group_by_length"}
-SIDES = {  # the arguments of Hugging Face's Trainer, None for our loop
+SIDES = {  # beside our loop: the arguments of Hugging Face's Trainer
     "train": {
-        "ours": None,
         "HF Trainer, padded": {},
         "HF Trainer, accumulate 1 at a time": {"per_device": 1},
         "HF Trainer, group by length": GROUPED,
     },
-    "generative": {"ours": None, "HF Trainer, group by length": GROUPED},
-    "score": {"ours": None, "HF Trainer.predict, batch 64": {"batch_size": 64}},
+    "generative": {"HF Trainer, group by length": GROUPED},
+    "score": {"HF Trainer.predict, batch 64": {"batch_size": 64}},
 }
 CPU = torch.device("cpu")
 
@@ -95,9 +94,8 @@ def make_rows(n, mean, vocabulary, seed=0):
     drawn = rng.choice(vocabulary, lengths.sum(), p=weights / weights.sum())
     tokens = np.random.default_rng(0).permutation(vocabulary)[drawn]
     texts = [text.tolist() for text in np.split(tokens, lengths.cumsum()[:-1])]
-    labels = [(int(rng.integers(2)), rng.random()) for _ in texts]
-    rows = zip(texts, texts, *zip(*labels))
-    return [dict(zip(("tokens", "input_ids", "label", "given"), row)) for row in rows]
+    labels = ({"label": int(rng.integers(2)), "given": rng.random()} for _ in texts)
+    return [x | {"tokens": text, "input_ids": text} for text, x in zip(texts, labels)]
 
 
 def train(model, rows, loss="xent", dtype="bf16", batch_size=32, **options):
@@ -140,13 +138,13 @@ def side(part, name, shape):
     """(function of rows that is one run of a side, its model), once in the process of that side."""
     from w2s import models
 
-    how, lm = SIDES[part][name], part == "generative"
-    if how is None:
+    lm = part == "generative"
+    if name == "ours":
         model = make_model(shape, CPU, lm=lm)
         if part == "score":
             return lambda rows: models.predict(model, [x["tokens"] for x in rows], "bf16"), model
         return functools.partial(train, model), model
-    theirs = trainer(shape, CPU, lm, **how)
+    theirs = trainer(shape, CPU, lm, **SIDES[part][name])
 
     def run(rows):
         theirs.train_dataset = rows
@@ -172,7 +170,7 @@ def measure(part, name, repeat, shape, n, mean):
 def table(part, repeats, shape, n, mean):
     """Time every side `repeats` times after a warm-up, and print the medians."""
     spawn = multiprocessing.get_context("spawn")
-    pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in SIDES[part]}
+    pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in ("ours", *SIDES[part])}
     runs = {name: [] for name in pools}
     for repeat in range(repeats):
         for name, pool in pools.items():

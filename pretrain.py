@@ -152,8 +152,8 @@ def chess_known(model, tokenizer, held_out, _):
             right.append(answer == move)
             legal.append(board.is_legal(position.fen(), answer))
             position.push_san(move)
-    shares = [round(statistics.fmean(found), 4) for found in (right, legal)]
-    return dict(zip(("accuracy", "legal"), shares))
+    shares = {"accuracy": right, "legal": legal}
+    return {name: round(statistics.fmean(found), 4) for name, found in shares.items()}
 
 
 def likeliest(model, texts):
@@ -168,13 +168,16 @@ def likeliest(model, texts):
     return [said.tolist() for said in ids.split([len(text) for text in texts])]
 
 
-def new_model(tokenizer, settings, device):
-    """A Llama with random weights, loaded as other models are, so that it runs packed."""
+def pretrain(settings, data, out, resume, device):
+    """Train and save; returns what pretraining.json says of it. `tokens` are one epoch of fit()."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from w2s import models
+    from w2s import lm, loop, models
 
+    parts = {"facts": (read_facts, facts_known), "chess": (read_chess, chess_known)}
+    read, known = parts.get(settings["corpus"], (read_text, None))
+    tokenizer, texts, held_out = read(settings, data)
     config = LlamaConfig(
         vocab_size=math.ceil(len(tokenizer) / 16) * 16, hidden_size=settings["width"],
         intermediate_size=settings["inner"], num_hidden_layers=settings["layers"],
@@ -183,22 +186,10 @@ def new_model(tokenizer, settings, device):
         pad_token_id=0, bos_token_id=1, eos_token_id=tokenizer.eos_token_id, use_cache=False,
     )  # fmt: skip
     torch.manual_seed(settings["seed"])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:  # loaded as other models are, it runs packed
         LlamaForCausalLM(config).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        return models.load(folder, device=device, outputs=0)[0]
-
-
-def pretrain(settings, data, out, resume, device):
-    """Train and save; returns what pretraining.json says of it. `tokens` are one epoch of fit()."""
-    import torch
-
-    from w2s import lm, loop, models
-
-    parts = {"facts": (read_facts, facts_known), "chess": (read_chess, chess_known)}
-    read, known = parts.get(settings["corpus"], (read_text, None))
-    tokenizer, texts, held_out = read(settings, data)
-    model = new_model(tokenizer, settings, device)
+        model = models.load(folder, device=device, outputs=0)[0]
     random.Random(settings["seed"]).shuffle(texts)
     times = settings["tokens"] / sum(map(len, texts))
     texts = texts * int(times) + texts[: round(times % 1 * len(texts))]
@@ -209,8 +200,7 @@ def pretrain(settings, data, out, resume, device):
         betas=(0.9, 0.98), warm_up=settings["warm_up"], outputs=lm.nll, resume=resume,
         name="pretraining",
     )  # fmt: skip
-    if known:
-        history[-1] |= known(model, tokenizer, held_out, settings)
+    history[-1] |= known(model, tokenizer, held_out, settings) if known else {}
     models.save(model.to(torch.bfloat16), tokenizer, out)
     return {"texts": len(rows), "parameters": model.num_parameters(), "history": history}
 

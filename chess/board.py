@@ -69,10 +69,9 @@ def recaptures(position, move):
     """True if a plain move takes back on the square where the last move has just taken."""
     if not position.move_stack:
         return False
-    last, move = position.peek(), position.parse_san(move)
     before = position.copy(stack=1)
-    before.pop()
-    return last.to_square == move.to_square and before.is_capture(last)
+    last = before.pop()
+    return last.to_square == position.parse_san(move).to_square and before.is_capture(last)
 
 
 @functools.lru_cache(100_000)

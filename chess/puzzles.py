@@ -99,10 +99,9 @@ def puzzle(row):
         position, (move, target) = board.position(prompt), target.split()[:2]
         position.push_uci(move)
         prompt = position.fen()
-    if "/" in prompt:
-        position, after_prompt = board.position(prompt), prompt
-    elif row.get("replayed"):
-        position, after_prompt = board.position(fen), fen
+    if "/" in prompt or row.get("replayed"):
+        after_prompt = prompt if "/" in prompt else fen
+        position = board.position(after_prompt)
     else:
         position, moves = board.replay(board.plain_moves(prompt))
         prompt, after_prompt = " ".join(moves), position.fen()

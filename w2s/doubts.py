@@ -17,8 +17,8 @@ def check_copies(runs, cards):
         for card, name in zip(of_seeds, names):
             first = seen.setdefault(card["model_sha256"], name)
             if first != name and records.role(card):
-                told = "a copy is no second seed, leave it out"
-                raise BadInput(f"{first} and {name} hold the same model: {told}")
+                told = "hold the same model: a copy is no second seed, leave it out"
+                raise BadInput(f"{first} and {name} {told}")
 
 
 def seeds(patterns, cards):
@@ -31,19 +31,18 @@ def seeds(patterns, cards):
             if len(values) > 1:
                 notes.append(f"the runs of {pattern} differ in {name}: {', '.join(values)}")
     for name in RECIPE if all(map(records.role, cards[0][1:])) else ():
-        pairs = [[card["args"].get(name) for card in seed[1:]] for seed in cards]
-        if unlike := [pair for pair in pairs if pair[0] != pair[1]]:
-            mine, others = unlike[0]
+        pairs = ([card["args"].get(name) for card in seed[1:]] for seed in cards)
+        for mine, others in [pair for pair in pairs if pair[0] != pair[1]][:1]:
             notes.append(f"student and ceiling differ in {name}: {mine}, {others}")
     return notes
 
 
 def roles(cards, names):
     """Sentences on what speaks against calling the runs of one seed what they are called."""
-    (weak, student, ceiling), told = cards, []
+    (weak, student, ceiling), told, data = cards, [], [card["data"] for card in cards[1:]]
     if shared_rows(weak, student):
         told.append(f"{names[0]} and {names[1]} were trained on some of the same rows")
-    if student["data"] != ceiling["data"] and student["data"] and ceiling["data"]:
+    if all(data) and data[0] != data[1]:
         told.append(f"{names[1]} and {names[2]} were not trained on the same task, rows or halves")
     told += teachers(weak, student, *names[:2])
     if records.role(student) != "student":
@@ -76,14 +75,15 @@ def teachers(weak, student, weak_name, name):
     labels, stage = student["args"]["labels"], student["labels_from"]
     if stage == "label" and behind == [weak["model_sha256"]]:
         return []
-    unchanged = Path(labels).is_file() and files.sha256(labels) == student["inputs"]["labels"]
-    card = files.read_card(labels) if unchanged else None
-    args = card["args"] if card else {}
-    by = f"of {' + '.join(args['runs'])}" if "runs" in args else f"of {len(behind)} models"
+    by, args, rows = f"of {len(behind)} models", {}, [{}]
+    if Path(labels).is_file() and files.sha256(labels) == student["inputs"]["labels"]:
+        args = (files.read_card(labels) or {"args": {}})["args"]
+        rows = files.read_jsonl(labels, ["weak"])
     if stage != "label":
         by = f"by {stage}.py" + (f" --kind={args['kind']}" if "kind" in args else "")
-    rows = files.read_jsonl(labels, ["weak"]) if unchanged else []
-    if rows and "label" in rows[0]:  # of moves, what is right is not known here
+    elif "runs" in args:
+        by = f"of {' + '.join(args['runs'])}"
+    if "label" in rows[0]:  # of moves, what is right is not known here
         right = sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
         by += f" ({right:.1%} of them right)"
     told = f"so its PGR, taken against {weak_name}, is not against what labelled"

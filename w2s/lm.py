@@ -34,8 +34,8 @@ class ChunkedLoss(torch.autograd.Function):
         hidden, weight, targets, normalizer = ctx.saved_tensors
         w = weight.to(hidden.dtype)
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
-        whole = hidden, targets, normalizer, grad, grad_hidden
-        for h, t, z, g, out in zip(*(x.split(ctx.size) for x in whole)):
+        whole = (x.split(ctx.size) for x in (hidden, targets, normalizer, grad, grad_hidden))
+        for h, t, z, g, out in zip(*whole):
             # d loss / d logits = softmax - one-hot
             p = (h @ w.T).to(weight.dtype).sub_(z[:, None]).exp_()
             p[torch.arange(len(t), device=t.device), t] -= 1
@@ -61,7 +61,7 @@ def asked(row):
 
 
 def share_of_loss(mean_nll, share, progress):
-    """The loss of each row [N]: its mean over tokens [N, 1] times its share [N] (see shares)."""
+    """The loss of each row [N]: its mean over tokens [N, 1] times its share [N]."""
     return mean_nll[:, 0] * share
 
 
@@ -77,12 +77,9 @@ def nll(model, rows):
     predicts = [i for end, k in zip(ends, counts) for i in range(end - k - 1, end - 1)]
     targets = [token for ids, k in zip(tokens, counts) for token in ids[len(ids) - k :]]
     owner = [i for i, k in enumerate(counts) for _ in range(k)]
-    predicts, targets, owner, counts = (
-        packing.to_device(torch.tensor(x, dtype=torch.long), model.device)
-        for x in (predicts, targets, owner, counts)
-    )
-    size = max(1, CHUNK // len(weight))
-    losses = ChunkedLoss.apply(hidden[predicts], weight, targets, size)
+    numbers = (torch.tensor(x, dtype=torch.long) for x in (predicts, targets, owner, counts))
+    predicts, targets, owner, counts = (packing.to_device(x, model.device) for x in numbers)
+    losses = ChunkedLoss.apply(hidden[predicts], weight, targets, max(1, CHUNK // len(weight)))
     total = losses.new_zeros(len(tokens)).index_add(0, owner, losses)
     return (total / counts.clamp(min=1).to(losses))[:, None]
 
@@ -96,5 +93,5 @@ def check_head(model, name):
         wanted = cross_entropy(model(input_ids=ids[None]).logits[0, :-1].float(), ids[1:]).item()
     model.set_attn_implementation(usual)
     if abs(ours - wanted) > 1e-3 * wanted:
-        kind = model.config.model_type
-        raise BadInput(f"--model={name}: {kind} changes its logits after its last layer: not yet")
+        told = f"{model.config.model_type} changes its logits after its last layer: not yet"
+        raise BadInput(f"--model={name}: {told}")

@@ -1,18 +1,18 @@
 """Linear probes: only the last linear layer is trained, on features computed once (paper, D.2).
 
-The features are what that layer reads. They lie in runs/features, named by what they depend on, so
-that all rules and seeds share them.
+Features are what that layer reads. In runs/features, named by what they depend on, all rules and
+seeds share them.
 """
 
 import hashlib
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from w2s.files import whole
 from w2s.loop import batches, kept
 from w2s.models import pick_dtype, predict
 
@@ -21,16 +21,14 @@ CACHE = Path("runs/features")
 
 def final_layer(model):
     """(name, module) of the linear layer that makes the two logits."""
-    linear = [(key, m) for key, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
-    return [(key, m) for key, m in linear if m.out_features == 2][-1]
+    linear = (one for one in model.named_modules() if isinstance(one[1], torch.nn.Linear))
+    return [one for one in linear if one[1].out_features == 2][-1]
 
 
 def content(model, tokens, dtype):
     """sha256 of what the features depend on: the weights below the final layer, tokens, dtype."""
-    top = final_layer(model)[0]
-    config = model.config.to_dict()
-    for key in ("_name_or_path", "transformers_version"):
-        config.pop(key, None)
+    top, config = final_layer(model)[0], model.config.to_dict()
+    config |= {"_name_or_path": None, "transformers_version": None}
     about = f"{type(model).__name__} {config} {pick_dtype(model, dtype)} {tokens}"
     digest = hashlib.sha256(about.encode())
     for name, weights in model.state_dict().items():
@@ -47,10 +45,8 @@ def features(model, tokens, dtype=None):
         model.set_submodule(name, torch.nn.Identity())
         x = predict(model, tokens, dtype, name="features")
         model.set_submodule(name, layer)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.stem}.{os.getpid()}.tmp.npy")
-        np.save(temporary, x.numpy())
-        os.replace(temporary, file)
+        with whole(file) as temporary, open(temporary, "wb") as out:
+            np.save(out, x.numpy())
     return torch.from_numpy(np.load(file))
 
 

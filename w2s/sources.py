@@ -158,10 +158,7 @@ def fetch(task, split):
 
 
 def write_mirror(folder, task):
-    """Copy all splits of a task from the hub into a mirror; a file that is there is kept.
-
-    BadInput where a split has not the number of rows on record.
-    """
+    """Copy a task from the hub; a file that is there stays. BadInput: not the rows on record."""
     import pyarrow.parquet
 
     for split, (source, on_record, _) in task["splits"].items():
@@ -170,9 +167,9 @@ def write_mirror(folder, task):
             print(f"{file}: already there")
             continue
         rows = fetch(task, split)
-        count = f"{source} of {task['repo']} has {rows.num_rows} rows"
         if on_record not in (None, rows.num_rows):
-            raise BadInput(f"{count}, on record are {on_record}")
+            told = f"{source} of {task['repo']} has {rows.num_rows} rows"
+            raise BadInput(f"{told}, on record are {on_record}")
         with files.whole(file) as temporary:
             pyarrow.parquet.write_table(rows, temporary)
         print(f"{file}: {rows.num_rows} rows")

@@ -67,18 +67,12 @@ def draws(n_groups, n_seeds, n_boot, seed=0):
         yield tuple(count.astype(float) for count in counts)
 
 
-def interval(replicates):
-    """The central 95 % of replicates [B] as (low, high); (None, None) where there are none."""
-    finite = replicates[np.isfinite(replicates)]
-    if not len(finite):
-        return None, None
-    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
 def estimate(value, replicates, name="value"):
-    """{name, "low", "high"} of one quantity; None for what cannot be computed."""
-    low, high = interval(replicates)
+    """{name, "low", "high"}: a quantity and the central 95 % of its replicates [B]; None for what
+    cannot be computed."""
+    finite, low, high = replicates[np.isfinite(replicates)], None, None
+    if len(finite):
+        low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return {name: float(value) if np.isfinite(value) else None, "low": low, "high": high}
 
 
@@ -108,15 +102,9 @@ def metrics(prob, label, groups, n_boot=2_000):
     says, confidence = prob > 0.5, np.maximum(prob, 1 - prob)
     nll = -np.log(np.maximum(np.where(true, prob, 1 - prob), 1e-12))
     hit, gap = says & true, confidence - (says == true)
-    ratios = [
-        (hit, says),
-        (hit, true),
-        (2 * hit, 1 * says + true),
-        (~says & ~true, ~true),
-        (nll, None),
-        *((inside * gap, None) for inside in bins(confidence, np.arange(11, 20) / 20)),
-        (says == true, None),
-    ]
+    ratios = [(hit, says), (hit, true), (2 * hit, 1 * says + true), (~says & ~true, ~true)]
+    of_bins = (inside * gap for inside in bins(confidence, np.arange(11, 20) / 20))
+    ratios += [(one, None) for one in (nll, *of_bins, says == true)]
     values, replicates = bootstrap(ratios, groups, max(n_boot, N_BOOT))
     result = estimate(values[-1], replicates[:, -1], "acc")
     result |= {"n": len(prob), "groups": len(set(groups))}
@@ -181,10 +169,10 @@ def compare(score, said, groups, prob=None, label=None, n_boot=N_BOOT, seed=0):
 @UNDEFINED
 def recovered(values, replicates):
     """The PGR of three means (paper, section 3); None, with a reason, if the gap may be 0."""
-    low, high = interval(replicates[:, 2] - replicates[:, 0])
+    weak, student, ceiling = np.vstack([values, replicates]).T
+    gap, pgr = ceiling - weak, (student - weak) / (ceiling - weak)
+    _, low, high = estimate(gap[0], gap[1:]).values()
     if low > 0:
-        weak, student, ceiling = np.vstack([values, replicates]).T
-        pgr = (student - weak) / (ceiling - weak)
         return estimate(pgr[0], pgr[1:]) | {"reason": None}
     where = f"{low:+.3f} to {high:+.3f}, {'holds' if high >= 0 else 'lies below'} 0"
     told = "there is no gap to recover; take more rows or seeds, or a stronger student"
