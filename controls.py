@@ -37,7 +37,7 @@ def main(
         model: features: the folder or hub id of the model whose features they are
     """
     setting = tasks.setting_of_labels(labels)
-    if setting.TRUTH != "label" or (kind in OF_TEXTS and setting.KEY != "text"):
+    if not setting.SOFT or (kind in OF_TEXTS and setting.KEY != "text"):
         raise files.BadInput(f"--kind={kind} is not for {setting.WHAT}: see --help")
     args["out"] = out = out or str(files.beside(labels, f"{kind}.jsonl"))
     rows = files.read_jsonl(labels, ["id", *setting.FIELDS, "weak"])

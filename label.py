@@ -35,7 +35,7 @@ def main(
     runs = cli.expand(runs or ("runs/weak",))
     cards, behind = supervisors(runs)
     setting, data = tasks.setting_of_card(cards[0]), cards[0]["data"]
-    vote = vote or ("hard" if setting.TRUTH == "target" else "soft")
+    vote = vote or ("soft" if setting.SOFT else "hard")
     out = out or str(files.beside(runs[0], "labels.jsonl"))
     args |= {"runs": runs, "out": out, "vote": vote}
     check_options(setting, args, cards)
@@ -90,7 +90,7 @@ def check_options(setting, args, cards):
     for name in (name for name in given if given[name]):
         if len(cards) == 1 and name in ("--weights", "--select"):
             raise BadInput(f"{name} needs several supervisors, there is one: {args['runs'][0]}")
-        if setting.TRUTH == "target" and name != "--select":
+        if not setting.SOFT and name != "--select":
             told = "a move has no probability: --vote=hard takes the plurality"
             raise BadInput(f"{name} is not for chess: {told}")
     k, n = map(int, (args["part"] or "1/1").split("/"))
@@ -112,7 +112,7 @@ def strong_half(setting, data, part):
     Moves without a part are the one part of one: in this order results/chess.md was measured.
     """
     rows = protocol.half(setting, data, "strong")
-    if not part and setting.TRUTH == "label":
+    if not part and setting.SOFT:
         return rows
     k, n = map(int, (part or "1/1").split("/"))
     groups = files.by_group(rows, "parts")
@@ -151,11 +151,11 @@ def tell_weights(runs, weights):
 
 
 def combine(votes, vote, weights=None):
-    """One label from K votes: of moves the plurality, else the (weighted) mean P or share of 1s."""
+    """One label from K votes: of moves the plurality, else the weighted mean P or share of 1s."""
     if isinstance(votes[0], str):
         return collections.Counter(votes).most_common(1)[0][0]  # of equals the first named
     votes = np.array(votes) if vote == "soft" else np.array(votes) > 0.5
-    return float(np.clip(np.average(votes, weights=weights), 0, 1))
+    return np.clip(np.average(votes, axis=0, weights=weights), 0, 1).tolist()
 
 
 def chosen(rows, select, keep):
@@ -180,7 +180,9 @@ def tell(setting, out, rows, kept, args):
     right = sum(setting.is_right(row, row["weak"]) for row in kept) / len(kept)
     of = f"of {len(rows)} {setting.WHAT}"
     print(f"{out}: {len(kept)} {of}, {right:.1%} of the weak labels are right")
-    if setting.TRUTH == "label" and right <= 0.5:
+    if setting.SOFT:
+        print(f"{sum(row['weak'] > 0.5 for row in kept) / len(kept):.1%} of them say 1")
+    if setting.SOFT and right <= 0.5:
         print("warning: that is chance or worse: is the supervisor's model or --n_train too small?")
     for remark in setting.remarks(kept):
         print(remark)

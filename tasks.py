@@ -34,11 +34,11 @@ def setting_of(ds):
         told = f"unknown task {ds!r}{cli.nearest(ds, TASKS)}"
         raise BadInput(f"{told}; or give the path of a .jsonl file")
     row = files.first_row(ds)
-    for setting, fields in ((moves, {"target"}), (pairs, {"a", "b"}), (texts, {"text"})):
-        if fields <= row.keys():
-            return setting
-    told = f"{ds}:1 has none of: text (a text), a and b (a pair), target (a move)"
-    raise BadInput(f"{told}; it has {', '.join(row) or 'nothing'}")
+    setting = max(SETTINGS, key=lambda setting: len(row.keys() & set(setting.FIELDS)))
+    if row.keys() & set(setting.FIELDS):
+        return setting
+    wanted = ", or ".join(f"{' '.join(s.FIELDS)} ({s.WHAT})" for s in SETTINGS)
+    raise BadInput(f"{ds}:1 has {', '.join(row) or 'nothing'}; it must have {wanted}")
 
 
 def setting_of_labels(labels):

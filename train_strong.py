@@ -41,8 +41,8 @@ def main(
 ):  # fmt: skip
     """Fine-tune a student on weak labels, or the strong ceiling on ground truth."""
     setting = tasks.setting_of_labels(labels)
-    rows, source = records.read_labels(setting, labels)
-    data = source.get("data")
+    rows, labels_card = records.read_labels(setting, labels)
+    data = labels_card.get("data")
     model = model or tasks.default_models(data["ds"] if data else None)[1]
     out = out or str(files.beside(labels, "ceiling" if target == "truth" else "student"))
     recipe = cli.recipe(args, setting.RECIPE | (PROBE if probe else {}))
@@ -57,20 +57,23 @@ def main(
     from w2s.lora import add as add_lora
 
     out = parallel.join(out) if cli.world_size() > 1 else out
-    start = {"head": head, "max_len": max_len, "device": device, "seed": 0 if probe else seed}
+    start = {"head": head, "max_len": max_len, "device": device, "seed": seed}
+    if probe:
+        start["seed"] = 0  # so that all seeds share the features of one model
     model, tokenizer = models.load(model, outputs=setting.OUTPUTS, **start)
     if lora:
         add_lora(model, lora, dtype, seed)
     given = "weak" if target == "weak" else setting.TRUTH
     rows = setting.encode(tasks.easier(rows, easy), tokenizer, model, given=given)
-    train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
-    how = probes if probe else loop
-    plan = how.resolve(model, lr, dtype)
+    n_val = recipe.pop("n_val")
+    train, held_out = files.hold_out(rows, n_val, recipe["batch_size"])
+    trainer = probes if probe else loop
+    rates = trainer.resolve(model, lr, dtype)
     card = records.new_card("train_strong", setting, args, inputs, data)
-    card |= {"supervisor": source.get("supervisors"), "labels_from": source.get("stage")}
-    card = records.begin(out, card, model, train, held_out, plan)
-    history = how.fit(
-        model, train, rule, whole_batch=whole_batch, held_out=held_out, **recipe, **plan,
+    card |= {"supervisor": labels_card.get("supervisors"), "labels_from": labels_card.get("stage")}
+    card = records.begin(out, card, model, train, held_out, recipe | rates)
+    history = trainer.fit(
+        model, train, rule, whole_batch=whole_batch, held_out=held_out, **recipe, **rates,
         micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,
         outputs=setting.outputs, name=out,
     )  # fmt: skip

@@ -49,15 +49,16 @@ def main(
     if lora:
         add_lora(model, lora, dtype, seed)
     rows = setting.encode(rows, tokenizer, model, given=setting.TRUTH)
-    train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
+    n_val = recipe.pop("n_val")
+    train, held_out = files.hold_out(rows, n_val, recipe["batch_size"])
     if bootstrap:
         train = resampled(train, seed)
     loss, whole_batch, _ = setting.rule("xent")
-    plan = loop.resolve(model, lr, dtype)
+    rates = loop.resolve(model, lr, dtype)
     card = records.new_card("train_weak", setting, args, inputs, data)
-    card = records.begin(out, card, model, train, held_out, plan)
+    card = records.begin(out, card, model, train, held_out, recipe | rates)
     history = loop.fit(
-        model, train, loss, whole_batch=whole_batch, held_out=held_out, **recipe, **plan,
+        model, train, loss, whole_batch=whole_batch, held_out=held_out, **recipe, **rates,
         micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,
         outputs=setting.outputs, name=out,
     )  # fmt: skip

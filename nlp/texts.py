@@ -11,7 +11,7 @@ from w2s import files, protocol
 WHAT, KEY, BALANCED = "rows", "text", True
 FIELDS, OPTIONAL, PREDICTION = ("text", "label"), (), ("id", "label", "prob")
 CHECKS = files.CHECKS
-TRUTH, OUTPUTS = "label", 2  # the field with the ground truth; what the head gives for a text
+TRUTH, SOFT, OUTPUTS = "label", True, 2  # weak labels are probabilities; outputs of the head
 RECIPE = {"epochs": 2, "batch_size": 32, "n_val": None, "stop": True}
 same = protocol.same_text
 

@@ -91,7 +91,7 @@ TASKS = {
 }
 # fmt: on
 TASKS = {name: {"group": "prompt"} | task for name, task in TASKS.items()}
-WHAT, KEY, TRUTH, BALANCED = "pairs", "prompt", "label", False
+WHAT, KEY, TRUTH, SOFT, BALANCED = "pairs", "prompt", "label", True, False
 FIELDS, OPTIONAL, PREDICTION = ("prompt", "a", "b", "label"), (), ("id", "label", "prob")
 CHECKS, same = files.CHECKS, protocol.same_text
 OUTPUTS, RECIPE = 1, {"epochs": 1, "batch_size": 220, "n_val": None, "stop": False}

@@ -185,7 +185,7 @@ def read_labels(setting, labels):
     fields = ["weak", "id", *setting.FIELDS]
     rows = files.read_jsonl(labels, fields, setting.CHECKS, setting.OPTIONAL)
     if not card:
-        if setting.TRUTH == "target":
+        if not setting.SOFT:
             rows = setting.finish(rows, 0)  # perhaps in another notation
         print(f"{labels} has no card of ours: its task is not known, so eval.py will need --ds")
     if card.get("test_rows"):
