@@ -446,7 +446,9 @@ def test_a_task_or_the_first_row_of_a_file_says_the_setting(tmp_path):
     ):
         assert tasks.setting_of(write(tmp_path / "own.jsonl", [row, {}])) is setting
     for row in ({"question": "x"}, {}):
-        with pytest.raises(BadInput, match="own.jsonl:1 has .*; it must have text label .rows., or"):
+        with pytest.raises(
+            BadInput, match="own.jsonl:1 has .*; it must have text label .rows., or"
+        ):
             tasks.setting_of(write(tmp_path / "own.jsonl", [row]))
     (tmp_path / "own.jsonl").write_text("[1]\n")
     with pytest.raises(BadInput, match="own.jsonl:1 is not a JSON object"):
