@@ -199,7 +199,8 @@ def show(scores):
         print(f"{', '.join(chance)} {what}: the model, --n_train or --n_test is too small")
     for run, metrics in scores.items():
         for bucket in metrics.get("by_difficulty", []):
-            name = f"{run}, difficulty {bucket['from']} to {bucket['to']}"
+            name = f"{run}, difficulty {bucket['from']}"
+            name += f" to {bucket['to']}" if bucket["to"] != bucket["from"] else ""
             print(f"{name:<{width}} {as_text(bucket)} {bucket['n']:6}")
 
 

@@ -207,7 +207,7 @@ def test_predictions_say_the_move_and_whether_it_is_right_and_legal(here, monkey
     result = json.load(open("runs/pgr.json"))
     assert result["setting"] == "moves" and result["notes"] == []
     assert "at chance" not in capsys.readouterr().out
-    with pytest.raises(BadInput, match="--curves: runs/student is no student or ceiling that held"):
+    with pytest.raises(BadInput, match="--curves: puzzles hold no rows out"):
         pgr.main(curves=True)
 
 

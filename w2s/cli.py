@@ -52,21 +52,21 @@ OPTIONS = {
     "test": (None, "JSONL file of test rows, when --ds is a file (default: a fifth of its groups)"),
     "split": (None, "test, or another test split of the task (ETHICS has test_hard)"),
     "model": (None, "folder or hub id of a causal model or encoder (default: by task)"),
-    "out": (None, "the run directory to make"),
+    "out": (None, "the run directory, or the file, to make"),
     "labels": (None, "the labels file; it is used whole"),
     "runs": (None, "run directories; globs in quotes"),
     "target": (of("weak", "truth"), "weak: the weak labels; truth: ground truth, for the ceiling"),
-    "loss": (None, "the rule, what to do with weak labels (README lists them)"),
+    "loss": (None, "the rule, what to do with weak labels (see above)"),
     "alpha": (share(1), "conf, logconf, entropy: largest weight of the second term (default: 0.5)"),
     "conf_prior": (of("half", "weak"), "conf: share of a batch hardened to 1 (default: half)"),
-    "radius": (share(0.5), "window, mix: dividing confidence |P(1) - 1/2| (default: batch median)"),
+    "radius": (share(0.5), "window, mix: threshold on |P(1) - 1/2| (default: batch median)"),
     "as_released": (None, "logconf: with the warm-up of the released code, a jump after a tenth"),
     "probe": (None, "train the last layer alone, on features computed once (runs/features)"),
     "easy": (NATURAL, "moves: train only on puzzles of this difficulty or less (Fig. 20)"),
-    "seed": (NATURAL, "moves initialisation and order"),
+    "seed": (NATURAL, "random seed of initialisation and order"),
     "data_seed": (NATURAL, "moves the two halves, never the test set"),
     "n_train": (POSITIVE, "rows in each half (default: all there are, at most 10,000)"),
-    "n_test": (POSITIVE, "rows of the test set (default: all; in scoring, as in training)"),
+    "n_test": (POSITIVE, "rows of the test set (default: all; eval.py: as in training)"),
     "n_val": (NATURAL, "rows held out (default: a tenth of the groups, at least 100; moves 0)"),
     "epochs": (POSITIVE, "passes over the rows (default: texts 2, pairs 1, moves 5; probes 200)"),
     "batch_size": (POSITIVE, "rows in a batch (default: 32, pairs 220; probes 128)"),
@@ -74,13 +74,13 @@ OPTIONS = {
     "micro_batch": (POSITIVE, "rows that go through at once, to save memory; the result is equal"),
     "lr": (POSITIVE, "learning rate (default by size, 1e-4, 5e-5 or 1e-5; LoRA 2e-4, probes 1e-3)"),
     "max_len": (POSITIVE, "tokens of a text; longer ones lose their front (default: 1024 or less)"),
-    "head": (of("unembedding", "zero"), "start of the head (default: rows of 0 and 1, if any)"),
+    "head": (of("unembedding", "zero"), "unembedding (of the tokens 0 and 1; default) or zero"),
     "lora": (POSITIVE, "train low-rank terms of this rank instead of the matrices; merged at last"),
     "checkpointing": (None, "recompute activations in the backward pass, to save memory"),
     "compile": (None, "let torch.compile fuse the model: half a minute first; on a GPU"),
     "device": (matching(r"cpu|mps|cuda(:\d+)?", "cpu, mps, cuda, cuda:1"), "default: a GPU if any"),
-    "dtype": (of("bf16", "float32"), "default: bf16 autocast if hardware and size suit it"),
-    "force": (None, "make what is finished again, and replace it"),
+    "dtype": (of("bf16", "float32"), "bf16 or float32 (default: as hardware and size suit)"),
+    "force": (None, "run again and replace a finished result"),
     "bootstrap": (None, "draw groups of rows with replacement, by --seed: bagging over seeds"),
     "vote": (of("soft", "hard"), "soft: mean probability; hard: share of votes, or plurality"),
     "weights": (None, "weigh the supervisors by what they say of the rows that they held out"),
@@ -221,7 +221,8 @@ def parse(main, words):
     except fire.core.FireExit:
         surplus = re.search(r"Could not consume arg: (\S+)", silent.getvalue())
         told = f"too many words on the command line{f' ({surplus[1]!r})' if surplus else ''}"
-        raise BadInput(f"{told}: globs are written in quotes; see --help") from None
+        how = "options are --name=value, globs are written in quotes"
+        raise BadInput(f"{told}: {how}; see --help") from None
     args, options = bound
     if "" in args:
         raise BadInput("an argument is empty: was a shell variable not set?")

@@ -103,7 +103,10 @@ def check_row(row, where, required, optional, checks):
 
 def first_row(path):
     """The first object of a JSONL file, from which its kind of rows is told."""
-    return parse_line(read_bytes(path).split(b"\n", 1)[0], f"{path}:1")
+    first = read_bytes(path).split(b"\n", 1)[0]
+    if not first.strip():
+        raise BadInput(f"{path} is empty, or its first line is: it needs a JSON object a line")
+    return parse_line(first, f"{path}:1")
 
 
 def read_bytes(path):
@@ -112,6 +115,8 @@ def read_bytes(path):
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise BadInput(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path} is a folder, and a JSONL file is wanted") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
 
@@ -204,6 +209,8 @@ def hold_out(rows, n_val, batch_size=None):
     train = [row for group in groups[n:] for row in group]
     held = f"{len(held_out)} of {len(rows)} are held out, see --n_val"
     told = f"{len(train)} rows to train on ({held}) are"
+    if len(groups) == 1 and held_out:
+        raise BadInput(f"all {len(rows)} rows share one group, text or prompt, which is never cut")
     if batch_size and len(train) < batch_size:
         raise BadInput(f"{told} fewer than one batch: a smaller --batch_size than {batch_size}?")
     if batch_size and len(held_out) > len(rows) / 3:
