@@ -55,11 +55,6 @@ def setting_of_card(card):
     raise BadInput(f"made by an earlier version of {card.get('stage')}.py: make it again")
 
 
-def easier(rows, easy):
-    """The rows of at most this difficulty, for --easy; all of them where that is None."""
-    return rows if easy is None else moves.easier(rows, easy)
-
-
 def default_models(ds):
     """(supervisor, student) of a task or JSONL file where no --model is given."""
     return TASKS.get(ds, {}).get("models", MODELS)

@@ -57,14 +57,13 @@ def main(
     from w2s.lora import add as add_lora
 
     out = parallel.join(out) if cli.world_size() > 1 else out
-    start = {"head": head, "max_len": max_len, "device": device, "seed": seed}
-    if probe:
-        start["seed"] = 0  # so that all seeds share the features of one model
+    # all seeds of a probe share the features of one model
+    start = {"head": head, "max_len": max_len, "device": device, "seed": 0 if probe else seed}
     model, tokenizer = models.load(model, outputs=setting.OUTPUTS, **start)
     if lora:
         add_lora(model, lora, dtype, seed)
     given = "weak" if target == "weak" else setting.TRUTH
-    rows = setting.encode(tasks.easier(rows, easy), tokenizer, model, given=given)
+    rows = setting.encode(tasks.moves.easier(rows, easy), tokenizer, model, given=given)
     n_val = recipe.pop("n_val")
     train, held_out = files.hold_out(rows, n_val, recipe["batch_size"])
     trainer = probes if probe else loop

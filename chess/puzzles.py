@@ -119,11 +119,13 @@ def puzzle(row):
 
 
 def easier(rows, easy):
-    """The rows of a difficulty of at most `easy` (paper, Fig. 20); BadInput if there are none."""
+    """The rows of a difficulty of at most `easy` (Fig. 20), all of them where that is None."""
+    if easy is None:
+        return rows
     kept = [row for row in rows if row.get("difficulty", easy + 1) <= easy]
     if not kept:
         known = [row["difficulty"] for row in rows if "difficulty" in row]
         told = f"the easiest has {min(known)}" if known else "none has a difficulty"
-        raise files.BadInput(f"--easy={easy} leaves none of these {len(rows)} puzzles: {told}")
+        raise files.BadInput(f"--easy={easy} leaves none of these {len(rows)} rows: {told}")
     print(f"--easy={easy} leaves {len(kept)} of {len(rows)} puzzles")
     return kept

@@ -267,7 +267,7 @@ def test_easy_trains_on_easy_puzzles_alone(here, capsys):
     n = sum(row["difficulty"] <= 20 for row in read("runs/labels.jsonl"))
     assert f"leaves {n} of 60 puzzles" in capsys.readouterr().out
     assert files.read_card("runs/easy")["resolved"]["rows"] == n
-    with pytest.raises(BadInput, match="--easy=5 leaves none of these 60 puzzles: the easiest has"):
+    with pytest.raises(BadInput, match="--easy=5 leaves none of these 60 rows: the easiest has"):
         train_strong.main("runs/labels.jsonl", out="runs/none", easy=5, **how)
 
 

@@ -241,9 +241,7 @@ def test_easier_puzzles_are_those_up_to_a_difficulty(capsys):
     rows = [{"difficulty": d} for d in (20, 100, 500)] + [{}]
     assert puzzles.easier(rows, 100) == rows[:2]
     assert "--easy=100 leaves 2 of 4 puzzles" in capsys.readouterr().out
-    with pytest.raises(
-        BadInput, match="--easy=5 leaves none of these 4 puzzles: the easiest has 20"
-    ):
+    with pytest.raises(BadInput, match="--easy=5 leaves none of these 4 rows: the easiest has 20"):
         puzzles.easier(rows, 5)
     with pytest.raises(BadInput, match="none has a difficulty"):
         puzzles.easier([{}], 5)

@@ -52,10 +52,7 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
     Whole numbers as id or group become strings. BadInput, with file and line, for a line that is no
     JSON object, a missing or wrong field, an id that occurs twice; and if the card does not fit.
     """
-    data = read_bytes(path)
-    if not data:
-        raise BadInput(f"{path} is empty: it needs a line for each of its rows")
-    lines, rows, first = data.removesuffix(b"\n").split(b"\n"), [], {}
+    lines, rows, first = lines_of(path), [], {}
     for number, line in enumerate(lines, 1):
         where = f"{path}:{number}"
         row = parse_line(line, where, number == len(lines))
@@ -103,10 +100,15 @@ def check_row(row, where, required, optional, checks):
 
 def first_row(path):
     """The first object of a JSONL file, from which its kind of rows is told."""
-    first = read_bytes(path).split(b"\n", 1)[0]
-    if not first.strip():
-        raise BadInput(f"{path} is empty, or its first line is: it needs a JSON object a line")
-    return parse_line(first, f"{path}:1")
+    return parse_line(lines_of(path)[0], f"{path}:1")
+
+
+def lines_of(path):
+    """The lines of a file that has some, as bytes; U+2028 inside a text ends no line."""
+    data = read_bytes(path)
+    if not data.strip():
+        raise BadInput(f"{path} is empty: it needs a JSON object a line")
+    return data.removesuffix(b"\n").split(b"\n")
 
 
 def read_bytes(path):
@@ -115,8 +117,6 @@ def read_bytes(path):
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise BadInput(f"{path} does not exist") from None
-    except IsADirectoryError:
-        raise BadInput(f"{path} is a folder, and a JSONL file is wanted") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
 
