@@ -63,7 +63,8 @@ def main(
     if lora:
         add_lora(model, lora, dtype, seed)
     given = "weak" if target == "weak" else setting.TRUTH
-    rows = setting.encode(tasks.moves.easier(rows, easy), tokenizer, model, given=given)
+    rows = rows if easy is None else tasks.moves.easier(rows, easy)
+    rows = setting.encode(rows, tokenizer, model, given=given)
     n_val = recipe.pop("n_val")
     train, held_out = files.hold_out(rows, n_val, recipe["batch_size"])
     trainer = probes if probe else loop

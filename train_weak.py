@@ -37,7 +37,8 @@ def main(
     inputs = data["sha256"] | records.model_input(model)
     if records.is_done(out, args, inputs, force):
         return
-    rows = tasks.moves.easier(protocol.half(setting, data, "weak"), easy)
+    rows = protocol.half(setting, data, "weak")
+    rows = rows if easy is None else tasks.moves.easier(rows, easy)
 
     from w2s import loop, models, parallel  # torch and transformers take seconds to import
     from w2s.lora import add as add_lora

@@ -119,9 +119,7 @@ def puzzle(row):
 
 
 def easier(rows, easy):
-    """The rows of a difficulty of at most `easy` (Fig. 20), all of them where that is None."""
-    if easy is None:
-        return rows
+    """The rows of a difficulty of at most `easy` (paper, Fig. 20); BadInput if there are none."""
     kept = [row for row in rows if row.get("difficulty", easy + 1) <= easy]
     if not kept:
         known = [row["difficulty"] for row in rows if "difficulty" in row]

@@ -104,9 +104,8 @@ def first_row(path):
 
 
 def lines_of(path):
-    """The lines of a file that has some, as bytes; U+2028 inside a text ends no line."""
-    data = read_bytes(path)
-    if not data.strip():
+    """The lines of a file, as bytes; U+2028 inside a text ends no line."""
+    if not (data := read_bytes(path)).strip():
         raise BadInput(f"{path} is empty: it needs a JSON object a line")
     return data.removesuffix(b"\n").split(b"\n")
 
