@@ -15,8 +15,6 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-import torch
-
 from w2s import cli
 from w2s.files import BadInput
 
@@ -39,7 +37,6 @@ SIDES = {  # beside our loop: the arguments of Hugging Face's Trainer
     "generative": {"HF Trainer, group by length": GROUPED},
     "score": {"HF Trainer.predict, batch 64": {"batch_size": 64}},
 }
-CPU = torch.device("cpu")
 
 
 def main(
@@ -58,12 +55,15 @@ def main(
     for kind, word, known in (("part", part, SIDES), ("shape", shape, SHAPES)):
         if word not in known:
             raise BadInput(f"there is no {kind} {word}{cli.nearest(word, known)}")
+    import torch  # takes a second, so not for --help
+
     print(f"{shape}, {torch.get_num_threads()} threads, torch {torch.__version__}, {repeats=}")
     table(part, repeats, shape, 32 * max(1, steps * 20 // max(mean, 20)), mean)
 
 
 def make_model(shape, device, packed=True, lm=False):
     """A 2-way classifier, or a language model, with random weights, as models.load gives it."""
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from w2s import checks, models
@@ -112,6 +112,7 @@ def train(model, rows, loss="xent", dtype="bf16", batch_size=32, **options):
 
 def trainer(shape, device, lm, batch_size=32, per_device=None, **how):
     """Hugging Face's for one epoch: bf16 autocast, fused AdamW, padded to a batch's longest."""
+    import torch
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     def collate(batch):
@@ -138,13 +139,13 @@ def side(part, name, shape):
     """(function of rows that is one run of a side, its model), once in the process of that side."""
     from w2s import models
 
-    lm = part == "generative"
+    cpu, lm = models.pick_device("cpu"), part == "generative"
     if name == "ours":
-        model = make_model(shape, CPU, lm=lm)
+        model = make_model(shape, cpu, lm=lm)
         if part == "score":
             return lambda rows: models.predict(model, [x["tokens"] for x in rows], "bf16"), model
         return functools.partial(train, model), model
-    theirs = trainer(shape, CPU, lm, **SIDES[part][name])
+    theirs = trainer(shape, cpu, lm, **SIDES[part][name])
 
     def run(rows):
         theirs.train_dataset = rows
@@ -160,7 +161,8 @@ def measure(part, name, repeat, shape, n, mean):
     warm, rows = (make_rows(n, mean, SHAPES[shape]["vocab_size"], i) for i in (0, repeat + 1))
     if repeat == 0:
         run(warm)
-    rate, seconds = matmul_rate(CPU), clock(CPU, lambda: run(rows))
+    rate = matmul_rate(model.device)
+    seconds = clock(model.device, lambda: run(rows))
     speed = sum(len(row["tokens"]) for row in rows) / seconds
     # a language model multiplies by its embedding, which is tied to the output
     n_used = model.num_parameters(exclude_embeddings=part != "generative")
@@ -190,12 +192,16 @@ def clock(device, run):
     began = time.perf_counter()
     run()
     if device.type == "cuda":
+        import torch
+
         torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
 def matmul_rate(device):
     """Floating point operations a second of a large bf16 matrix product, the median of ten."""
+    import torch
+
     n = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device).bfloat16() for _ in range(2))
     times = [clock(device, lambda: torch.nn.functional.linear(a, b)) for _ in range(12)]
