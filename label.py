@@ -181,7 +181,7 @@ def tell(setting, out, rows, kept, args):
     of = f"of {len(rows)} {setting.WHAT}"
     print(f"{out}: {len(kept)} {of}, {right:.1%} of the weak labels are right")
     if setting.SOFT:
-        print(f"{sum(row['weak'] > 0.5 for row in kept) / len(kept):.1%} of them say 1")
+        print(f"{sum(row['weak'] > 0.5 for row in kept) / len(kept):.1%} of the labels say 1")
     if setting.SOFT and right <= 0.5:
         print("warning: that is chance or worse: is the supervisor's model or --n_train too small?")
     for remark in setting.remarks(kept):

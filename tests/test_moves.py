@@ -15,7 +15,7 @@ import moves
 import pgr
 import train_strong
 import train_weak
-from w2s import files, lm, loop, models
+from w2s import files, lm, loop, models, protocol
 from w2s.files import HERE, BadInput
 
 PLAYER = str(HERE / "chess/xs")  # a token for every move
@@ -182,6 +182,9 @@ def test_ratings_are_told_in_buckets_of_300():
 def test_the_student_learns_the_supervisors_moves_and_nobody_elses(here, tmp_path):
     labels = read("runs/labels.jsonl")
     assert all(row["weak"] and row["target"] for row in labels) and len(labels) == 60
+    half = protocol.half(moves, files.read_card("runs/labels.jsonl")["data"], "strong")
+    in_parts = [row["id"] for group in files.by_group(half, "parts") for row in group]
+    assert [row["id"] for row in labels] == in_parts  # as results/chess.md was measured
     legal = [next(iter(board.position(row["fen"]).legal_moves)).uci() for row in labels]
     other = [row | {"target": move} for row, move in zip(labels, legal)]
     scrambled = write(tmp_path / "labels.jsonl", other)

@@ -178,3 +178,25 @@ def test_what_is_no_run_is_neither_overwritten_nor_read(tmp_path):
         records.is_done(tmp_path / "mine.jsonl", {}, {}, False, suffix=".jsonl")
     with pytest.raises(BadInput, match="a run is a folder"):
         records.is_done(tmp_path / "mine.jsonl", {}, {}, True)
+
+
+def grouped(n, per_group):
+    return [{"id": str(i), "group": str(-(i // per_group))} for i in range(n)]
+
+
+def test_where_nothing_is_held_out_the_rows_keep_their_order():
+    rows = grouped(40, 4)
+    assert files.hold_out(rows, 0, 32) == (rows, [])
+    assert files.hold_out(rows, 4, 32)[0] != rows[:36]  # else groups are drawn
+
+
+def test_rows_of_one_group_are_never_cut_and_that_is_told():
+    with pytest.raises(BadInput, match="all 300 rows share one group, text or prompt"):
+        files.hold_out(grouped(300, 300), None, 32)
+
+
+def test_only_a_training_is_told_that_few_rows_are_left(capsys):
+    files.hold_out(grouped(200, 1), None)
+    assert not capsys.readouterr().err
+    files.hold_out(grouped(200, 1), None, 32)
+    assert "100 rows to train on (100 of 200 are held out" in capsys.readouterr().err

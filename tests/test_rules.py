@@ -138,6 +138,11 @@ def test_a_rules_default_spelled_out_is_the_same_run(mine, capsys):
 # ---- ensembles
 
 
+def test_soft_votes_over_several_classes_are_averaged_class_by_class():
+    votes = [[0.1, 0.2, 0.7], [0.3, 0.2, 0.5]]
+    assert label.combine(votes, "soft") == pytest.approx([0.2, 0.2, 0.6])
+
+
 def test_supervisors_vote():
     for votes, soft, hard, weighed in (
         ([0.9, 0.6], 0.75, 1, (0.675, 1)),

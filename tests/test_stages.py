@@ -453,3 +453,35 @@ def test_nothing_that_torch_and_transformers_say_at_import_drowns_the_one_line(h
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: --device=cuda:7")
     assert done.stderr.count("\n") == 1
+
+
+def test_runs_of_several_settings_are_not_scored_together(tmp_path):
+    for name in ("texts", "pairs"):
+        card = {"stage": "train_weak", "args": {}, "setting": name, "finished": True}
+        files.write_card(tmp_path / name, card)
+    with pytest.raises(BadInput, match="these runs are of several settings"):
+        eval.main(str(tmp_path / "texts"), str(tmp_path / "pairs"))
+
+
+def test_label_tells_how_many_labels_say_1(here, capsys):
+    label.main("runs/s0/weak", out="again.jsonl")
+    ones = [row["weak"] > 0.5 for row in read("again.jsonl")]
+    assert f"{sum(ones) / len(ones):.1%} of the labels say 1" in capsys.readouterr().out
+
+
+def test_a_head_that_lacks_what_the_models_own_logits_have_is_not_scored_untrained(
+    here, monkeypatch
+):
+    from w2s import models
+
+    load = models.load
+
+    def lacking(*words, **options):
+        model, tokenizer = load(*words, **options)
+        model.w2s["head"] = "unembedding alone"
+        return model, tokenizer
+
+    monkeypatch.setattr(models, "load", lacking)
+    with pytest.raises(BadInput, match="its logits have a bias or cap"):
+        eval.main(model="facts/xs", out="runs/untrained", n_test=20)
+    assert not (here / "runs/untrained").exists()
