@@ -6,7 +6,7 @@ import random
 import pytest
 
 import pgr
-from w2s import files
+from w2s import curves, files
 from w2s.files import BadInput
 
 DATA = {"ds": "sst2", "test": None, "sha256": {}, "data_seed": 0, "n_train": None, "n_test": None}
@@ -253,3 +253,10 @@ def test_curves_need_the_same_rows_held_out(runs):
     (runs / "labels.jsonl").write_text("anew")
     with pytest.raises(BadInput, match="labels.jsonl has changed since runs/student"):
         pgr.main(curves=True)
+
+
+def test_there_are_no_curves_of_runs_on_easy_rows_alone():
+    """Which rows such a run held out cannot be read off its labels file."""
+    card = {"args": {"labels": "labels.jsonl", "easy": 20}, "kept": {"true_acc": 0.5}}
+    with pytest.raises(BadInput, match="held out rows of the whole file"):
+        curves.held_out("runs/student", card)

@@ -557,3 +557,14 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(here, tiny, command, c
     last = capsys.readouterr().err.splitlines()[-1]
     assert done.value.code == 2 and last.startswith("error: ") and not (here / "n").exists()
     assert re.search(told, last), last
+
+
+def test_the_pad_token_ends_neither_side_of_a_pair(tiny):
+    """transformers' own head would read the token before it."""
+    model, tokenizer = models.load(tiny("llama"), device="cpu", outputs=1)
+    for side in "ab":
+        tokenizer.pad_token = "n"
+        pad = model.config.pad_token_id = tokenizer.pad_token_id
+        row = {"id": "0", "prompt": "ab", "a": "kl", "b": "op"} | {side: "kn"}
+        pairs.encode([row], tokenizer, model)
+        assert model.config.pad_token_id != pad

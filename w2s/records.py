@@ -38,7 +38,7 @@ def new_card(stage, setting, args, inputs, data):
 def begin(out, card, model, train, held_out, plan):
     """Make the run directory anew; with its card, not yet finished, the folder is a run under way.
 
-    What the defaults came to is printed and kept, "resolved"; plan: that of loop.resolve.
+    What the defaults came to is printed and kept, "resolved"; plan: epochs, batch, stop and rates.
     """
     for old in ("model", "eval"):
         shutil.rmtree(Path(out) / old, ignore_errors=True)
