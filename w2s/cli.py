@@ -90,6 +90,7 @@ OPTIONS = {
     "test_rows": (None, "label the test rows, for controls.py --kind=suffix alone"),
     "shots": (NATURAL, "prompt --model with this many examples before each row (0: none)"),
     "kind": (of(*ERRORS, "coin", "features", "suffix"), "which simulated supervisor (see above)"),
+    "rate": (share(1), "the share of the labels to get wrong"),
     "dims": (POSITIVE, "features: how many of them the simulated supervisor sees"),
     "plot": (matching(r".*\.png", "a name that ends in .png"), "PNG file to write"),
     "curves": (None, "plot the course of training too, and tell the PGR at three stops (5.1.1)"),
