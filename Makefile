@@ -3,7 +3,7 @@
 PYTHON ?= python3
 
 demo: .venv/installed
-	.venv/bin/python demo.py
+	.venv/bin/python sweep.py
 
 test: .venv/installed
 	.venv/bin/ruff check .

@@ -95,6 +95,7 @@ OPTIONS = {
     "plot": (matching(r".*\.png", "a name that ends in .png"), "PNG file to write"),
     "curves": (None, "plot the course of training too, and tell the PGR at three stops (5.1.1)"),
     "n_boot": (POSITIVE, "bootstrap resamples"),
+    "jobs": (POSITIVE, "stages side by side (default: one a GPU, or the cores)"),
     "n": (POSITIVE, "how many rows (default: all, in the halves at most 10,000)"),
     "mirror": (None, "folder to write the named tasks' data to (default: all), for W2S_MIRROR"),
     "seeds": (POSITIVE, "how many seeds"),

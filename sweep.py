@@ -1,0 +1,274 @@
+"""A grid of experiments: tasks x supervisors x students x rules x seeds, in one line.
+
+    python sweep.py               # the demo: facts, two rules, three seeds; half a minute, two cores
+    python sweep.py --ds=sst2,boolq --models=facts/xs,facts/s,facts/m --loss=xent,conf --seeds=3
+    python sweep.py --ds='ethics_*' --weak=facts/xs --strong=facts/s,facts/m --n_train=500 --dry_run
+    python sweep.py --loss=conf,conf:alpha=0.75 --jobs=4 --out=runs/alphas
+
+Every stage runs once, though many lines of the results need it: one supervisor labels for all
+students, and one ceiling, learned from the first supervisor's file, serves all supervisors, for
+their files hold the same rows and truth. (Supervisor and ceiling of one size are two runs: they
+learn from different halves.) Options of the stages, such as --n_train=500, go on to them.
+
+Called again it does what is missing: after a failure, a kill, or with more tasks, models, rules
+or seeds. Out, in --out: <task>/s<seed>/..., logs/, grid.json, results.jsonl and pgr/.
+"""
+
+import contextlib
+import fnmatch
+import glob
+import importlib
+import inspect
+import io
+import itertools
+import json
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import pgr
+import tasks
+import train_strong
+from w2s import cli, grids, locks, records, workers
+from w2s.curves import write_figure
+from w2s.files import BadInput
+
+# options that a grid sets itself; those of a rule stand with it (--loss=conf:alpha=0.75)
+OWN = {"ds", "model", "seed", "out", "target", "loss", "force", *pgr.RULE}
+ONLY = {"label": ("vote", "part", "device", "dtype"), "eval": ("split", "device", "dtype")}
+
+
+def handed_on():
+    """{script: {name: parameter}}: the options of the stages that a grid hands on."""
+    found = {}
+    for script in grids.STAGES:
+        known = inspect.signature(importlib.import_module(script).main).parameters
+        options = {n: p for n, p in known.items() if p.kind is p.KEYWORD_ONLY and n not in OWN}
+        found[script] = {n: p for n, p in options.items() if n in ONLY.get(script, options)}
+    return found
+
+
+def with_options_of_stages(main):
+    """main(), with the options that are handed on in its signature."""
+    signature = inspect.signature(main)
+    own = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    handed = {name: p for options in handed_on().values() for name, p in options.items()}
+    main.__signature__ = signature.replace(parameters=[*own, *handed.values()])
+    return main
+
+
+@with_options_of_stages
+def main(
+    *, ds: str = "facts", models: str = None, weak: str = None, strong: str = None,
+    loss: str = "xent,conf", seeds: int = 3, out: str = None, jobs: int = None,
+    dry_run: bool = False, **handed,
+):  # fmt: skip
+    """Run a grid, or what is missing of it.
+
+    Args:
+        ds: tasks, or JSONL files, with commas; globs in quotes: 'ethics_*'
+        models: models, from weak to strong; each supervises every later one (default: by task)
+        weak: supervisors, together with --strong, instead of --models
+        strong: students of every supervisor
+        loss: rules of train_strong.py, with their options: conf:alpha=0.75
+        seeds: how many seeds, from 0
+        out: the folder of the grid (default: runs/demo, or runs/grid with --ds or models)
+        dry_run: print the commands that are missing, what sharing saves, and the time
+    """
+    cli.check({"seeds": seeds, "jobs": jobs} | handed)
+    out = out or ("runs/grid" if ds != "facts" or models or weak or strong else "runs/demo")
+    grid = {"pairs": pairs_of(ds, models, weak, strong), "rules": rules_of(loss), "seeds": seeds}
+    defaults = inspect.signature(main).parameters
+    handed = {n: value for n, value in handed.items() if value != defaults[n].default}
+    by_stage = {
+        script: {n: value for n, value in handed.items() if n in takes}
+        for script, takes in handed_on().items()
+    }
+    nodes = grids.build(out, grid, by_stage)
+    grids.settle(out, grid, handed, write=False)
+    todo = grids.undone(nodes)
+    if todo:
+        check(grid)
+    if dry_run:
+        return show_plan(grid, nodes, todo)
+    with locks.held(out):
+        grids.settle(out, grid, handed, write=True)
+        how = workers.machine(todo, jobs, handed.get("device")) if todo else ()
+        failed = workers.run(out, todo, *how) if todo else {}
+        lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"))
+        told = f"{len(nodes)} stages, {len(todo)} of them to do: {len(failed)} failed"
+        print(f"{out}: {told}; {len(lines)} lines in {out}/results.jsonl")
+        show_results(out, lines)
+    for name, why in failed.items():
+        print(f"failed: {name}: {why} (see {out}/logs/{name}.log)", file=sys.stderr)
+    if failed:
+        if waiting := len(grids.undone(nodes)) - len(failed):
+            print(f"{waiting} stages that need them were not run", file=sys.stderr)
+        sys.exit(1)
+
+
+# ---- what is asked
+
+
+def names(option, words):
+    """The words of a list, none of them empty or twice."""
+    found = words.split(",")
+    for name in found:
+        if not name or found.count(name) > 1:
+            told = f"names {name} twice" if name else "has an empty name"
+            raise BadInput(f"--{option}={words} {told}: write a,b,c")
+    return found
+
+
+def pairs_of(ds, models, weak, strong):
+    """[(task, supervisor, student)] of a grid."""
+    asked = []
+    for name in names("ds", ds):
+        found = fnmatch.filter(tasks.TASKS, name) if glob.has_magic(name) else [name]
+        if not found:
+            raise BadInput(f"--ds={name} matches no task: python tasks.py shows them all")
+        asked += found
+    asked = names("ds", ",".join(asked))
+    for task in asked:
+        tasks.setting_of(task)
+    if bool(weak) != bool(strong) or (models and weak):
+        raise BadInput("give --models=a,b,c, or --weak=a,b and --strong=c,d together")
+    if weak:
+        pairs = list(itertools.product(names("weak", weak), names("strong", strong)))
+    elif models:
+        pairs = list(itertools.combinations(names("models", models), 2))
+        if not pairs:
+            raise BadInput(f"--models={models} is one model: name two or more, weak to strong")
+    else:
+        return [(task, *tasks.default_models(task)) for task in asked]
+    return [(task, *pair) for task in asked for pair in pairs]
+
+
+def rules_of(loss):
+    """{name of a rule: its options for train_strong.py}; conf:alpha=.75 is conf:alpha=0.75."""
+    found = {}
+    for word in names("loss", loss):
+        rule, *more = word.split(":")
+        for one in more:
+            if one.split("=")[0] not in pgr.RULE:
+                told = f"a rule has the options {', '.join(pgr.RULE)}"
+                raise BadInput(f"--loss={word}: {told}: conf:alpha=0.75")
+        options = cli.parse(train_strong.main, [f"--{one}" for one in more])[1]
+        cli.check(options)
+        told = (f"{n}={value}" if value is not True else n for n, value in options.items())
+        name = ":".join([rule, *told])
+        if name in found:
+            raise BadInput(f"--loss={loss} names {name} twice")
+        found[name] = {"loss": rule} | options
+    return found
+
+
+def check(grid):
+    """BadInput for a rule that a task's setting does not know, or a model that is not there."""
+    unset = dict.fromkeys((*pgr.RULE, "target"))
+    for setting in {tasks.setting_of(task) for task, *_ in grid["pairs"]}:
+        for options in grid["rules"].values():
+            train_strong.chosen_rule(setting, unset | options, None)
+    for model in dict.fromkeys(model for _, *pair in grid["pairs"] for model in pair):
+        records.find_model(model)
+
+
+def show_plan(grid, nodes, todo):
+    """The commands, how many runs sharing saves, and an estimate of the time."""
+    for node in todo.values():
+        print("python", shlex.join(node["words"]))
+    trainings = sum(grids.script_of(node).startswith("train") for node in nodes.values())
+    alone = len(grids.cells(grid))
+    told = f"{len(nodes)} stages, {trainings} of them trainings; triples one by one: {7 * alone}"
+    saved = f"{1 - len(nodes) / 7 / alone:.0%} and {1 - trainings / 3 / alone:.0%}"
+    print(f"\n{told} and {3 * alone}, so sharing saves {saved}; {len(todo)} stages are to do")
+    pace, runs = grids.pace([node for name, node in nodes.items() if name not in todo])
+    left = sum(map(grids.work, todo.values())) * pace / 60
+    if runs and todo:
+        print(f"about {left:.1f} minutes of one worker, by the models' sizes and the pace of the")
+        print(f"{runs} trainings here that are finished; loading is not counted")
+    elif todo:
+        print("how long it takes is unknown until a training of this grid is finished")
+
+
+# ---- what came out
+
+
+def show_results(out, lines):
+    """A line for every task, pair and rule, from pgr.py over its seeds, whose file is in pgr/."""
+    groups = {}
+    for line in lines:
+        key = tuple(line[name] for name in grids.KEY[:-1])
+        groups.setdefault(key, []).append(line)
+    told = (
+        "task: supervisor -> student, rule",
+        "weak",
+        "student",
+        "ceiling",
+        "PGR [95 %]",
+        "seeds",
+    )
+    rows, results = [told], {}
+    for (task, weak, strong, rule), seeds in groups.items():
+        name = f"{task}: {weak} -> {strong}, {rule}"
+        try:
+            result = results[rule] = recovered(out, seeds)
+        except BadInput as error:
+            print(f"{name}: {error}")
+            continue
+        one, metric = result["pgr"], result.get("metric", "acc")
+        pgr_told = "undefined" if one["value"] is None else "{value:.2f} [{low:.2f}, {high:.2f}]"
+        values = (f"{result[who][metric]:.3f}" for who in ("weak", "student", "ceiling"))
+        rows.append((name, *values, pgr_told.format(**one), str(len(seeds))))
+    width = max(len(row[0]) for row in rows)
+    for name, weak, student, ceiling, told, n in rows:
+        print(f"{name:<{width}} {weak:>8} {student:>8} {ceiling:>8}  {told:<20} {n:>5}")
+    if results.keys() == {"xent", "conf"} and len(groups) == 2:
+        draw(results, f"{out}/demo.png")
+
+
+def recovered(out, lines):
+    """pgr.py's result of all seeds of a task, pair and rule; made anew if one is newer."""
+    first = lines[0]
+    name = "-".join(grids.form(first[key]) for key in grids.KEY[:-1])
+    file = Path(out) / "pgr" / f"{name}.json"
+    scored = [Path(out) / path for line in lines for path in line["predictions"].values()]
+    newest = max(path.stat().st_mtime for path in scored)
+    if not file.exists() or file.stat().st_mtime < newest:
+        runs = (path.replace(f"/s{first['seed']}/", "/s*/") for path in first["runs"].values())
+        with contextlib.redirect_stdout(io.StringIO()):
+            pgr.main(*(f"{out}/{run}" for run in runs), split=first["split"], out=str(file))
+    return json.loads(file.read_bytes())
+
+
+def draw(results, path):
+    """The picture of one pair and two rules: accuracies of `results`, {rule: pgr.json}, as bars."""
+    naive, conf = results["xent"], results["conf"]
+    if None in (naive["pgr"]["value"], conf["pgr"]["value"]):
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    pgr.bars(axes, {
+        "weak\nsupervisor": (naive["weak"], "#c9c9c9"),
+        f"naive student\nPGR {naive['pgr']['value']:.2f}": (naive["student"], "#9e9ac8"),
+        f"confidence loss\nPGR {conf['pgr']['value']:.2f}": (conf["student"], "#6a51a3"),
+        "strong\nceiling": (naive["ceiling"], "#3d3d3d"),
+    })  # fmt: skip
+    models = " -> ".join(naive[who]["model"] for who in ("weak", "student"))
+    title = f"{naive['task']}: {models}, {naive['n']} test rows, {naive['seeds']} seeds"
+    axes.set(title=title, ylabel="test accuracy, 95 % intervals", ylim=(0.5, 0.9))
+    write_figure(figure, path)
+
+
+def stop(*_):
+    """SIGTERM ends a sweep, and its workers with it."""
+    print("stopped; call again to go on", file=sys.stderr)
+    sys.exit(143)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
+    cli.run(main)

@@ -1,0 +1,181 @@
+"""Stages side by side: processes that import torch once and call main() after main()."""
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing import connection
+from pathlib import Path
+
+from tqdm import tqdm
+
+from w2s import cli, files, grids
+from w2s.files import BadInput
+
+# ---- in a worker
+
+
+def serve(pipe, parent, visible, threads):
+    """Run what comes through the pipe, (words, log) of stages, until the sweep is gone.
+
+    visible: the CUDA device of this worker, or None; threads: of torch, or None.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=outlive_nobody, args=(parent,), daemon=True).start()
+    if visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible  # before torch looks for devices
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    while True:
+        pipe.send(call(*pipe.recv()))
+        if visible is not None:
+            torch.cuda.empty_cache()
+
+
+def outlive_nobody(parent):
+    """End this process when the sweep is no more, even if it was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def call(words, log):
+    """Call a stage's main() as the shell would, its output in a log; returns why it failed, or None."""
+    try:
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "w", encoding="utf-8", buffering=1) as file:
+            os.dup2(file.fileno(), 1)  # for what is no Python
+            os.dup2(file.fileno(), 2)
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                return in_words(words)
+    except OSError as error:  # a full disk
+        return f"{log} cannot be written: {error.strerror}"
+
+
+def in_words(words):
+    """None, or the line that tells why the stage failed, which is in the log too."""
+    script, *words = words
+    print(f"$ python {script}", *words)
+    try:
+        main = importlib.import_module(script.removesuffix(".py")).main
+        args, options = cli.parse(main, words)
+        main(*args, **options)
+        return None
+    except (BadInput, FloatingPointError) as error:
+        told = f"error: {error}"
+    except BaseException as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {files.first_line(error)}"
+    print(told)
+    return told
+
+
+# ---- in the sweep
+
+
+def machine(todo, jobs, device):
+    """(devices, one of each worker, or None on a CPU; how processes start; threads of each).
+
+    On GPUs one worker a CUDA device, unless --jobs says otherwise. On a CPU as many as there are
+    cores, but not more than stages that could ever run at once; they share the threads.
+    """
+    import torch  # and transformers: forked workers inherit them
+
+    from w2s import models  # noqa: F401
+
+    if device not in (None, "cpu", "cuda"):  # cuda:1, mps
+        return [None] * (jobs or 1), "spawn", None
+    if device != "cpu" and (n := torch.cuda.device_count()):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n)))
+        names = visible.split(",")[:n]
+        return [names[k % n] for k in range(jobs or n)], "spawn", None
+    depth, cores = {}, os.cpu_count()
+    for name, node in todo.items():
+        depth[name] = 1 + max((depth.get(need, 0) for need in node["needs"]), default=0)
+    widest = max(map([*depth.values()].count, depth.values()))
+    jobs = jobs or min(max(2, cores), widest)
+    threads = None if "OMP_NUM_THREADS" in os.environ else max(1, cores // jobs)
+    # a fork inherits what is imported; elsewhere than on Linux it is unsafe beside threads
+    return [None] * jobs, "fork" if sys.platform == "linux" else "spawn", threads
+
+
+def start(how, device, threads):
+    """(pipe, process, device) of a new worker."""
+    context = multiprocessing.get_context(how)
+    ours, its = context.Pipe()
+    args = (its, os.getpid(), device, threads)
+    process = context.Process(target=serve, args=args, daemon=True)
+    process.start()
+    its.close()  # so that the end of the worker is the end of the pipe
+    return ours, process, device
+
+
+def run(folder, todo, devices, how, threads):
+    """Run the stages of `todo`, those that need nothing more to do side by side.
+
+    Returns {name: why it failed, in a line}. What needs a failed stage is left; a worker that dies
+    is replaced. On an interruption all workers are killed: a stage leaves whole files alone.
+    """
+    left, failed, free, workers, busy = by_urgency(todo), {}, list(devices), {}, {}
+    open_ones, tqdm.monitor_interval = set(todo), 0  # no thread of its own: we fork
+    total = sum(map(grids.work, todo.values()))
+    shown = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}, {remaining} to go]"
+    try:
+        with tqdm(total=total, bar_format=shown, disable=None) as bar:
+            while True:
+                ready = [name for name in left if not open_ones & set(todo[name]["needs"])]
+                for name in ready[: len(devices) - len(busy)]:
+                    idle = [pipe for pipe in workers if pipe not in busy]
+                    if not idle:
+                        pipe, *worker = start(how, free.pop(), threads)
+                        workers[pipe] = worker
+                    pipe = idle[0] if idle else pipe
+                    grids.clear(todo[name])
+                    pipe.send((todo[name]["words"], f"{folder}/logs/{name}.log"))
+                    busy[pipe] = name
+                    left.remove(name)
+                if not busy:
+                    return failed
+                done = len(todo) - len(open_ones)
+                bar.set_description_str(f"{done} of {len(todo)} stages, {len(busy)} running")
+                for pipe in connection.wait(list(busy)):
+                    name = busy.pop(pipe)
+                    if told := receive(pipe, workers, free):
+                        failed[name] = told
+                    else:
+                        open_ones.remove(name)
+                    bar.update(grids.work(todo[name]))
+    finally:
+        for process, _ in workers.values():
+            process.kill()
+            process.join()
+
+
+def receive(pipe, workers, free):
+    """What a worker tells of its stage; one that died makes room for another."""
+    try:
+        return pipe.recv()
+    except (EOFError, ConnectionError):
+        process, device = workers.pop(pipe)
+        process.join()
+        free.append(device)
+        killed = "killed: was memory short?" if process.exitcode == -signal.SIGKILL else "gone"
+        return f"its process was {killed} (exit code {process.exitcode})"
+
+
+def by_urgency(todo):
+    """Names of stages, those first after which most work waits."""
+    after = {}
+    for name in reversed(todo):
+        after[name] = after.get(name, 0) + grids.work(todo[name])
+        for need in todo[name]["needs"]:
+            after[need] = max(after.get(need, 0), after[name])
+    return sorted(todo, key=lambda name: -after[name])
