@@ -1,6 +1,6 @@
 """A grid of experiments: tasks x supervisors x students x rules x seeds, in one line.
 
-    python sweep.py               # the demo: facts, two rules, three seeds; half a minute, two cores
+    python sweep.py                  # the demo: facts, two rules, three seeds; half a minute
     python sweep.py --ds=sst2,boolq --models=facts/xs,facts/s,facts/m --loss=xent,conf --seeds=3
     python sweep.py --ds='ethics_*' --weak=facts/xs --strong=facts/s,facts/m --n_train=500 --dry_run
     python sweep.py --loss=conf,conf:alpha=0.75 --jobs=4 --out=runs/alphas
@@ -30,7 +30,7 @@ from pathlib import Path
 import pgr
 import tasks
 import train_strong
-from w2s import cli, grids, locks, records, workers
+from w2s import cli, grids, locks, protocol, records, workers
 from w2s.curves import write_figure
 from w2s.files import BadInput
 
@@ -89,7 +89,7 @@ def main(
     grids.settle(out, grid, handed, write=False)
     todo = grids.undone(nodes)
     if todo:
-        check(grid)
+        check(grid, handed)
     if dry_run:
         return show_plan(grid, nodes, todo)
     with locks.held(out):
@@ -164,10 +164,14 @@ def rules_of(loss):
     return found
 
 
-def check(grid):
-    """BadInput for a rule that a task's setting does not know, or a model that is not there."""
-    unset = dict.fromkeys((*pgr.RULE, "target"))
-    for setting in {tasks.setting_of(task) for task, *_ in grid["pairs"]}:
+def check(grid, handed):
+    """BadInput for a rule or split that a task does not know, or a model that is not there."""
+    unset, split = dict.fromkeys((*pgr.RULE, "target")), handed.get("split", "test")
+    for task in dict.fromkeys(task for task, *_ in grid["pairs"]):
+        setting = tasks.setting_of(task)
+        protocol.describe(setting, task, test=handed.get("test"))
+        if split not in protocol.test_splits(setting, task):
+            raise BadInput(f"--split={split}: {task} has no such test split")
         for options in grid["rules"].values():
             train_strong.chosen_rule(setting, unset | options, None)
     for model in dict.fromkeys(model for _, *pair in grid["pairs"] for model in pair):

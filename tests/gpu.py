@@ -42,7 +42,7 @@ LENGTHS = (1, 2, 3, 17, 64, 65, 300, 300, 300, 1000, 2000)
 PIECES, AGAIN, COMPILE = {"micro_batch": 4}, {"checkpointing": True}, {"compile": True}
 WAYS = {"again": {}, "micro-batches": PIECES, "checkpointing": AGAIN, "compiled": COMPILE}
 WAITING = {"bf16, conf, pieces": PIECES | {"loss": "conf"}, "float32": {"dtype": "float32"}}
-ON_CPU = {"naive": 0.49, "conf": 0.84}  # PGR of the students of `python demo.py` on the CPU
+ON_CPU = {"xent": 0.49, "conf": 0.84}  # PGR of the rules of `python sweep.py` on the CPU
 SIDES = {
     "ours, `--compile`": COMPILE, "ours": {}, "Trainer, padded": {"trainer": {}},
     "Trainer, by length": {"trainer": bench.GROUPED}, "scoring: ours": {"score": True},
@@ -223,16 +223,17 @@ def waiting(device):
 
 
 def demo(*_):
-    """python demo.py: the CPU's PGR must lie in the interval."""
+    """python sweep.py: the CPU's PGR must lie in the interval."""
     began = time.monotonic()
-    subprocess.run([sys.executable, "demo.py"], cwd=HERE, stdout=sys.stderr)
+    subprocess.run([sys.executable, "sweep.py"], cwd=HERE, stdout=sys.stderr)
     head("facts", "PGR", "on the CPU", "")
     for name, wanted in ON_CPU.items():
         with survived(name):
-            told = json.loads((HERE / "runs" / "demo" / f"{name}.json").read_text())
+            file = HERE / "runs/demo/pgr" / f"facts-facts-xs-facts-m-{name}.json"
+            told = json.loads(file.read_text())
             value, low, high = (told["pgr"][key] for key in ("value", "low", "high"))
             row(name, f"{value:.2f} [{low:.2f}, {high:.2f}]", f"{wanted}", low <= wanted <= high)
-    tell(f"\n`python demo.py`: {time.monotonic() - began:.1f} s")
+    tell(f"\n`python sweep.py`: {time.monotonic() - began:.1f} s")
 
 
 def speed(device, toy, plan, until):

@@ -120,7 +120,7 @@ def test_a_stage_is_handed_all_its_options_checked_and_without_force():
 
 @pytest.mark.parametrize(
     "script",
-    ["train_weak", "label", "train_strong", "eval", "pgr", "controls", "tasks", "demo", "pretrain"]
+    ["train_weak", "label", "train_strong", "eval", "pgr", "controls", "tasks", "sweep", "pretrain"]
     + ["rm/generative", "chess/make_puzzles"],
 )
 def test_help_reads_well_and_answers_at_once_without_torch_or_a_gpu(script):

@@ -1,0 +1,219 @@
+"""Grids: every stage once, what is missing and no more, whatever fails or is killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import sweep
+from w2s import cli, files, grids, locks, workers
+from w2s.files import HERE, BadInput
+
+TINY = ["--n_train=64", "--n_test=40", "--epochs=1"]
+ASKED = ["--models=facts/xs,facts/s", "--seeds=2", "--loss=xent", *TINY]
+
+
+def start(folder, *words):
+    command = [sys.executable, HERE / "sweep.py", *words, f"--out={folder}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, **pipes, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def finish(process):
+    out, err = process.communicate(timeout=400)
+    return process.returncode, out, err
+
+
+def here(folder, *words):
+    """The sweep in this process, which only fits where nothing is to run."""
+    args, options = cli.parse(sweep.main, [*words, f"--out={folder}"])
+    sweep.main(*args, **options)
+
+
+def cards(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*card.json")}
+
+
+def lines(folder, *but):
+    every = files.read_jsonl(folder / "results.jsonl", grids.KEY, {})
+    return [{name: value for name, value in line.items() if name not in but} for line in every]
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """A finished grid of two models, one rule and two seeds."""
+    folder = tmp_path_factory.mktemp("sweep") / "grid"
+    code, _, err = finish(start(folder, *ASKED))
+    assert code == 0, err
+    return folder
+
+
+def test_a_line_has_every_ingredient(grid):
+    first, second = lines(grid)
+    assert [first["seed"], second["seed"]] == [0, 1] and first["n"] == 40
+    rows = {
+        who: files.read_jsonl(grid / path, ["prob", "label"])
+        for who, path in first["predictions"].items()
+    }
+    right = {
+        who: [(row["prob"] > 0.5) == row["label"] for row in of_one] for who, of_one in rows.items()
+    }
+    values = {who: sum(of_one) / 40 for who, of_one in right.items()}
+    assert first["values"] == values and first["metric"] == "acc"
+    gap = values["ceiling"] - values["weak"]
+    assert first["pgr"] == ((values["student"] - values["weak"]) / gap if gap else None)
+    same = [(a["prob"] > 0.5) == (b["prob"] > 0.5) for a, b in zip(rows["weak"], rows["student"])]
+    wrong = [same[i] for i in range(40) if not right["weak"][i]]
+    assert first["agreement"]["all"] == sum(same) / 40
+    assert first["agreement"]["weak_wrong"] == sum(wrong) / len(wrong)
+    labels = files.read_jsonl(grid / first["labels"], ["weak", "label"])
+    assert first["label_acc"] == sum((x["weak"] > 0.5) == x["label"] for x in labels) / len(labels)
+    card = files.read_card(grid / first["runs"]["ceiling"])
+    assert card["args"]["target"] == "truth" and card["args"]["n_val"] is None
+    assert first["seconds"]["ceiling"] == card["seconds"]
+    assert first["parameters"] == {"weak": 54048, "strong": card["resolved"]["parameters"]}
+
+
+def test_a_finished_grid_answers_at_once_and_runs_nothing(grid, capsys):
+    before, began = cards(grid), time.process_time()
+    here(grid, *ASKED)
+    assert cards(grid) == before and time.process_time() - began < 3
+    told = capsys.readouterr().out
+    assert "14 stages, 0 of them to do: 0 failed; 2 lines" in told
+    assert "facts: facts/xs -> facts/s, xent" in told
+
+
+def test_more_models_cost_what_is_new_and_one_that_fails_stops_no_other(grid, tmp_path):
+    """A ceiling stays with the labels it learned from; a broken student's log is named."""
+    folder, broken = tmp_path / "grid", tmp_path / "broken"
+    shutil.copytree(grid, folder)
+    shutil.copytree(HERE / "facts/s", broken)
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    before = {path.relative_to(grid): at for path, at in cards(grid).items()}
+    shown = ["--weak=facts/m,facts/xs", f"--strong=facts/s,{broken}", "--loss=xent", *TINY]
+    code, out, err = finish(start(folder, *shown, "--seeds=1"))
+    assert code == 1 and "3 lines" in out
+    after = {path.relative_to(folder): at for path, at in cards(folder).items()}
+    assert {path: after[path] for path in before} == before
+    failed = [line for line in err.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 3 and all("cannot be loaded" in line for line in failed), err
+    log = failed[0].split("(see ")[1].removesuffix(")")
+    assert "cannot be loaded" in open(log).read() and "3 stages that need them" in err
+    assert [line["weak"] for line in lines(folder)] == ["facts/m", "facts/xs", "facts/xs"]
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_results(grid, tmp_path):
+    folder = tmp_path / "grid"
+    for number, code, enough in ((signal.SIGTERM, 143, 1), (signal.SIGKILL, -9, 5)):
+        process = start(folder, *ASKED)
+        while len(cards(folder)) < enough and process.poll() is None:
+            time.sleep(0.02)
+        children = open(f"/proc/{process.pid}/task/{process.pid}/children").read().split()
+        process.send_signal(number)
+        assert finish(process)[0] == code and len(children) > 0
+        until = time.monotonic() + 20
+        while any(locks.born(child) for child in children):
+            assert time.monotonic() < until, "a worker outlives its sweep"
+    code, out, err = finish(start(folder, *ASKED))
+    assert code == 0 and "going on in its place" in out, err
+    assert lines(folder, "seconds") == lines(grid, "seconds")
+
+
+def test_the_papers_grid_shares_half_of_its_stages():
+    """By hand: 3 supervisors, 3 labels, 3 ceilings, 12 students and 18 evals, not 12 times 7."""
+    args = {"ds": "facts", "models": "a,b,c,d", "weak": None, "strong": None}
+    rules = sweep.rules_of("xent,conf:alpha=.75")
+    plan = {"pairs": sweep.pairs_of(**args), "rules": rules, "seeds": 1}
+    nodes = grids.build("g", plan, dict.fromkeys(grids.STAGES, {}))
+    scripts = [grids.script_of(node) for node in nodes.values()]
+    assert {script: scripts.count(script) for script in grids.STAGES} == {
+        "train_weak": 3, "label": 3, "train_strong": 15, "eval": 18,
+    }  # fmt: skip
+    words = nodes["facts/s0/a-c-conf-alpha-0.75"]["words"]
+    assert words[:2] == ["train_strong.py", "g/facts/s0/labels-a.jsonl"]
+    assert {"--model=c", "--loss=conf", "--alpha=0.75", "--seed=0"} < set(words)
+    for name, node in nodes.items():  # a stage comes after what it needs
+        assert all(list(nodes).index(need) < list(nodes).index(name) for need in node["needs"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--ds=facts,bolq"], "unknown task 'bolq' .did you mean boolq"),
+        (["--ds=etics_*"], "etics_. matches no task"),
+        (["--ds=facts,facts"], "names facts twice"),
+        (["--ds=facts,"], "empty name"),
+        (["--models=facts/xs"], "one model"),
+        (["--weak=facts/xs"], "--weak=a,b and --strong=c,d together"),
+        (["--models=facts/xs,facts/x"], "no/such|facts/x|out of reach"),
+        (["--loss=xent,cnof"], "unknown loss --loss=cnof .did you mean conf"),
+        (["--loss=xent:alpha=0.5"], "--alpha is no option of the rule xent"),
+        (["--loss=conf:epochs=3"], "a rule has the options alpha"),
+        (["--loss=conf:alpha=.5,conf:alpha=0.50"], "conf:alpha=0.5 twice"),
+        (["--seeds=0"], "--seeds=0 must be positive"),
+        (["--jobs=0"], "--jobs=0 must be positive"),
+        (["--n_trian=5"], "no option --n_trian .did you mean --n_train"),
+        (["--keep=0.5"], "there is no option --keep"),
+        (["--split=hard"], "--split=hard: facts has no such test split"),
+        (["--ds=puzzles"], "moves are hard labels"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_runs(tmp_path, words, told, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(BadInput, match=told):
+        here(tmp_path / "grid", *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_of_one_grid_and_one_sweep(grid, tmp_path):
+    other = [word.replace("64", "65") for word in ASKED]
+    with pytest.raises(BadInput, match="another grid .n_train was 64, now 65."):
+        here(grid, *other)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(BadInput, match="holds something else"):
+        here(tmp_path, *ASKED)
+    with locks.held(grid), pytest.raises(BadInput, match=f"in use by process {os.getpid()} on "):
+        here(grid, *ASKED)
+    here(grid, *ASKED)
+
+
+def test_a_lock_outlives_its_holder_on_another_host_alone(tmp_path, capsys):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with locks.held(tmp_path):
+        mine = json.loads((tmp_path / ".lock").read_text())
+    assert mine["pid"] == os.getpid() and (tmp_path / ".lock").read_text() == ""
+    # dead; or another process that has its number now; or, who knows, alive on another machine
+    for other in ({"pid": gone.pid}, {"born": "0"}):
+        (tmp_path / ".lock").write_text(json.dumps(mine | other))
+        with locks.held(tmp_path):
+            assert "which is no more" in capsys.readouterr().out
+    (tmp_path / ".lock").write_text(json.dumps(mine | {"host": "elsewhere"}))
+    with pytest.raises(BadInput, match="on elsewhere since .* delete .*lock"), locks.held(tmp_path):
+        pass
+
+
+def test_a_worker_that_dies_or_a_full_disk_fails_its_stage_alone(tmp_path, monkeypatch):
+    (tmp_path / "at_will.py").write_text(
+        "import os\ndef main(how: str):\n    eval(how)\n    print('well')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(grids, "work", lambda node: 1)
+
+    def stage(how, *needs):
+        return {"words": ["at_will.py", how], "needs": needs, "out": f"{tmp_path}/x", "model": ""}
+
+    todo = {"killed": stage("os.kill(os.getpid(), 9)"), "after": stage("1", "killed")}
+    todo |= {"wrong": stage("1 / 0"), "full": stage("1"), "well": stage("1")}
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/full.log").symlink_to("/dev/full")
+    failed = workers.run(tmp_path, todo, [None], "fork", None)
+    assert failed.keys() == {"killed", "wrong", "full"}
+    assert "was memory short?" in failed["killed"] and failed["wrong"].startswith("ZeroDivision")
+    assert "No space left on device" in failed["full"]
+    assert (tmp_path / "logs/well.log").read_text() == "$ python at_will.py 1\nwell\n"
