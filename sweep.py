@@ -94,6 +94,7 @@ def main(
         return show_plan(grid, nodes, todo)
     with locks.held(out):
         grids.settle(out, grid, handed, write=True)
+        todo = grids.undone(nodes)  # another sweep may have ended just now
         how = workers.machine(todo, jobs, handed.get("device")) if todo else ()
         failed = workers.run(out, todo, *how) if todo else {}
         lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"))

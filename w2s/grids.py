@@ -123,7 +123,10 @@ def undone(nodes):
 
 
 def is_done(node):
-    """Whether a stage's card is that of its options and of its present input."""
+    """Whether a stage's card is that of its options and of its present input.
+
+    A base model that has changed under its name is not noticed: the stages look at that.
+    """
     card, source = files.read_card(node["out"]), node["words"][1]
     if not card or not card.get("finished") or not Path(node["out"]).exists():
         return False

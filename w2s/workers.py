@@ -52,7 +52,7 @@ def outlive_nobody(parent):
 
 
 def call(words, log):
-    """Call a stage's main() as the shell would, its output in a log; returns why it failed, or None."""
+    """Call a stage's main() as the shell would, its output in a log; None, or why it failed."""
     try:
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         with open(log, "w", encoding="utf-8", buffering=1) as file:
@@ -129,8 +129,8 @@ def run(folder, todo, devices, how, threads):
     is replaced. On an interruption all workers are killed: a stage leaves whole files alone.
     """
     left, failed, free, workers, busy = by_urgency(todo), {}, list(devices), {}, {}
-    open_ones, tqdm.monitor_interval = set(todo), 0  # no thread of its own: we fork
-    total = sum(map(grids.work, todo.values()))
+    open_ones, total = set(todo), sum(map(grids.work, todo.values()))
+    tqdm.monitor_interval = 0  # no thread of its own: we fork
     shown = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}, {remaining} to go]"
     try:
         with tqdm(total=total, bar_format=shown, disable=None) as bar:
@@ -150,9 +150,11 @@ def run(folder, todo, devices, how, threads):
                     return failed
                 done = len(todo) - len(open_ones)
                 bar.set_description_str(f"{done} of {len(todo)} stages, {len(busy)} running")
-                for pipe in connection.wait(list(busy)):
-                    name = busy.pop(pipe)
-                    if told := receive(pipe, workers, free):
+                for pipe in connection.wait(list(workers)):
+                    told, name = receive(pipe, workers, free), busy.pop(pipe, None)
+                    if name is None:  # it died idle
+                        continue
+                    if told:
                         failed[name] = told
                     else:
                         open_ones.remove(name)
@@ -182,4 +184,4 @@ def by_urgency(todo):
         after[name] = after.get(name, 0) + grids.work(todo[name])
         for need in todo[name]["needs"]:
             after[need] = max(after.get(need, 0), after[name])
-    return sorted(todo, key=lambda name: -after[name])
+    return sorted(todo, key=after.get, reverse=True)
