@@ -34,8 +34,7 @@ from w2s import cli, grids, locks, protocol, records, workers
 from w2s.curves import write_figure
 from w2s.files import BadInput
 
-# options that a grid sets itself; those of a rule stand with it (--loss=conf:alpha=0.75)
-OWN = {"ds", "model", "seed", "out", "target", "loss", "force", *pgr.RULE}
+OWN = {"ds", "model", "seed", "out", "target", "loss", "force"}  # options that a grid sets itself
 ONLY = {"label": ("vote", "part", "device", "dtype"), "eval": ("split", "device", "dtype")}
 
 
@@ -71,16 +70,18 @@ def main(
         models: models, from weak to strong; each supervises every later one (default: by task)
         weak: supervisors, together with --strong, instead of --models
         strong: students of every supervisor
-        loss: rules of train_strong.py, with their options: conf:alpha=0.75
+        loss: rules of train_strong.py, each with its own options: xent,conf,conf:alpha=0.75
         seeds: how many seeds, from 0
         out: the folder of the grid (default: runs/demo, or runs/grid with --ds or models)
         dry_run: print the commands that are missing, what sharing saves, and the time
     """
     cli.check({"seeds": seeds, "jobs": jobs} | handed)
     out = out or ("runs/grid" if ds != "facts" or models or weak or strong else "runs/demo")
-    grid = {"pairs": pairs_of(ds, models, weak, strong), "rules": rules_of(loss), "seeds": seeds}
     defaults = inspect.signature(main).parameters
     handed = {n: value for n, value in handed.items() if value != defaults[n].default}
+    shared = {name: handed.pop(name) for name in pgr.RULE if name in handed}
+    grid = {"pairs": pairs_of(ds, models, weak, strong), "rules": rules_of(loss, shared)}
+    grid["seeds"] = seeds
     by_stage = {
         script: {n: value for n, value in handed.items() if n in takes}
         for script, takes in handed_on().items()
@@ -146,8 +147,20 @@ def pairs_of(ds, models, weak, strong):
     return [(task, *pair) for task in asked for pair in pairs]
 
 
-def rules_of(loss):
-    """{name of a rule: its options for train_strong.py}; conf:alpha=.75 is conf:alpha=0.75."""
+def takes(rule, option):
+    """Whether a rule has an option, {name: value}."""
+    try:
+        unset = dict.fromkeys((*pgr.RULE, "target"))
+        return train_strong.chosen_rule(tasks.texts, unset | {"loss": rule} | option, None)
+    except BadInput:
+        return False
+
+
+def rules_of(loss, shared):
+    """{name of a rule: its options for train_strong.py}; conf:alpha=.75 is conf:alpha=0.75.
+
+    shared: options for all rules that have them and say nothing else.
+    """
     found = {}
     for word in names("loss", loss):
         rule, *more = word.split(":")
@@ -157,11 +170,15 @@ def rules_of(loss):
                 raise BadInput(f"--loss={word}: {told}: conf:alpha=0.75")
         options = cli.parse(train_strong.main, [f"--{one}" for one in more])[1]
         cli.check(options)
+        options = {n: v for n, v in shared.items() if takes(rule, {n: v})} | options
         told = (f"{n}={value}" if value is not True else n for n, value in options.items())
         name = ":".join([rule, *told])
         if name in found:
             raise BadInput(f"--loss={loss} names {name} twice")
         found[name] = {"loss": rule} | options
+    for option in shared:
+        if not any(option in options for options in found.values()):
+            raise BadInput(f"--{option} is no option of any of --loss={loss}")
     return found
 
 

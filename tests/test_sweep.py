@@ -127,7 +127,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(grid, tmp_path):
 def test_the_papers_grid_shares_half_of_its_stages():
     """By hand: 3 supervisors, 3 labels, 3 ceilings, 12 students and 18 evals, not 12 times 7."""
     args = {"ds": "facts", "models": "a,b,c,d", "weak": None, "strong": None}
-    rules = sweep.rules_of("xent,conf:alpha=.75")
+    rules = sweep.rules_of("xent,conf", {"alpha": 0.75})
+    assert rules == sweep.rules_of("xent,conf:alpha=.75", {})
     plan = {"pairs": sweep.pairs_of(**args), "rules": rules, "seeds": 1}
     nodes = grids.build("g", plan, dict.fromkeys(grids.STAGES, {}))
     scripts = [grids.script_of(node) for node in nodes.values()]
@@ -153,6 +154,7 @@ def test_the_papers_grid_shares_half_of_its_stages():
         (["--models=facts/xs,facts/x"], "no/such|facts/x|out of reach"),
         (["--loss=xent,cnof"], "unknown loss --loss=cnof .did you mean conf"),
         (["--loss=xent:alpha=0.5"], "--alpha is no option of the rule xent"),
+        (["--loss=xent,product", "--alpha=0.5"], "--alpha is no option of any of --loss"),
         (["--loss=conf:epochs=3"], "a rule has the options alpha"),
         (["--loss=conf:alpha=.5,conf:alpha=0.50"], "conf:alpha=0.5 twice"),
         (["--seeds=0"], "--seeds=0 must be positive"),
