@@ -244,7 +244,7 @@ def show_results(out, lines):
         values = (f"{result[who][metric]:.3f}" for who in ("weak", "student", "ceiling"))
         rows.append((name, *values, pgr_told.format(**one), str(len(seeds))))
     width = max(len(row[0]) for row in rows)
-    for name, weak, student, ceiling, told, n in rows:
+    for name, weak, student, ceiling, told, n in rows if results else ():
         print(f"{name:<{width}} {weak:>8} {student:>8} {ceiling:>8}  {told:<20} {n:>5}")
     if results.keys() == {"xent", "conf"} and len(groups) == 2:
         draw(results, f"{out}/demo.png")
