@@ -2,7 +2,7 @@
 
 import random
 
-from w2s import files, models
+from w2s import answering, files, models
 
 
 def probabilities(
@@ -25,7 +25,7 @@ def probabilities(
         told = f"{len(examples)} rows that are no test rows, fewer than --shots={shots}"
         raise files.BadInput(f"{labels} holds {told}")
     model, tokenizer = models.load(name, head="answers", max_len=max_len, device=device)
-    says = models.answers(tokenizer)
+    says = answering.answers(tokenizer)
     prompts = []
     for row in rows:
         shown = random.Random(f"{seed} {row['id']}").sample(examples, shots)
