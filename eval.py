@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import tasks
-from w2s import cli, files, protocol, records
+from w2s import cli, files, protocol, records, scores
 from w2s.files import BadInput
 
 
@@ -42,15 +42,15 @@ def main(
         cards = {run: records.finished_run(run, (*records.TRAINERS, "eval")) for run in runs}
     if len({card.get("setting") for card in cards.values()}) > 1:
         raise BadInput("these runs are of several settings: score each setting in its own call")
-    rows_of, scores, how = {}, {}, {"device": device, "dtype": dtype}
+    rows_of, metrics, how = {}, {}, {"device": device, "dtype": dtype}
     for run, card in cards.items():
         setting = tasks.setting_of_card(card)
         data = scored_on(setting, run, card, ds, test, n_test)
         key = json.dumps(data, sort_keys=True)
         if key not in rows_of:
             rows_of[key] = protocol.test_rows(setting, data, split)
-        scores[run] = score(setting, run, card, data, split, rows_of[key], how, force)
-    show(scores)
+        metrics[run] = score(setting, run, card, data, split, rows_of[key], how, force)
+    scores.show(metrics)
     if [records.role(card) for card in cards.values()] == ["weak", "student", "ceiling"]:
         records.tell_next(["pgr.py", *cards, f"--out={files.beside(runs[0], 'pgr.json')}"])
 
@@ -116,48 +116,13 @@ def score(setting, run, card, data, split, rows, how, force):
 
     If this very model was scored on these rows before, they are read. how: {"device", "dtype"}.
     """
-    file = Path(run) / "eval" / f"{protocol.name_of(data['ds'])}-{split}.jsonl"
-    metrics_file = file.with_suffix(".metrics.json")
-    args = {"data": {k: data[k] for k in ("ds", "test", "sha256", "n_test")}, "split": split} | how
-    inputs = {"model": card["model_sha256"]}
-    if not force and is_scored(file, args, inputs) and metrics_file.exists():
-        print(f"{file} is already done; --force scores again")
-        return json.loads(metrics_file.read_text())
-    tell_leak(setting, run, card, rows)
+    file, *about = scores.place(run, card, data, split, how)
+    if not force and (metrics := scores.known(file, *about)):
+        return metrics
+    scores.tell_leak(setting, run, card, rows)
     answers = ask(setting, run, card, rows, how)
     predictions = [setting.prediction(*pair) for pair in zip(rows, answers)]
-    metrics = setting.measure(predictions, rows)
-    files.write_text(metrics_file, json.dumps(metrics, indent=2) + "\n")
-    about = records.new_card("eval", setting, args, inputs, data)
-    # groups, by which pgr.py resamples, and which rows these are: predictions say neither
-    of_rows = [[row[name] for name in ("id", setting.KEY, setting.TRUTH)] for row in rows]
-    about |= {"test_groups": [row["group"] for row in rows]}
-    about |= {"rows_sha256": files.hashed(json.dumps(of_rows)).hex()}
-    files.write_jsonl(file, predictions, about)
-    print(file)
-    return metrics
-
-
-def is_scored(file, args, inputs):
-    """True if the predictions are of these arguments and this model; BadInput if of other rows."""
-    before = files.read_card(file)
-    if not before or before["inputs"] != inputs:
-        return False
-    if before["args"]["data"] != args["data"]:
-        told = "answers to other rows (--ds, --test, --n_test): add --force to replace them"
-        raise BadInput(f"{file} holds this model's {told}")
-    return before["args"] == args
-
-
-def tell_leak(setting, run, card, rows):
-    """Warn if a run that learned from a labels file is scored on texts of that file."""
-    labels = Path(card["args"].get("labels") or "")
-    if not labels.is_file() or files.sha256(labels) != card["inputs"].get("labels"):
-        return
-    seen = {setting.same(row[setting.KEY]) for row in files.read_jsonl(labels, [setting.KEY])}
-    if leaked := sum(setting.same(row[setting.KEY]) in seen for row in rows):
-        told = f"{leaked} of these {len(rows)} test {setting.WHAT}: its score means little"
-        print(f"warning: {run} was trained on {told}")
+    return scores.write(setting, file, *about, data, rows, predictions)
 
 
 def ask(setting, run, card, rows, how):
@@ -183,30 +148,6 @@ def ask(setting, run, card, rows, how):
         answers = setting.answer(model, tokenizer, rows, how["dtype"], bar=run)
     files.write_card(run, card)
     return answers
-
-
-def show(scores):
-    """The tables on the terminal; scores: {run: metrics}."""
-    width = max(32, *map(len, scores))
-    extra = [name for name in ("legal", "ece") if name in [*scores.values()][0]]
-    print(f"\n{'run':<{width}} accuracy   95 % interval    rows", *(f"{name:>7}" for name in extra))
-    for run, metrics in scores.items():
-        values = "".join(f"{metrics[name]['value']:8.3f}" for name in extra if name in metrics)
-        print(f"{run:<{width}} {as_text(metrics)} {metrics['n']:6}{values}")
-    chance = [run for run, m in scores.items() if "auroc" in m and m["low"] <= 0.5 <= m["high"]]
-    if chance:
-        what = "is at chance" if len(chance) == 1 else "are at chance"
-        print(f"{', '.join(chance)} {what}: the model, --n_train or --n_test is too small")
-    for run, metrics in scores.items():
-        for bucket in metrics.get("by_difficulty", []):
-            name = f"{run}, difficulty {bucket['from']}"
-            name += f" to {bucket['to']}" if bucket["to"] != bucket["from"] else ""
-            print(f"{name:<{width}} {as_text(bucket)} {bucket['n']:6}")
-
-
-def as_text(one):
-    """An accuracy and its interval."""
-    return f"{one['acc']:8.3f}   {one['low']:.3f} to {one['high']:.3f} "
 
 
 if __name__ == "__main__":
