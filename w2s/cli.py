@@ -93,6 +93,7 @@ OPTIONS = {
     "part": (matching(r"\d\d?/\d\d?", "k/n, such as 1/2"), "k/n: the k-th of n parts of the half"),
     "test_rows": (None, "label the test rows, for controls.py --kind=suffix alone"),
     "shots": (NATURAL, "prompt --model with this many examples before each row (0: none)"),
+    "ratings": (None, "ethics_utilitarianism: rate each situation alone, the higher is better"),
     "kind": (of(*ERRORS, "coin", "features", "suffix"), "which simulated supervisor (see above)"),
     "dims": (POSITIVE, "features: how many of them the simulated supervisor sees"),
     "plot": (matching(r".*\.png", "a name that ends in .png"), "PNG file to write"),
