@@ -1,6 +1,7 @@
 """Language models that answer by their own logits: trained so (--head=answers), or asked so."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -16,9 +17,10 @@ import tasks
 import texts
 import train_strong
 import train_weak
-from w2s import files, loop, lora, losses, models, packing, records
+from w2s import files, loop, lora, losses, models, packing, protocol, records
 from w2s.files import BadInput
 
+ASK = ["eval.py", "--model=facts/m", "--out=n"]
 TRAINED = {"head": "answers", "epochs": 1, "n_val": 16}
 DECODERS = ("gpt2", "llama", "opt", "phi", "bloom")  # tied, untied, projected, biased, padded
 
@@ -97,10 +99,10 @@ def test_it_learns_and_its_held_out_rows_are_counted_as_a_classifiers(tiny, tmp_
     net, tokenizer = models.load(tiny("gpt2"), head="answers", device="cpu")
     if rank := how.pop("lora", None):
         lora.add(net, rank)
-    rows = [{"id": f"{i}", "text": "ab"[i % 2] * (i % 5 + 1), "label": i % 2} for i in range(40)]
+    rows = [{"id": f"{i}", "text": "ab"[i % 2] * (i % 5 + 1), "label": i % 2} for i in range(24)]
     rows = texts.encode(rows, tokenizer, net, given="label")
-    fixed = {"epochs": 8, "batch_size": 16, "dtype": "float32", "lr": 1e-2, "head_lr": 1e-2}
-    rule, whole_batch, _ = losses.rule("conf", batch_size=16)
+    fixed = {"epochs": 4, "batch_size": 8, "dtype": "float32", "lr": 1e-2, "head_lr": 1e-2}
+    rule, whole_batch, _ = losses.rule("conf", batch_size=8)
     history = loop.fit(net, rows, rule, held_out=rows[:10], whole_batch=whole_batch, **fixed, **how)
     assert history[-1].keys() == {"step", "epoch", "loss", "agreement", "true_acc"}
     assert max(line["true_acc"] for line in history) == 1
@@ -157,6 +159,21 @@ def test_label_asks_it_by_its_answers_too(here):
     [
         (["train_weak.py", "--ds=facts_pairs", "--head=answers", "--out=n"], "--head is for texts"),
         (["train_weak.py", "--ds=puzzles", "--head=answers", "--out=n"], "--head is for texts"),
+        (
+            [*ASK, "--shots=1", "--ratings"],
+            "one of --head, --shots and --ratings goes with --model",
+        ),
+        ([*ASK, "--shots=1", "--target=weak"], "--target=weak goes with --labels"),
+        ([*ASK, "--ratings"], "--ratings is for --ds=ethics_utilitarianism"),
+        ([*ASK, "--ratings", "--ds=ethics_*"], "--ratings is for --ds=ethics_utilitarianism"),
+        (["eval.py", "runs/weak", "--ds=ethic_*"], "--ds=ethic_* matches no task: python tasks.py"),
+        (["eval.py", "runs/weak", "--ds=facts,nothing"], "unknown task 'nothing'"),
+        (["eval.py", "runs/weak", "--ds=facts*"], "names tasks of several settings: score each"),
+        (["eval.py", "runs/weak", "--ds=a.jsonl,b.jsonl"], "a.jsonl does not exist"),
+        (
+            ["eval.py", "runs/weak", "--ds=facts,sst2", "--split=test_hard"],
+            "no test split 'test_ha",
+        ),
     ],
 )
 def test_bad_input_is_one_line(here, command, capsys, words, told):
@@ -233,3 +250,131 @@ def test_examples_that_have_changed_prompt_nobody(here):
         file.write(json.dumps(read("own.jsonl")[0] | {"id": "another"}) + "\n")
     with pytest.raises(BadInput, match="own.jsonl has changed since runs/asked was made"):
         eval.main("runs/asked", n_test=30, force=True)
+
+
+def test_without_a_labels_file_the_examples_are_true_rows_of_the_weak_half(monkeypatch, capsys):
+    data = protocol.describe(texts, "facts", n_test=30)
+    rows, asked = protocol.test_rows(texts, data), []
+
+    def noted(net, tokenizer, prompts, *how):
+        asked.extend(prompts)
+        return torch.zeros(len(prompts), 2)
+
+    monkeypatch.setattr(prompting, "said", noted)
+    probs = prompting.probabilities("facts/xs", rows, 3, None, "truth", 0, data=data)
+    known = {
+        f"{row['text']}\n{('no', 'yes')[row['label']]}"
+        for row in protocol.half(texts, data, "weak")
+    }
+    shown = [prompt.split("\n\n") for prompt in asked]
+    assert probs == [0.5] * 30 and {len(parts) for parts in shown} == {4}
+    assert {example for parts in shown for example in parts[:-1]} <= known
+    assert [parts[-1] for parts in shown] == [f"{row['text']}\n" for row in rows]
+    prompting.probabilities("facts/xs", rows, 3, None, "truth", 1, data=data)
+    assert asked[:30] != asked[30:]
+
+
+# ---- ratings
+
+
+def test_a_rating_is_the_expected_digit_and_the_higher_situation_is_the_answer(tiny, monkeypatch):
+    asked = []
+
+    def logits(net, tokenizer, prompts, *how):
+        """Rates ab 9 (nearly) for certain, cd 3 or 5 by half, ef evenly."""
+        asked.extend(prompts)
+        out = torch.zeros(len(prompts), 9, dtype=torch.double)
+        for row, prompt in zip(out, prompts):
+            if prompt.startswith("ab"):
+                row[8] = 100
+            elif prompt.startswith("cd"):
+                row[[2, 4]] = 100
+        return out
+
+    monkeypatch.setattr(prompting, "said", logits)
+    pairs = [("ab", "cd"), ("cd", "ab"), ("cd", "ef"), ("ef", "ef")]  # 9, 4 and 5
+    rows = [{"id": a + b, "text": f"{a}\n{b}\nIs it?"} for a, b in pairs]
+    probs = prompting.ratings(tiny("llama"), rows)
+    wanted = [1 / (1 + math.exp(5)), 1 / (1 + math.exp(-5)), 1 / (1 + math.exp(-1)), 0.5]
+    assert probs == pytest.approx(wanted, abs=1e-9)
+    assert asked == [f"{one}\nHow pleasant is this, from 1 to 9?\n" for one in ("ab", "cd", "ef")]
+
+
+def test_ratings_read_the_models_own_logits_of_the_digits(tiny, monkeypatch):
+    rows = [{"id": "1", "text": "ab\ncd!\nIs it?"}]
+    prompts = [f"{one}\n{prompting.RATING}\n" for one in ("ab", "cd!")]
+    logits = plain(tiny("llama"), prompts, "123456789").double()
+    first, second = (logits.softmax(1) @ torch.arange(1, 10).double()).tolist()
+    assert abs(first - second) > 0.01
+    wanted = 1 / (1 + math.exp(first - second))
+    assert prompting.ratings(tiny("llama"), rows) == pytest.approx([wanted], abs=1e-5)
+    monkeypatch.setattr(prompting, "DIGITS", ("10", "1"))
+    with pytest.raises(BadInput, match="has no tokens 10 1: it cannot answer by them"):
+        prompting.ratings(tiny("llama"), rows)
+
+
+def test_eval_rates_and_remembers_that_it_did(tiny, tmp_path, monkeypatch):
+    pairs = [("ab", "cd"), ("ef", "gh"), ("ij", "kl"), ("mn", "op")]
+    rows = [
+        {"id": f"{a}{label}", "group": a, "label": label}
+        | {"text": f"{b if label else a}\n{a if label else b}\nIs it?"}
+        for a, b in pairs
+        for label in (0, 1)
+    ]
+    monkeypatch.setattr(protocol, "test_rows", lambda *_: rows)
+    monkeypatch.chdir(tmp_path)
+    how = {"model": tiny("llama"), "ds": "ethics_utilitarianism", "out": "rated"}
+    eval.main(**how, ratings=True)
+    said = read("rated/eval/ethics_utilitarianism-test.jsonl")
+    assert [row["prob"] for row in said] == pytest.approx(prompting.ratings(tiny("llama"), rows))
+    for one, other in zip(said[::2], said[1::2]):  # both orders: one is right
+        assert one["prob"] + other["prob"] == pytest.approx(1)
+    assert files.read_card("rated")["args"]["ratings"] is True
+    with pytest.raises(BadInput, match="ratings was True, now None"):
+        eval.main(**how)
+    with pytest.raises(BadInput, match="--ratings is for --ds=ethics_utilitarianism"):
+        eval.main("rated", ds="sst2")
+
+
+# ---- several tasks
+
+
+def test_the_names_of_ds_are_expanded_in_the_order_of_the_table():
+    ethics = [
+        "justice",
+        "deontology",
+        "virtue",
+        "utilitarianism",
+        "commonsense",
+        "commonsense_long",
+    ]
+    ethics = [f"ethics_{name}" for name in ethics]
+    assert eval.expanded("ethics_*") == ethics
+    assert all("test_hard" in tasks.TASKS[name]["splits"] for name in ethics)
+    assert eval.expanded("ethics_virtue,sst2,ethics_v*") == ["ethics_virtue", "sst2"]
+    assert eval.expanded(None) == [None] and eval.expanded("sst2") == ["sst2"]
+
+
+def test_the_average_of_independent_tasks_by_hand():
+    ones = [{"acc": 0.6, "low": 0.57, "high": 0.62}, {"acc": 0.8, "low": 0.76, "high": 0.8}]
+    got = eval.mean(ones)  # 3-4-5: sqrt(.03^2 + .04^2) / 2
+    assert got == pytest.approx({"acc": 0.7, "low": 0.7 - 0.025, "high": 0.7 + 0.01})
+
+
+def test_several_tasks_make_one_table_and_predictions_of_each(here, capsys):
+    with open("other.jsonl", "w") as file:
+        for row in read("runs/labels.jsonl")[:40]:
+            file.write(json.dumps({"text": row["text"], "label": row["label"]}) + "\n")
+    capsys.readouterr()
+    eval.main("runs/weak", "runs/student", ds="facts,other.jsonl", n_test=60)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert lines[0] == "| run | facts | other | Average |" and len(lines) == 4
+    for line, run in zip(lines[2:], ("runs/weak", "runs/student")):
+        cells = [cell.split() for cell in line.strip("|").split("|")]
+        ones = [
+            json.loads((here / run / f"eval/{name}-test.metrics.json").read_text())
+            for name in ("facts", "other")
+        ]
+        assert cells[0] == [run]
+        assert [float(cell[0]) for cell in cells[1:3]] == [round(one["acc"], 3) for one in ones]
+        assert float(cells[3][0]) == pytest.approx(sum(one["acc"] for one in ones) / 2, abs=1e-3)

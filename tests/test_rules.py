@@ -373,9 +373,9 @@ PROMPT = ["eval.py", "--model=facts/m", "--out=n"]
         (["train_strong.py", LABELS, "--loss=window", "--radius=0.9"], "--radius=0.9 must be from"),
         (["train_strong.py", LABELS, "--probe", "--head=zero"], "--head does not go with --probe"),
         (["train_strong.py", "runs/tested.jsonl"], "runs/tested.jsonl holds test rows"),
-        (["eval.py", "runs/student", "--head=zero"], "--head goes with --model: a trained run has"),
-        (["eval.py", "runs/student", "--shots=0"], "--shots=5 --labels=FILE go together, with"),
-        ([*PROMPT, "--shots=5"], "--shots=5 --labels=FILE go together"),
+        (["eval.py", "runs/student", "--head=zero"], "--shots and --ratings goes with --model"),
+        (["eval.py", "runs/student", "--shots=0"], "--shots and --ratings goes with --model"),
+        (["eval.py", "runs/student", "--max_len=9"], "--max_len goes with --model: a trained run"),
         ([*PROMPT, "--shots=6", f"--labels={LABELS}"], "has 70 tokens, the context 64"),
         ([*PROMPT, "--shots=1", "--labels=runs/tested.jsonl"], "may be in no prompt"),
         (

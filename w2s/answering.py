@@ -24,10 +24,12 @@ def answers(tokenizer):
 def add_score(name, model, tokenizer, words=None):
     """Give a causal language model `score`: hidden states [N, H] -> its logits [N, len(words)].
 
-    words: tokens, by default answers(). BadInput where the tokenizer lacks them, or where the model
-    changes its logits after its last layer (a cap or scale; a bias is taken along).
+    words: tokens to ask for instead of answers(), of a model that already has those. BadInput where
+    the tokenizer lacks them, or where the model changes its logits after its last layer (a cap or
+    scale; a bias is taken along).
     """
-    words, known = words or answers(tokenizer), tokenizer.get_vocab()
+    checked, known = words is not None, tokenizer.get_vocab()
+    words = words or answers(tokenizer)
     if not words or not known.keys() >= set(words):
         lacks = " ".join(words or ANSWERS[0])
         raise BadInput(f"--model={name} has no tokens {lacks}: it cannot answer by them")
@@ -38,6 +40,6 @@ def add_score(name, model, tokenizer, words=None):
         return linear(hidden, out.weight[rows], None if out.bias is None else out.bias[rows])
 
     model.score = score  # no module, which would be saved as a layer of its own
-    if not checks.own_logits(model, model, rows):
+    if not checked and not checks.own_logits(model, model, rows):
         told = "changes its logits after its last layer: no --shots, no --head=answers"
         raise BadInput(f"--model={name} {told}")
