@@ -64,7 +64,9 @@ def answers(setting, run, rows, device=None, dtype=None):
     """One answer a row by the model of a run: P(label = 1), or a move."""
     from w2s import models  # torch and transformers take seconds to import
 
-    model, tokenizer = models.load(f"{run}/model", device=device, outputs=setting.OUTPUTS)
+    head = "answers" if files.read_card(run)["args"].get("head") == "answers" else None
+    how = {"head": head, "device": device, "outputs": setting.OUTPUTS}
+    model, tokenizer = models.load(f"{run}/model", **how)
     return setting.answer(model, tokenizer, rows, dtype, bar=run)
 
 

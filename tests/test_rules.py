@@ -17,7 +17,6 @@ import controls
 import eval
 import label
 import pgr
-import prompting
 import texts
 import train_strong
 import train_weak
@@ -347,57 +346,6 @@ def test_of_equally_good_probes_the_latest_is_kept():
     assert torch.equal(layers[0].weight, layers[1].weight)
 
 
-# ---- prompts
-
-
-def test_prompts_show_examples_with_the_chosen_labels_and_take_the_next_token(
-    tiny, tmp_path, monkeypatch
-):
-    from transformers import AutoModelForCausalLM
-
-    asked, name = [], tiny("gpt2")
-    net, tokenizer = models.load(name, head="answers")
-
-    class Spy:
-        def __getattr__(self, name):
-            return getattr(tokenizer, name)
-
-        def __call__(self, prompts, **options):
-            asked.extend([prompts] if isinstance(prompts, list) else [])
-            return tokenizer(prompts, **options)
-
-    monkeypatch.setattr(models, "load", lambda *_, **__: (net, Spy()))
-    labels = str(tmp_path / "l.jsonl")
-    with open(labels, "w") as file:
-        for text, truth, weak in (("ab", 0, 0.9), ("q", 1, 0.8)):
-            file.write(json.dumps({"text": text, "label": truth, "weak": weak}) + "\n")
-    # the second stands among the examples: not shown
-    rows = [{"id": "1", "text": "cd"}, {"id": "2", "text": "q"}]
-    probs = prompting.probabilities(name, rows, 1, labels, "weak", 0)
-    assert asked[-1] == ["ab\n1\n\ncd\n", "ab\n1\n\nq\n"]
-    prompting.probabilities(name, rows, 1, labels, "truth", 0)
-    assert asked[-1][0] == "ab\n0\n\ncd\n"
-    prompting.probabilities(name, rows, 0, None, "weak", 0)
-    assert asked[-1] == ["cd\n", "q\n"]
-    lm = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).eval()
-    words = tokenizer.convert_tokens_to_ids(["0", "1"])
-    for prompt, prob in zip(asked[0], probs):
-        with torch.no_grad():
-            logits = lm(torch.tensor([tokenizer(prompt).input_ids])).logits[0, -1, words]
-        assert prob == pytest.approx(logits.softmax(0)[1].item(), abs=1e-5)
-    with pytest.raises(BadInput, match="holds 1 rows that are no test rows, fewer than --shots=2"):
-        prompting.probabilities(name, rows, 2, labels, "weak", 0)
-
-
-def test_examples_that_have_changed_prompt_nobody(mine):
-    shutil.copy("runs/labels.jsonl", "own.jsonl")
-    eval.main(model="facts/m", shots=1, labels="own.jsonl", n_test=20, out="runs/asked")
-    with open("own.jsonl", "a") as file:
-        file.write(json.dumps(read("own.jsonl")[0] | {"id": "another"}) + "\n")
-    with pytest.raises(BadInput, match="own.jsonl has changed since runs/asked was made"):
-        eval.main("runs/asked", n_test=30, force=True)
-
-
 # ---- bad input
 
 LABELS = "runs/labels.jsonl"
@@ -425,9 +373,9 @@ PROMPT = ["eval.py", "--model=facts/m", "--out=n"]
         (["train_strong.py", LABELS, "--loss=window", "--radius=0.9"], "--radius=0.9 must be from"),
         (["train_strong.py", LABELS, "--probe", "--head=zero"], "--head does not go with --probe"),
         (["train_strong.py", "runs/tested.jsonl"], "runs/tested.jsonl holds test rows"),
-        (["eval.py", "runs/student", "--head=zero"], "--head goes with --model: a trained run has"),
-        (["eval.py", "runs/student", "--shots=0"], "--shots=5 --labels=FILE go together, with"),
-        ([*PROMPT, "--shots=5"], "--shots=5 --labels=FILE go together"),
+        (["eval.py", "runs/student", "--head=zero"], "--shots and --ratings goes with --model"),
+        (["eval.py", "runs/student", "--shots=0"], "--shots and --ratings goes with --model"),
+        (["eval.py", "runs/student", "--max_len=9"], "--max_len goes with --model: a trained run"),
         ([*PROMPT, "--shots=6", f"--labels={LABELS}"], "has 70 tokens, the context 64"),
         ([*PROMPT, "--shots=1", "--labels=runs/tested.jsonl"], "may be in no prompt"),
         (

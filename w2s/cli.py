@@ -74,7 +74,11 @@ OPTIONS = {
     "micro_batch": (POSITIVE, "rows that go through at once, to save memory; the result is equal"),
     "lr": (POSITIVE, "learning rate (default by size, 1e-4, 5e-5 or 1e-5; LoRA 2e-4, probes 1e-3)"),
     "max_len": (POSITIVE, "tokens of a text; longer ones lose their front (default: 1024 or less)"),
-    "head": (of("unembedding", "zero"), "unembedding (of the tokens 0 and 1; default) or zero"),
+    "head": (
+        of("unembedding", "zero", "answers"),
+        "unembedding (of the tokens 0 and 1; default), zero, or answers: no new head, the language "
+        "model itself, which can then be asked other questions (texts)",
+    ),
     "lora": (POSITIVE, "train low-rank terms of this rank instead of the matrices; merged at last"),
     "checkpointing": (None, "recompute activations in the backward pass, to save memory"),
     "compile": (None, "let torch.compile fuse the model: half a minute first; on a GPU"),
@@ -89,6 +93,7 @@ OPTIONS = {
     "part": (matching(r"\d\d?/\d\d?", "k/n, such as 1/2"), "k/n: the k-th of n parts of the half"),
     "test_rows": (None, "label the test rows, for controls.py --kind=suffix alone"),
     "shots": (NATURAL, "prompt --model with this many examples before each row (0: none)"),
+    "ratings": (None, "ethics_utilitarianism: rate each situation alone, the higher is better"),
     "kind": (of(*ERRORS, "coin", "features", "suffix"), "which simulated supervisor (see above)"),
     "rate": (share(1), "the share of the labels to get wrong"),
     "dims": (POSITIVE, "features: how many of them the simulated supervisor sees"),
