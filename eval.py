@@ -22,8 +22,9 @@ from w2s.files import BadInput
 def main(
     args, *runs: str, ds: str = None, split: str = "test", test: str = None, n_test: int = None,
     model: str = None, out: str = None, head: str = None, max_len: int = None, shots: int = None,
-    labels: str = None, target: str = None, seed: int = None, device: str = None,
-    dtype: str = None, force: bool = False,
+    labels: str = None, target: str = None, judge: str = None, bad: int = None,
+    samples: int = None, temperature: float = None, top_p: float = None, max_new: int = None,
+    seed: int = None, device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Score runs on the test rows of their task, or of another.
 
@@ -32,7 +33,7 @@ def main(
         model: with --out and no runs: a model to score without training
         labels: the labels file that the examples of a prompt come from
         target: whose labels the examples show: weak (default) or truth
-        seed: moves the examples of a prompt (default: 0)
+        seed: moves the examples of a prompt, or what is drawn by --temperature (default: 0)
     """
     check_options(args)
     if model:
@@ -46,11 +47,16 @@ def main(
     for run, card in cards.items():
         setting = tasks.setting_of_card(card)
         data = scored_on(setting, run, card, ds, test, n_test)
+        write = tasks.writing.chosen(setting, args)
+        scorer = None
+        if setting is tasks.writing:
+            scorer = setting.judge_of(data["ds"], judge, bad)
         key = json.dumps(data, sort_keys=True)
         if key not in rows_of:
             rows_of[key] = protocol.test_rows(setting, data, split)
-        scores[run] = score(setting, run, card, data, split, rows_of[key], how, force)
-    show(scores)
+        about = run, card, data, split, rows_of[key]
+        scores[run] = score(setting, *about, how | write, force, scorer)
+    show(scores, setting.METRIC)
     if [records.role(card) for card in cards.values()] == ["weak", "student", "ceiling"]:
         records.tell_next(["pgr.py", *cards, f"--out={files.beside(runs[0], 'pgr.json')}"])
 
@@ -66,8 +72,8 @@ def check_options(args):
     for name in ("head", "max_len"):
         if args[name] is not None and not model:
             raise BadInput(f"--{name} goes with --model: a trained run has its own")
-    for name in ("target", "seed"):
-        if args[name] is not None and not shots:
+    for name, other in (("target", None), ("seed", "temperature")):
+        if args[name] is not None and not shots and not (other and args[other]):
             raise BadInput(f"--{name} goes with --shots of 1 or more: it chooses the examples")
 
 
@@ -111,20 +117,26 @@ def scored_on(setting, run, card, ds, test, n_test):
     return protocol.describe(setting, ds, n_test=n_test, test=test)
 
 
-def score(setting, run, card, data, split, rows, how, force):
+def score(setting, run, card, data, split, rows, how, force, scorer=None):
     """The metrics of a run on test rows; they and the predictions are written into it.
 
-    If this very model was scored on these rows before, they are read. how: {"device", "dtype"}.
+    If this very model was scored on these rows before, they are read. how: {"device", "dtype"} and
+    how texts are written, which the scorer judges (writing.judge_of).
     """
     file = Path(run) / "eval" / f"{protocol.name_of(data['ds'])}-{split}.jsonl"
     metrics_file = file.with_suffix(".metrics.json")
     args = {"data": {k: data[k] for k in ("ds", "test", "sha256", "n_test")}, "split": split} | how
     inputs = {"model": card["model_sha256"]}
+    if scorer:
+        inputs["judge"] = scorer["sha256"]
+        args |= {name: scorer[name] for name in ("judge", "bad")}
     if not force and is_scored(file, args, inputs) and metrics_file.exists():
         print(f"{file} is already done; --force scores again")
         return json.loads(metrics_file.read_text())
     tell_leak(setting, run, card, rows)
     answers = ask(setting, run, card, rows, how)
+    if scorer:
+        answers = setting.judged(scorer, answers, how["device"], how["dtype"])
     predictions = [setting.prediction(*pair) for pair in zip(rows, answers)]
     metrics = setting.measure(predictions, rows)
     files.write_text(metrics_file, json.dumps(metrics, indent=2) + "\n")
@@ -180,19 +192,22 @@ def ask(setting, run, card, rows, how):
         if model.w2s["head"] == "unembedding alone":
             told = "a bias or cap that its answers would lack: train it first"
             raise BadInput(f"--model={args['model']}: its logits have {told}")
-        answers = setting.answer(model, tokenizer, rows, how["dtype"], bar=run)
+        write = {name: value for name, value in how.items() if name != "device"}
+        answers = setting.answer(model, tokenizer, rows, bar=run, **write)
     files.write_card(run, card)
     return answers
 
 
-def show(scores):
+def show(scores, metric):
     """The tables on the terminal; scores: {run: metrics}."""
     width = max(32, *map(len, scores))
-    extra = [name for name in ("legal", "ece") if name in [*scores.values()][0]]
-    print(f"\n{'run':<{width}} accuracy   95 % interval    rows", *(f"{name:>7}" for name in extra))
+    extra = ("legal", "ece", "max", "empty", "length")
+    extra = [name for name in extra if name in [*scores.values()][0]]
+    name = "accuracy" if metric == "acc" else f"{metric:>8}"
+    print(f"\n{'run':<{width}} {name}   95 % interval    rows", *(f"{name:>7}" for name in extra))
     for run, metrics in scores.items():
         values = "".join(f"{metrics[name]['value']:8.3f}" for name in extra if name in metrics)
-        print(f"{run:<{width}} {as_text(metrics)} {metrics['n']:6}{values}")
+        print(f"{run:<{width}} {as_text(metrics, metric)} {metrics['n']:6}{values}")
     chance = [run for run, m in scores.items() if "auroc" in m and m["low"] <= 0.5 <= m["high"]]
     if chance:
         what = "is at chance" if len(chance) == 1 else "are at chance"
@@ -204,9 +219,9 @@ def show(scores):
             print(f"{name:<{width}} {as_text(bucket)} {bucket['n']:6}")
 
 
-def as_text(one):
-    """An accuracy and its interval."""
-    return f"{one['acc']:8.3f}   {one['low']:.3f} to {one['high']:.3f} "
+def as_text(one, metric="acc"):
+    """An accuracy, or another metric, and its interval."""
+    return f"{one[metric]:8.3f}   {one['low']:.3f} to {one['high']:.3f} "
 
 
 if __name__ == "__main__":
