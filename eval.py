@@ -47,10 +47,8 @@ def main(
     for run, card in cards.items():
         setting = tasks.setting_of_card(card)
         data = scored_on(setting, run, card, ds, test, n_test)
-        write = tasks.writing.chosen(setting, args)
-        scorer = None
-        if setting is tasks.writing:
-            scorer = setting.judge_of(data["ds"], judge, bad)
+        write, writes = tasks.writing.chosen(setting, args), setting is tasks.writing
+        scorer = setting.judge_of(data["ds"], judge, bad) if writes else None
         key = json.dumps(data, sort_keys=True)
         if key not in rows_of:
             rows_of[key] = protocol.test_rows(setting, data, split)
@@ -129,7 +127,6 @@ def score(setting, run, card, data, split, rows, how, force, scorer=None):
     inputs = {"model": card["model_sha256"]}
     if scorer:
         inputs["judge"] = scorer["sha256"]
-        args |= {name: scorer[name] for name in ("judge", "bad")}
     if not force and is_scored(file, args, inputs) and metrics_file.exists():
         print(f"{file} is already done; --force scores again")
         return json.loads(metrics_file.read_text())
@@ -145,6 +142,7 @@ def score(setting, run, card, data, split, rows, how, force, scorer=None):
     of_rows = [[row[name] for name in ("id", setting.KEY, setting.TRUTH)] for row in rows]
     about |= {"test_groups": [row["group"] for row in rows]}
     about |= {"rows_sha256": files.hashed(json.dumps(of_rows)).hex()}
+    about |= {name: scorer[name] for name in ("judge", "bad") if scorer}
     files.write_jsonl(file, predictions, about)
     print(file)
     return metrics

@@ -127,7 +127,7 @@ def strong_half(setting, data, part):
     Moves without a part are the one part of one: in this order results/chess.md was measured.
     """
     rows = protocol.half(setting, data, "strong")
-    if not part and setting.SOFT:
+    if not part and setting is not tasks.moves:
         return rows
     k, n = map(int, (part or "1/1").split("/"))
     groups = files.by_group(rows, "parts")
