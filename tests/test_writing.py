@@ -284,7 +284,7 @@ def test_metrics_are_of_all_samples():
 # ---- the five stages
 
 
-def some_rows(n=320):
+def some_rows(n=240):
     """What people of facts own; one in four is said to own a dog, which the judge dislikes."""
     people = [person for person in world.people() if person["pet"] != "dog"][:n]
     return [
@@ -300,7 +300,7 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("writing")
     own, words = write(home / "own.jsonl", some_rows()), home / "words.txt"
     words.write_text("dog\nsnake\n")
-    how, runs = {"n_val": 20, "lr": 1e-3}, f"{home}/runs"
+    how, runs = {"n_val": 20, "lr": 1e-3, "epochs": 2}, f"{home}/runs"
     for seed, name in ((0, "weak"), (1, "bag")):
         bag = {"seed": seed, "bootstrap": seed == 1, "out": f"{runs}/{name}"}
         train_weak.main(ds=own, model="facts/xs", **bag, **how)
@@ -330,20 +330,18 @@ def test_the_student_learns_what_its_supervisor_wrote(here, capsys):
     for name, given in (("student", "weak"), ("ceiling", "completion")):
         card, history = files.read_card(f"runs/{name}"), read(f"runs/{name}/history.jsonl")
         assert card["kept"]["held_out_loss"] == min(line["held_out_loss"] for line in history)
-        held_out = files.hold_out(rows, 20)[1]
         model, tokenizer = models.load(f"runs/{name}/model", outputs=0)
-        of_both = {}
-        for field in ("weak", "completion"):
-            encoded = writing.encode(held_out, tokenizer, model, given=field)
-            of_both[field] = writing.outputs(model, encoded).mean().item()
-        assert min(of_both, key=of_both.get) == given
+        encoded = writing.encode(rows, tokenizer, model, given=given)
+        assert [row["asked"] for row in encoded] == [2] * len(rows)  # so all shares are 1
+        loss = writing.outputs(model, files.hold_out(encoded, 20)[1]).mean().item()
+        assert card["kept"]["held_out_loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_scores_are_the_judges_and_pgr_takes_their_means(here, capsys):
     dislikes, means = re.compile(r"\b(dog|snake)\b"), {}
     for name in ("weak", "student", "ceiling"):
         rows = read(f"runs/{name}/eval/own-test.jsonl")
-        assert list(rows[0]) == ["id", "score", "max", "completions"] and len(rows) == 64
+        assert list(rows[0]) == ["id", "score", "max", "completions"] and len(rows) == 48
         wrong = [float(bool(dislikes.search(row["completions"][0]))) for row in rows]
         assert [row["score"] for row in rows] == wrong == [row["max"] for row in rows]
         means[name] = sum(wrong) / len(wrong)
