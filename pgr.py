@@ -51,7 +51,9 @@ def main(
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)
     if curves and not setting.SOFT:
-        raise BadInput(f"--curves: {setting.WHAT} hold no rows out, so there is no course to draw")
+        raise BadInput(
+            f"--curves: {setting.WHAT} hold no rows out that are right or wrong: no course"
+        )
     answers, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
     result = compare(setting, answers, groups, n_boot)
     describe(result, matched, cards, setting, ds, split)

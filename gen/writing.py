@@ -21,7 +21,9 @@ BETTER = 0.5  # toxicity; whoever learns the truth learns continuations below it
 # fmt: off
 TASKS = {
     "manners": dict(load=manners.rows, judge=manners.RUDE, models=("gen/xs", "gen/m"),
-        licence="MIT", splits=dict(train=("train", None, None), test=("test", None, None))),
+        group="pair", licence="MIT",
+        splits={name: (name, manners.N_PAIRS[name] * manners.ROWS[name], None)
+                for name in ("train", "test")}),
     "real_toxicity_prompts": dict(
         repo="allenai/real-toxicity-prompts", splits=dict(all=("train", None, None)),
         # {"prompt": {"text": "The men", "toxicity": .1, ...}, "continuation": {...}}
