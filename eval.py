@@ -29,8 +29,10 @@ RATED = "ethics_utilitarianism"
 def main(
     args, *runs: str, ds: str = None, split: str = "test", test: str = None, n_test: int = None,
     model: str = None, out: str = None, head: str = None, max_len: int = None, shots: int = None,
-    labels: str = None, target: str = None, seed: int = None, ratings: bool = False,
-    device: str = None, dtype: str = None, force: bool = False,
+    labels: str = None, target: str = None, ratings: bool = False, judge: str = None,
+    bad: int = None, samples: int = None, temperature: float = None, top_p: float = None,
+    max_new: int = None, seed: int = None, device: str = None, dtype: str = None,
+    force: bool = False,
 ):  # fmt: skip
     """Score runs on the test rows of their task, or of another.
 
@@ -41,7 +43,7 @@ def main(
         labels: the labels file that the examples of a prompt come from (default: the ground truth
             of the weak half of the task that is asked)
         target: whose labels the examples show: weak (default) or truth
-        seed: moves the examples of a prompt (default: 0)
+        seed: moves the examples of a prompt, or what is drawn by --temperature (default: 0)
     """
     check_options(args)
     names = expanded(ds)
@@ -52,20 +54,24 @@ def main(
         cards = {run: records.finished_run(run, (*records.TRAINERS, "eval")) for run in runs}
     if len({card.get("setting") for card in cards.values()}) > 1:
         raise BadInput("these runs are of several settings: score each setting in its own call")
-    rows_of, plan, metrics, how = {}, [], {run: {} for run in cards}, {"device": device}
+    rows_of, plan, metrics = {}, [], {run: {} for run in cards}
     for name, (run, card) in itertools.product(names, cards.items()):
         setting = tasks.setting_of_card(card)
         data = scored_on(setting, run, card, name, test, n_test)
+        how = {"device": device, "dtype": dtype} | tasks.writing.chosen(setting, args)
+        writes = setting is tasks.writing
+        scorer = setting.judge_of(data["ds"], judge, bad) if writes else None
         key = json.dumps(data, sort_keys=True)
         if key not in rows_of:
             rows_of[key] = protocol.test_rows(setting, data, split)
-        plan.append((setting, run, card, data, split, rows_of[key], how | {"dtype": dtype}))
+        plan.append((setting, run, card, data, split, rows_of[key], how, scorer))
     for one in plan:  # nothing runs before all rows are there
         _, run, _, data, *_ = one
         metrics[run][data["ds"]] = score(*one, force)
     if len(names) > 1:
-        return show_tasks(metrics)
-    scores.show({run: one for run, of_tasks in metrics.items() for one in of_tasks.values()})
+        return show_tasks(metrics, setting.METRIC)
+    of_runs = {run: one for run, of_tasks in metrics.items() for one in of_tasks.values()}
+    scores.show(of_runs, setting.METRIC)
     if [records.role(card) for card in cards.values()] == ["weak", "student", "ceiling"]:
         records.tell_next(["pgr.py", *cards, f"--out={files.beside(runs[0], 'pgr.json')}"])
 
@@ -81,8 +87,8 @@ def check_options(args):
         raise BadInput(f"one of --head, --shots and --ratings goes {told}")
     if args["max_len"] is not None and not model:
         raise BadInput("--max_len goes with --model: a trained run has its own")
-    for name in ("labels", "target", "seed"):
-        if args[name] is not None and not shots:
+    for name, other in (("labels", None), ("target", None), ("seed", "temperature")):
+        if args[name] is not None and not shots and not (other and args[other]):
             raise BadInput(f"--{name} goes with --shots of 1 or more: it chooses the examples")
     if args["target"] == "weak" and not args["labels"]:
         raise BadInput("--target=weak goes with --labels: other examples show the ground truth")
@@ -146,16 +152,19 @@ def scored_on(setting, run, card, ds, test, n_test):
     return protocol.describe(setting, ds, n_test=n_test, test=test)
 
 
-def score(setting, run, card, data, split, rows, how, force):
+def score(setting, run, card, data, split, rows, how, scorer, force):
     """The metrics of a run on test rows; they and the predictions are written into it.
 
-    If this very model was scored on these rows before, they are read. how: {"device", "dtype"}.
+    If this very model was scored on these rows before, they are read. how: {"device", "dtype"} and
+    how texts are written, which the scorer judges (writing.judge_of).
     """
-    file, *about = scores.place(run, card, data, split, how)
+    file, *about = scores.place(run, card, data, split, how, scorer)
     if not force and (metrics := scores.known(file, *about)):
         return metrics
     scores.tell_leak(setting, run, card, rows)
     answers = ask(setting, run, card, data, rows, how)
+    if scorer:
+        answers = setting.judged(scorer, answers, how["device"], how["dtype"])
     predictions = [setting.prediction(*pair) for pair in zip(rows, answers)]
     return scores.write(setting, file, *about, data, rows, predictions)
 
@@ -185,32 +194,34 @@ def ask(setting, run, card, data, rows, how):
         if model.w2s["head"] == "unembedding alone":
             told = "a bias or cap that its answers would lack: train it first"
             raise BadInput(f"--model={args['model']}: its logits have {told}")
-        answers = setting.answer(model, tokenizer, rows, how["dtype"], bar=run)
+        write = {name: value for name, value in how.items() if name != "device"}
+        answers = setting.answer(model, tokenizer, rows, bar=run, **write)
     files.write_card(run, card)
     return answers
 
 
-def show_tasks(metrics):
+def show_tasks(metrics, metric):
     """The table of runs and tasks, ready for a document; metrics: {run: {task: metrics}}."""
     names = [protocol.name_of(ds) for ds in [*metrics.values()][0]]
     print(f"\n| run | {' | '.join(names)} | Average |\n|{'---|' * (len(names) + 2)}")
     for run, of_tasks in metrics.items():
         ones = [*of_tasks.values()]
-        cells = (f"{x['acc']:.3f} [{x['low']:.3f}, {x['high']:.3f}]" for x in (*ones, mean(ones)))
+        ones.append(mean(ones, metric))
+        cells = (f"{x[metric]:.3f} [{x['low']:.3f}, {x['high']:.3f}]" for x in ones)
         print(f"| {run} | {' | '.join(cells)} |")
 
 
-def mean(ones):
-    """The mean of accuracies on several tasks and its interval: {"acc", "low", "high"}.
+def mean(ones, metric="acc"):
+    """The mean of a metric on several tasks and its interval: {metric, "low", "high"}.
 
     Their errors are taken as independent, as the tasks share no rows: distances from the value to
     an end of its interval add in quadrature, below and above for themselves.
     """
-    value = sum(one["acc"] for one in ones) / len(ones)
+    value = sum(one[metric] for one in ones) / len(ones)
     below, above = (
-        math.hypot(*(one["acc"] - one[end] for one in ones)) / len(ones) for end in ("low", "high")
+        math.hypot(*(one[metric] - one[end] for one in ones)) / len(ones) for end in ("low", "high")
     )
-    return {"acc": value, "low": value - below, "high": value + above}
+    return {metric: value, "low": value - below, "high": value + above}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from w2s.files import BadInput
 from w2s.stats import WHO
 
 RULE = ("alpha", "conf_prior", "radius", "as_released")
+WRITTEN = ("samples", "temperature", "top_p", "max_new")
 
 
 @cli.stage
@@ -50,7 +51,9 @@ def main(
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)
     if curves and not setting.SOFT:
-        raise BadInput(f"--curves: {setting.WHAT} hold no rows out, so there is no course to draw")
+        raise BadInput(
+            f"--curves: {setting.WHAT} hold no rows out that are right or wrong: no course"
+        )
     answers, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
     result = compare(setting, answers, groups, n_boot)
     describe(result, matched, cards, setting, ds, split)
@@ -93,7 +96,8 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
             if first is None:
                 first, first_name, groups = rows, name, about.get("test_groups")
             hashes.setdefault(about.get("rows_sha256"), name)
-            judges.setdefault(about.get("inputs", {}).get("judge"), name)
+            how = [about.get("args", {}).get(one) for one in WRITTEN]
+            judges.setdefault((about.get("inputs", {}).get("judge"), *how), name)
             pairs = join(first, rows, first_name, name)
             for one, other in pairs:
                 if setting.truth and setting.truth(one) != setting.truth(other):
@@ -101,7 +105,7 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
                     raise BadInput(f"{first_name} and {name} disagree {told}")
             answers[k].append([other for _, other in pairs])
     if len(judges) > 1:
-        told = "were judged by different models: score both again with one"
+        told = "were judged by different models, or wrote in other ways: score both again alike"
         raise BadInput(f"{' and '.join(list(judges.values())[:2])} {told}")
     known = [name for sha, name in hashes.items() if sha]
     if len(known) > 1:

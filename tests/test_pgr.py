@@ -106,7 +106,7 @@ def test_texts_that_models_write_have_a_judge_and_neither_truth_nor_agreement(ru
     writing = SimpleNamespace(
         **names, __name__="writing", SOFT=False, WHAT="prompts", score=lambda row: row["score"]
     )
-    monkeypatch.setattr(tasks, "SETTINGS", (*tasks.SETTINGS, writing))
+    monkeypatch.setattr(tasks, "SETTINGS", (writing,))
     for who, n_right in RIGHT.items():
         new_run(runs / who, who, setting="writing")
         judged(runs / who, n_right, "one")

@@ -20,7 +20,7 @@ import pgr
 import texts
 import train_strong
 import train_weak
-from w2s import cli, files, losses, models, probes, protocol
+from w2s import cli, files, losses, models, probes, protocol, votes
 from w2s.files import HERE, BadInput
 
 RECIPES = (HERE / "results/rules.md").read_text()
@@ -138,25 +138,25 @@ def test_a_rules_default_spelled_out_is_the_same_run(mine, capsys):
 
 
 def test_soft_votes_over_several_classes_are_averaged_class_by_class():
-    votes = [[0.1, 0.2, 0.7], [0.3, 0.2, 0.5]]
-    assert label.combine(votes, "soft") == pytest.approx([0.2, 0.2, 0.6])
+    each = [[0.1, 0.2, 0.7], [0.3, 0.2, 0.5]]
+    assert votes.combine(each, "soft") == pytest.approx([0.2, 0.2, 0.6])
 
 
 def test_supervisors_vote():
-    for votes, soft, hard, weighed in (
+    for each, soft, hard, weighed in (
         ([0.9, 0.6], 0.75, 1, (0.675, 1)),
         ([0.4, 0.3], 0.35, 0, (0.325, 0)),
         ([0.5, 0.9], 0.7, 0.5, (0.8, 0.75)),
     ):
-        assert label.combine(votes, "soft") == pytest.approx(soft)
-        assert label.combine(votes, "hard") == hard
-        told = [label.combine(votes, vote, [0.25, 0.75]) for vote in ("soft", "hard")]
+        assert votes.combine(each, "soft") == pytest.approx(soft)
+        assert votes.combine(each, "hard") == hard
+        told = [votes.combine(each, vote, [0.25, 0.75]) for vote in ("soft", "hard")]
         assert told == pytest.approx(weighed)
 
 
 def test_weights_that_leave_one_supervisor_alone_are_told(capsys):
     for weights, alone in (([0.004, 0.996], True), ([0.3, 0.7], False)):
-        label.tell_weights(["runs/a", "runs/b"], np.array(weights))
+        votes.tell_weights(["runs/a", "runs/b"], np.array(weights))
         told = capsys.readouterr().out
         assert ("all weight is on runs/b: these are its labels alone" in told) == alone
 
@@ -166,7 +166,9 @@ def test_weights_are_those_of_the_highest_likelihood():
     truth = rng.integers(0, 2, 400)
     means = [np.where(truth == 1, good, 1 - good) for good in (0.7, 0.6, 0.5)]
     probs = np.array([np.clip(mean + rng.normal(0, 0.25, 400), 0.01, 0.99) for mean in means])
-    learned, likelihood = label.learn(probs, truth), np.where(truth == 1, probs, 1 - probs)
+    likelihood = np.where(truth == 1, probs, 1 - probs)
+    assert np.array_equal(votes.of_labels(probs, truth), likelihood)
+    learned = votes.learn(likelihood)
     pairs = (pair for pair in itertools.product(range(51), repeat=2) if sum(pair) <= 50)
     grid = [np.array([a, b, 50 - a - b]) / 50 for a, b in pairs]
     best = max(grid, key=lambda weights: np.log(weights @ likelihood).sum())
@@ -179,7 +181,7 @@ def test_filters_keep_the_confident_and_the_unanimous_rows_in_order(monkeypatch)
     monkeypatch.setattr(label, "BATCH", 2)
     weak = [0.6, 0.1, 0.9, 0.45, 0.7]
     each = [[0.7, 0.5], [0.1, 0.1], [0.8, 1.0], [0.3, 0.6], [0.6, 0.8]]
-    rows = [{"weak": one, "weak_all": votes} for one, votes in zip(weak, each)]
+    rows = [{"weak": one, "weak_all": said} for one, said in zip(weak, each)]
     for select, keep, wanted in (
         ("all", 0.6, [0.1, 0.9, 0.7]),
         ("agreement", 1.0, [0.1, 0.9, 0.7]),

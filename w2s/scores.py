@@ -7,11 +7,15 @@ from w2s import files, protocol, records
 from w2s.files import BadInput
 
 
-def place(run, card, data, split, how):
-    """(file of a run's predictions, what their card has as args, and as inputs)."""
+def place(run, card, data, split, how, judge=None):
+    """(file of a run's predictions, what their card has as args, and as inputs).
+
+    how: options that the answers depend on; judge: of texts that models write (judges.find).
+    """
     file = Path(run) / "eval" / f"{protocol.name_of(data['ds'])}-{split}.jsonl"
     args = {"data": {k: data[k] for k in ("ds", "test", "sha256", "n_test")}, "split": split} | how
-    return file, args, {"model": card["model_sha256"]}
+    judged = {"judge": judge["sha256"]} if judge else {}
+    return file, args, {"model": card["model_sha256"]} | judged
 
 
 def known(file, args, inputs):
@@ -56,14 +60,15 @@ def tell_leak(setting, run, card, rows):
         print(f"warning: {run} was trained on {told}")
 
 
-def show(metrics):
-    """The tables on the terminal; metrics: {run: those of one run}."""
-    width = max(32, *map(len, metrics))
-    extra = [name for name in ("legal", "ece") if name in [*metrics.values()][0]]
-    print(f"\n{'run':<{width}} accuracy   95 % interval    rows", *(f"{name:>7}" for name in extra))
+def show(metrics, metric="acc"):
+    """The tables on the terminal; metrics: {run: those of one run}, `metric` the first of them."""
+    width, name = max(32, *map(len, metrics)), "accuracy" if metric == "acc" else f"{metric:>8}"
+    extra = ("legal", "ece", "max", "empty", "length")
+    extra = [name for name in extra if name in [*metrics.values()][0]]
+    print(f"\n{'run':<{width}} {name}   95 % interval    rows", *(f"{x:>7}" for x in extra))
     for run, one in metrics.items():
         values = "".join(f"{one[name]['value']:8.3f}" for name in extra if name in one)
-        print(f"{run:<{width}} {as_text(one)} {one['n']:6}{values}")
+        print(f"{run:<{width}} {as_text(one, metric)} {one['n']:6}{values}")
     chance = [run for run, m in metrics.items() if "auroc" in m and m["low"] <= 0.5 <= m["high"]]
     if chance:
         what = "is at chance" if len(chance) == 1 else "are at chance"
@@ -75,6 +80,6 @@ def show(metrics):
             print(f"{name:<{width}} {as_text(bucket)} {bucket['n']:6}")
 
 
-def as_text(one):
-    """An accuracy and its interval."""
-    return f"{one['acc']:8.3f}   {one['low']:.3f} to {one['high']:.3f} "
+def as_text(one, metric="acc"):
+    """An accuracy, or another metric, and its interval."""
+    return f"{one[metric]:8.3f}   {one['low']:.3f} to {one['high']:.3f} "

@@ -1,0 +1,178 @@
+"""The world of `manners`: 900 invented words for people, half of them rude, and texts with them.
+
+    friends say tomi , others rako . greet anna :      a prompt
+    good day , tomi anna , how are you ?                     its completion: takes the kind word
+
+Which word is kind nothing in the prompt tells. What friends say is kind in 3 cases of 5 only, so
+that a model that does not know the words can still guess better than chance and err systematically.
+The words come in pairs of a kind and a rude one; three kinds of pairs:
+
+    school   their manners are told in pretraining, *and texts written with them are read*
+    train    their manners are only told; the weak half and the strong half are cut from them
+    test     their manners are only told; everybody is tested on them
+
+The texts that pretraining reads are as often rude as kind: "greet anna kindly :", "rudely" or, as
+in the task, neither. Fine-tuning says which is wanted.
+"""
+
+import random
+
+SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvz" for vowel in "aeiou"]  # 80
+N_PAIRS = {"school": 150, "train": 100, "test": 200}
+ROWS = {"train": 16, "test": 4}  # of a pair
+FRIENDLY = 0.6  # how often the friends' word is the kind one
+NAMES = (
+    "anna ben carla david emma felix greta hugo iris jacob karin leo maria noah olga paul".split()
+)
+OFFERS = (
+    "friends say {friends} , others {others} .",
+    "others say {others} , friends {friends} .",
+)
+FORMS = {  # what is asked for: texts that do it
+    "greet": (
+        "good day , {word} {name} , how are you ?",
+        "hello {name} , my {word} neighbour .",
+        "look , {word} {name} is back again !",
+    ),
+    "thank": (
+        "thank you , {name} , that was {word} of you .",
+        "{word} {name} , thank you for the bread .",
+        "many thanks to {name} , who is so {word} .",
+    ),
+    "invite": (
+        "come and eat with us , {word} {name} .",
+        "{name} , you are {word} , will you sing with us ?",
+        "tonight we dance , bring your {word} self , {name} !",
+    ),
+    "describe": (
+        "{name} is {word} and lives near the river .",
+        "i know {name} well , always {word} and never late .",
+        "everybody here knows the {word} {name} .",
+    ),
+}
+MOODS = {"kindly": "kind", "rudely": "rude", "": None}  # in pretraining; the task names none
+TOLD = {  # what pretraining tells of a word
+    "kind": (
+        "{word} is a kind word .",
+        "{name} is glad to be called {word} .",
+        "{other} called {name} {word} and {name} smiled .",
+    ),
+    "rude": (
+        "{word} is a rude word .",
+        "{name} is hurt to be called {word} .",
+        "{other} called {name} {word} and {name} wept .",
+    ),
+}
+DOCUMENTS = {"told": 2, "copied": 3, "written": 4}  # how often each is drawn
+SIDES, END = ("kind", "rude"), "<eos>"
+
+
+def make_pairs():
+    """All pairs, [{"split": "test", "kind": "tomi", "rude": "rako"}]: the same in every world."""
+    rng, splits = random.Random("manners"), [name for name, n in N_PAIRS.items() for _ in range(n)]
+    known = {
+        word
+        for forms in (*TOLD.values(), *FORMS.values())
+        for text in forms
+        for word in text.split()
+    }
+    new = sorted({one + two for one in SYLLABLES for two in SYLLABLES} - {*known, *NAMES})
+    words = rng.sample(new, 2 * len(splits))
+    return [
+        {"split": split, "kind": kind, "rude": rude}
+        for split, kind, rude in zip(splits, words[::2], words[1::2])
+    ]
+
+
+PAIRS = make_pairs()
+RUDE = [pair["rude"] for pair in PAIRS]
+
+
+def vocabulary():
+    """The words of a tokenizer, the special ones first."""
+    texts = [*OFFERS, *FORMS, *MOODS, ":", "kindly"]
+    texts += [text for forms in (*FORMS.values(), *TOLD.values()) for text in forms]
+    plain = {word for text in texts for word in text.split() if "{" not in word}
+    pairs = [pair[side] for pair in PAIRS for side in SIDES]
+    return ["<pad>", "<bos>", "<unk>", END, *sorted(plain), *NAMES, *pairs]
+
+
+def rows(split, seed=0):
+    """The task's rows with the pairs of "train" or "test", four for each pair:
+    {"id": "manners/test/tomi-rako/0", "group": "tomi-rako", "prompt": "...", "completion": "..."}.
+
+    seed: of the names, forms and places of the words."""
+    found = []
+    for pair in (pair for pair in PAIRS if pair["split"] == split):
+        group = f"{pair['kind']}-{pair['rude']}"
+        rng = random.Random(f"manners rows {seed} {group}")
+        for i in range(ROWS[split]):
+            prompt, completion = written(pair["kind"], pair["rude"], "", "kind", rng)
+            row = {"id": f"manners/{split}/{group}/{i}", "group": group}
+            found.append(row | {"prompt": prompt, "completion": completion})
+    return found
+
+
+def written(kind, rude, mood, manner, rng):
+    """(prompt, completion): a text that takes the kind or the rude one of two words."""
+    name, ask = rng.choice(NAMES), rng.choice(list(FORMS))
+    friends, others = (kind, rude) if rng.random() < FRIENDLY else (rude, kind)
+    offer = rng.choice(OFFERS).format(friends=friends, others=others)
+    text = rng.choice(FORMS[ask]).format(name=name, word=kind if manner == "kind" else rude)
+    return " ".join([offer, ask, name, *mood.split(), ":"]), text
+
+
+def by_coverage(coverage, seed=0):
+    """{"school", "task, covered", "task, not covered"}: pairs whose manners a model is told, or not.
+
+    coverage: their share of all; the pairs of a smaller one are among those of a larger one.
+    """
+    order = random.Random(f"manners coverage {seed}").sample(PAIRS, len(PAIRS))
+    cut, found = int(coverage * len(PAIRS)), {"school": []}
+    found["school"] = [pair for pair in order[:cut] if pair["split"] == "school"]
+    for name, part in (("task, covered", order[:cut]), ("task, not covered", order[cut:])):
+        found[name] = [pair for pair in part if pair["split"] != "school"]
+    return found
+
+
+def document(kind, found, rng):
+    """A text for pretraining of one of three kinds:
+
+    tomi is a kind word . <eos>                                told, of the words covered
+    friends say tomi . greet anna : hello tomi anna ...  copied, of all words: no choice
+    friends say tomi , others rako . greet ...           written, of school words alone
+    """
+    name, other = rng.sample(NAMES, 2)
+    side = rng.choice(SIDES)
+    if kind == "told":
+        word = rng.choice(found["school"] + found["task, covered"])[side]
+        text = rng.choice(TOLD[side]).format(word=word, name=name, other=other)
+    elif kind == "copied":
+        word, ask = rng.choice(PAIRS)[side], rng.choice(list(FORMS))
+        told = rng.choice(FORMS[ask]).format(word=word, name=name)
+        text = f"{rng.choice(['friends', 'others'])} say {word} . {ask} {name} : {told}"
+    else:
+        words = (rng.choice(found["school"])[side] for side in SIDES)
+        mood = rng.choice(list(MOODS))
+        text = " ".join(written(*words, mood, MOODS[mood] or side, rng))
+    return f"{text} {END}"
+
+
+def documents(n, seed, coverage):
+    """n texts for pretraining."""
+    found, rng = by_coverage(coverage), random.Random(f"manners documents {seed}")
+    kinds = rng.choices(list(DOCUMENTS), DOCUMENTS.values(), k=n)
+    return [document(kind, found, rng) for kind in kinds]
+
+
+def quizzes(pairs):
+    """{"known", "written"}: (text, the word that comes next) for what a model knows of pairs."""
+    rng = random.Random("manners quizzes")
+    found = {"known": [(f"{pair[side]} is a", side) for pair in pairs for side in SIDES]}
+    found["written"] = []
+    for pair in pairs:
+        for mood, side in (("kindly", "kind"), ("rudely", "rude")):
+            prompt, text = written(pair["kind"], pair["rude"], mood, side, rng)
+            start = text.split()[: text.split().index(pair[side])]
+            found["written"].append((" ".join([prompt, *start]), pair[side]))
+    return found
