@@ -194,8 +194,8 @@ def ask(setting, run, card, data, rows, how):
         if model.w2s["head"] == "unembedding alone":
             told = "a bias or cap that its answers would lack: train it first"
             raise BadInput(f"--model={args['model']}: its logits have {told}")
-        write = {name: value for name, value in how.items() if name != "device"}
-        answers = setting.answer(model, tokenizer, rows, bar=run, **write)
+        write = {name: how[name] for name in how.keys() - {"device", "max_len"}}
+        answers = setting.answer(model, tokenizer, rows, **write)
     files.write_card(run, card)
     return answers
 
