@@ -81,10 +81,12 @@ def check_options(args):
     model, shots = args["model"], args["shots"]
     if (model is None) != (args["out"] is None) or (model and args["runs"]):
         raise BadInput("--model and --out go together, without runs: they score what is untrained")
-    asks = [name for name in ("head", "shots", "ratings") if args[name] not in (None, False)]
-    if asks and not model or len(asks) > 1:
-        told = "with --model (of a run: RUN/model) and --out"
-        raise BadInput(f"one of --head, --shots and --ratings goes {told}")
+    asks = {"head": args["head"], "shots": shots, "ratings": args["ratings"] or None}
+    asks = [f"--{name}" for name, value in asks.items() if value is not None]
+    if asks and not model:
+        raise BadInput(f"{asks[0]} goes with --model and --out; of a run, --model=RUN/model")
+    if len(asks) > 1:
+        raise BadInput(f"{' and '.join(asks)} do not go together")
     if args["max_len"] is not None and not model:
         raise BadInput("--max_len goes with --model: a trained run has its own")
     for name, other in (("labels", None), ("target", None), ("seed", "temperature")):

@@ -161,8 +161,9 @@ def test_label_asks_it_by_its_answers_too(here):
         (["train_weak.py", "--ds=puzzles", "--head=answers", "--out=n"], "--head is for texts"),
         (
             [*ASK, "--shots=1", "--ratings"],
-            "one of --head, --shots and --ratings goes with --model",
+            "--shots and --ratings do not go together",
         ),
+        (["eval.py", "runs/weak", "--ratings"], "--ratings goes with --model and --out; of a run"),
         ([*ASK, "--shots=1", "--target=weak"], "--target=weak goes with --labels"),
         ([*ASK, "--ratings"], "--ratings is for --ds=ethics_utilitarianism"),
         ([*ASK, "--ratings", "--ds=ethics_*"], "--ratings is for --ds=ethics_utilitarianism"),
