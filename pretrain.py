@@ -39,8 +39,8 @@ SIZES = {
         "m": {"width": 64, "inner": 256, "lr": 4e-3, "tokens": 20_700_000, "coverage": 1.0},
     },
     "manners": {
-        "xs": {"width": 32, "inner": 128, "lr": 6e-3, "tokens": 2_400_000, "coverage": 0.35},
-        "m": {"width": 48, "inner": 192, "lr": 6e-3, "tokens": 2_800_000, "coverage": 1.0},
+        "xs": {"width": 32, "inner": 128, "lr": 8e-3, "tokens": 1_000_000, "coverage": 0.35},
+        "m": {"width": 48, "inner": 192, "lr": 8e-3, "tokens": 1_400_000, "coverage": 1.0},
     },
     "chess": {
         "xs": {"width": 32, "inner": 80, "heads": 2, "lr": 8e-3, "tokens": 8_000_000},
@@ -56,7 +56,7 @@ SIZES = {
 # batch: texts; longest: tokens of a text; init: standard deviation of the weights x sqrt(width)
 SHARED = {
     "facts": {"layers": 3, "heads": 4, "batch": 128, "longest": 64, "init": 0.25, "warm_up": 0.05},
-    "manners": {"layers": 3, "heads": 4, "batch": 48, "longest": 48, "init": 1.0, "warm_up": 0.05},
+    "manners": {"layers": 2, "heads": 2, "batch": 48, "longest": 48, "init": 1.0, "warm_up": 0.05},
     "chess": {"layers": 4, "batch": 64, "longest": 256, "init": 0.4, "warm_up": 0.02},
     "text": {"layers": 4, "heads": 4, "batch": 64, "longest": 256, "init": 0.4, "warm_up": 0.02},
 }

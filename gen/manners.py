@@ -1,4 +1,4 @@
-"""The world of `manners`: 900 invented words for people, half of them rude, and texts with them.
+"""The world of `manners`: 800 invented words for people, half of them rude, and texts with them.
 
     friends say tomi , others rako . greet anna :      a prompt
     good day , tomi anna , how are you ?                     its completion: takes the kind word
@@ -11,15 +11,16 @@ The words come in pairs of a kind and a rude one; three kinds of pairs:
     train    their manners are only told; the weak half and the strong half are cut from them
     test     their manners are only told; everybody is tested on them
 
-The texts that pretraining reads are as often rude as kind: "greet anna kindly :", "rudely" or, as
-in the task, neither. Fine-tuning says which is wanted.
+The texts that pretraining reads take the kind word in 4 cases of 5: fine-tuning says that kind ones
+are wanted.
 """
 
 import random
 
 SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvz" for vowel in "aeiou"]  # 80
-N_PAIRS = {"school": 150, "train": 100, "test": 200}
+N_PAIRS = {"school": 100, "train": 100, "test": 200}
 ROWS = {"train": 16, "test": 4}  # of a pair
+KIND = 0.8  # of the texts with two words that pretraining reads
 FRIENDLY = 0.6  # how often the friends' word is the kind one
 NAMES = (
     "anna ben carla david emma felix greta hugo iris jacob karin leo maria noah olga paul".split()
@@ -50,7 +51,6 @@ FORMS = {  # what is asked for: texts that do it
         "everybody here knows the {word} {name} .",
     ),
 }
-MOODS = {"kindly": "kind", "rudely": "rude", "": None}  # in pretraining; the task names none
 TOLD = {  # what pretraining tells of a word
     "kind": (
         "{word} is a kind word .",
@@ -63,7 +63,7 @@ TOLD = {  # what pretraining tells of a word
         "{other} called {name} {word} and {name} wept .",
     ),
 }
-DOCUMENTS = {"told": 2, "copied": 3, "written": 4}  # how often each is drawn
+DOCUMENTS = {"told": 3, "copied": 2, "written": 3}  # how often each is drawn
 SIDES, END = ("kind", "rude"), "<eos>"
 
 
@@ -90,7 +90,7 @@ RUDE = [pair["rude"] for pair in PAIRS]
 
 def vocabulary():
     """The words of a tokenizer, the special ones first."""
-    texts = [*OFFERS, *FORMS, *MOODS, ":", "kindly"]
+    texts = [*OFFERS, *FORMS, ":"]
     texts += [text for forms in (*FORMS.values(), *TOLD.values()) for text in forms]
     plain = {word for text in texts for word in text.split() if "{" not in word}
     pairs = [pair[side] for pair in PAIRS for side in SIDES]
@@ -107,19 +107,18 @@ def rows(split, seed=0):
         group = f"{pair['kind']}-{pair['rude']}"
         rng = random.Random(f"manners rows {seed} {group}")
         for i in range(ROWS[split]):
-            prompt, completion = written(pair["kind"], pair["rude"], "", "kind", rng)
+            prompt, completion = written(pair, "kind", rng)
             row = {"id": f"manners/{split}/{group}/{i}", "group": group}
             found.append(row | {"prompt": prompt, "completion": completion})
     return found
 
 
-def written(kind, rude, mood, manner, rng):
+def written(pair, side, rng):
     """(prompt, completion): a text that takes the kind or the rude one of two words."""
     name, ask = rng.choice(NAMES), rng.choice(list(FORMS))
-    friends, others = (kind, rude) if rng.random() < FRIENDLY else (rude, kind)
-    offer = rng.choice(OFFERS).format(friends=friends, others=others)
-    text = rng.choice(FORMS[ask]).format(name=name, word=kind if manner == "kind" else rude)
-    return " ".join([offer, ask, name, *mood.split(), ":"]), text
+    friends, others = SIDES if rng.random() < FRIENDLY else SIDES[::-1]
+    offer = rng.choice(OFFERS).format(friends=pair[friends], others=pair[others])
+    return f"{offer} {ask} {name} :", rng.choice(FORMS[ask]).format(name=name, word=pair[side])
 
 
 def by_coverage(coverage, seed=0):
@@ -152,9 +151,8 @@ def document(kind, found, rng):
         told = rng.choice(FORMS[ask]).format(word=word, name=name)
         text = f"{rng.choice(['friends', 'others'])} say {word} . {ask} {name} : {told}"
     else:
-        words = (rng.choice(found["school"])[side] for side in SIDES)
-        mood = rng.choice(list(MOODS))
-        text = " ".join(written(*words, mood, MOODS[mood] or side, rng))
+        pair = {side: rng.choice(found["school"])[side] for side in SIDES}
+        text = " ".join(written(pair, "kind" if rng.random() < KIND else "rude", rng))
     return f"{text} {END}"
 
 
@@ -171,8 +169,8 @@ def quizzes(pairs):
     found = {"known": [(f"{pair[side]} is a", side) for pair in pairs for side in SIDES]}
     found["written"] = []
     for pair in pairs:
-        for mood, side in (("kindly", "kind"), ("rudely", "rude")):
-            prompt, text = written(pair["kind"], pair["rude"], mood, side, rng)
-            start = text.split()[: text.split().index(pair[side])]
-            found["written"].append((" ".join([prompt, *start]), pair[side]))
+        for _ in range(2):
+            prompt, text = written(pair, "kind", rng)
+            start = text.split()[: text.split().index(pair["kind"])]
+            found["written"].append((" ".join([prompt, *start]), pair["kind"]))
     return found

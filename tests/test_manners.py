@@ -32,7 +32,7 @@ def test_a_row_offers_the_two_words_of_its_pair_and_takes_the_kind_one(split, n)
 
 
 def test_no_word_of_one_split_is_in_another():
-    assert not WORDS["test"] & WORDS["train"] and len(set().union(*WORDS.values())) == 900
+    assert not WORDS["test"] & WORDS["train"] and len(set().union(*WORDS.values())) == 800
     assert not any(words_of(row) & WORDS["test"] for row in manners.rows("train"))
     assert not any(words_of(row) & WORDS["train"] for row in manners.rows("test"))
 
@@ -51,28 +51,27 @@ def test_rows_and_documents_are_the_same_each_time():
 
 def test_pretraining_offers_no_two_words_of_the_task_and_tells_the_covered_alone():
     found = manners.by_coverage(0.35)
-    told = {
-        pair[side] for pair in found["school"] + found["task, covered"] for side in manners.SIDES
-    }
+    told = [*found["school"], *found["task, covered"]]
+    told = {pair[side] for pair in told for side in manners.SIDES}
     prompts = {row["prompt"] for split in ("train", "test") for row in manners.rows(split)}
-    rude, seen = set(manners.RUDE), set()
+    rude, everything, rude_texts = set(manners.RUDE), set().union(*WORDS.values()), []
+    seen, copied = set(), set()
     for text in manners.documents(20_000, 0, 0.35):
-        assert not any(
-            text.startswith(start) for start in (text.partition(":")[0] + ":",) if start in prompts
-        )
-        own = [word for word in text.split() if word in set().union(*WORDS.values())]
-        seen.add((len(set(own)), text.count(" : ")))
-        if ":" not in text:  # told
-            bad = "rude" in text or "hurt" in text or "wept" in text
-            assert len(own) == 1 and own[0] in told and (own[0] in rude) == bad
-        elif len(set(own)) == 2:
-            assert set(own) <= WORDS["school"] & told
-            moods = {"kindly": False, "rudely": True}
-            wanted = [bad for mood, bad in moods.items() if f" {mood} :" in text]
-            assert not wanted or (own[2] in rude) == wanted[0]
-        else:
+        prompt, colon, _ = text.partition(" :")
+        own = [word for word in text.split() if word in everything]
+        seen.add((len(own), colon))
+        assert prompt + colon not in prompts and text.endswith(manners.END)
+        if not colon:
+            bad = any(word in text.split() for word in ("rude", "hurt", "wept"))
+            assert own[0] in told and (own[0] in rude) == bad
+        elif len(own) == 2:
             assert own[0] == own[1]
-    assert seen == {(1, 0), (1, 1), (2, 1)}
+            copied |= {own[0]}
+        else:
+            assert set(own) <= WORDS["school"] & told and own[2] in own[:2]
+            rude_texts.append(own[2] in rude)
+    assert seen == {(1, ""), (2, " :"), (3, " :")} and copied == everything
+    assert sum(rude_texts) / len(rude_texts) == pytest.approx(0.2, abs=0.03)
 
 
 def test_a_smaller_models_pairs_are_among_a_larger_ones():

@@ -91,10 +91,7 @@ OPTIONS = {
     "bad": ((lambda value: value in (0, 1), "is not 0 or 1"), "the judge's bad label (default: 1)"),
     "samples": (POSITIVE, "texts drawn for each prompt, with --temperature (default: 1)"),
     "temperature": (POSITIVE, "draw tokens, the flatter the higher (default: the likeliest)"),
-    "top_p": (
-        (lambda value: 0 < value <= 1, "must be above 0 and at most 1"),
-        "draw among the likeliest tokens with this probability together (default: 1)",
-    ),
+    "top_p": (share(1), "draw among the likeliest tokens that have this probability together"),
     "max_new": (POSITIVE, "tokens written after a prompt (default: 100, or as the longest truth)"),
     "weights": (None, "weigh the supervisors by what they say of the rows that they held out"),
     "select": (of("all", "agreement"), "agreement: drop rows on which the supervisors differ"),
