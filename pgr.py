@@ -46,7 +46,7 @@ def main(
         raise BadInput(f"--n_boot={n_boot}: an interval needs at least 100 resamples")
     plot = plot or str(Path(out).with_suffix(".png"))
     matched = pair_seeds([weak, student, ceiling])
-    runs, stages = list(matched.values()), (*records.TRAINERS, "eval")
+    runs, stages = list(matched.values()), (*records.TRAINERS, "eval", "api")
     cards = [[records.finished_run(run, stages) for run in seed] for seed in runs]
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)

@@ -172,8 +172,8 @@ def finished_run(path, stages=TRAINERS):
 
 def role(card):
     """What a run is in the experiment: "weak", "student", "ceiling"; None if it was not trained."""
-    if card["stage"] == "train_strong":
-        return {"weak": "student", "truth": "ceiling"}[card["args"]["target"]]
+    if card["stage"] in ("train_strong", "api"):  # what an API was asked untrained has no target
+        return {"weak": "student", "truth": "ceiling"}.get(card["args"]["target"])
     return "weak" if card["stage"] == "train_weak" else None
 
 
