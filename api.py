@@ -94,6 +94,8 @@ def export(args, force):
     ones = sum(line["messages"][-1]["content"] == "1" for line in lines) / n
     epochs = max(1, sorted((100 // n, 3, 25_000 // n))[1])  # cookbook.openai.com: the default
     print(f"{out}: {n} lines, {ones:.1%} of the answers are 1")
+    if ones in (0, 1):
+        print("warning: all answers are the same, so there is nothing to learn")
     print(f"{sum(lengths):,} tokens ({how}), {epochs * sum(lengths):,} in {epochs} epochs")
     run = files.beside(out, {"weak": "api_student", "truth": "api_ceiling"}[target])
     print("fine-tune a model on it; then, with its name,")

@@ -245,19 +245,18 @@ def test_a_server_that_tells_fewer_alternatives_or_none_is_asked_for_those(label
 
 
 def test_runs_of_an_api_and_of_models_here_are_compared(labels, openai, truth, capsys, monkeypatch):
-    """The whole way; the supervisor is a run as eval.py leaves it."""
-    import eval
+    """The whole way; the supervisor's files are those of train_weak.py and eval.py."""
     import pgr
 
     monkeypatch.setattr(pgr, "draw", lambda *_: None)  # slow
-    eval.main(model=str(HERE / "facts/xs"), out="runs/weak", n_test=40, device="cpu")
-    weak = files.read_card("runs/weak")
-    weak |= {"stage": "train_weak", "model_sha256": "a weak model"}
-    files.write_card("runs/weak", weak | {"data": files.read_card("runs/labels.jsonl")["data"]})
-    about = files.read_card("runs/weak/eval/facts-test.jsonl")
-    files.write_card(
-        "runs/weak/eval/facts-test.jsonl", about | {"inputs": {"model": "a weak model"}}
-    )
+    with openai_stub.running(lambda text: ("1", 0.9)) as server:
+        ask(server, "runs/weak")
+    weak = {"stage": "train_weak", "model_sha256": "a weak model"}
+    weak |= {"data": files.read_card("runs/labels.jsonl")["data"]}
+    files.write_card("runs/weak", files.read_card("runs/weak") | weak)
+    predictions = "runs/weak/eval/facts-test.jsonl"
+    about = files.read_card(predictions) | {"inputs": {"model": "a weak model"}}
+    files.write_card(predictions, about)
     wrong = set(sorted(truth)[:4])
     for who, target in (("student", "weak"), ("ceiling", "truth")):
         chat = f"runs/{who}.jsonl"
@@ -273,9 +272,8 @@ def test_runs_of_an_api_and_of_models_here_are_compared(labels, openai, truth, c
     capsys.readouterr()
     pgr.main("runs/weak", "runs/student", "runs/ceiling")
     result = json.loads(Path("runs/pgr.json").read_text())
-    low = result["weak"]["acc"]
-    assert result["student"]["acc"] == 0.9 and result["ceiling"]["acc"] == 1
-    assert result["pgr"]["value"] == pytest.approx((0.9 - low) / (1 - low))
+    assert [result[who]["acc"] for who in ("weak", "student", "ceiling")] == [0.5, 0.9, 1]
+    assert result["pgr"]["value"] == pytest.approx(0.8)
     assert result["student"]["model"] == "gpt"
     told = " ".join(result["notes"])
     assert not [
@@ -351,7 +349,7 @@ def everything_written():
 
 
 @pytest.mark.parametrize("fault, told", [
-    (401, "the key is refused"), (403, "the key is refused"), (400, "the server refuses, row 'facts"),
+    (401, "the key is refused"), (403, "the key is refused"), (400, "server refuses, row 'facts"),
     (422, "the server refuses, row 'facts"), (404, "has no model 'm'"), ("html", "not as OpenAI's"),
     ("drop", "does not answer"), (500, "fault 500"), (429, "fault 429"),
 ])  # fmt: skip
@@ -496,7 +494,7 @@ def served_model(folder):
     vocabulary |= {"1": ends[0], "0": ends[1]}
     (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
     config = json.loads((copy / "tokenizer_config.json").read_text())
-    config["chat_template"] = "{{ messages[-1]['content'] }}"
+    config["chat_template"] = "<bos>{{ messages[-1]['content'] }}"
     (copy / "tokenizer_config.json").write_text(json.dumps(config))
     (copy / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     return str(copy)
