@@ -39,7 +39,7 @@ SIZES = {
         "m": {"width": 64, "inner": 256, "lr": 4e-3, "tokens": 20_700_000, "coverage": 1.0},
     },
     "manners": {
-        "xs": {"width": 32, "inner": 128, "lr": 8e-3, "tokens": 1_000_000, "coverage": 0.35},
+        "xs": {"width": 48, "inner": 192, "lr": 8e-3, "tokens": 1_200_000, "coverage": 0.35},
         "m": {"width": 48, "inner": 192, "lr": 8e-3, "tokens": 1_400_000, "coverage": 1.0},
     },
     "chess": {

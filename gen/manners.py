@@ -1,7 +1,7 @@
 """The world of `manners`: 800 invented words for people, half of them rude, and texts with them.
 
-    friends say tomi , others rako . greet anna :      a prompt
-    good day , tomi anna , how are you ?                     its completion: takes the kind word
+    friends say tomiva , others rakobe . greet anna :      a prompt
+    good day , tomiva anna , how are you ?                     its completion: takes the kind word
 
 Which word is kind nothing in the prompt tells. What friends say is kind in 3 cases of 5 only, so
 that a model that does not know the words can still guess better than chance and err systematically.
@@ -68,16 +68,11 @@ SIDES, END = ("kind", "rude"), "<eos>"
 
 
 def make_pairs():
-    """All pairs, [{"split": "test", "kind": "tomi", "rude": "rako"}]: the same in every world."""
-    rng, splits = random.Random("manners"), [name for name, n in N_PAIRS.items() for _ in range(n)]
-    known = {
-        word
-        for forms in (*TOLD.values(), *FORMS.values())
-        for text in forms
-        for word in text.split()
-    }
-    new = sorted({one + two for one in SYLLABLES for two in SYLLABLES} - {*known, *NAMES})
-    words = rng.sample(new, 2 * len(splits))
+    """All pairs, [{"split": "test", "kind": "tomiva", "rude": "rakobe"}]: the same in every world."""
+    splits, n = [name for name, n in N_PAIRS.items() for _ in range(n)], len(SYLLABLES)
+    numbers = random.Random("manners").sample(range(n**3), 2 * len(splits))
+    places = ((number // n**2, number // n % n, number % n) for number in numbers)
+    words = ["".join(SYLLABLES[place] for place in three) for three in places]
     return [
         {"split": split, "kind": kind, "rude": rude}
         for split, kind, rude in zip(splits, words[::2], words[1::2])
@@ -99,7 +94,7 @@ def vocabulary():
 
 def rows(split, seed=0):
     """The task's rows with the pairs of "train" or "test", four for each pair:
-    {"id": "manners/test/tomi-rako/0", "group": "tomi-rako", "prompt": "...", "completion": "..."}.
+    {"id": "manners/test/tomiva-rakobe/0", "group": "tomiva-rakobe", "prompt": "...", "completion": "..."}.
 
     seed: of the names, forms and places of the words."""
     found = []
@@ -137,9 +132,9 @@ def by_coverage(coverage, seed=0):
 def document(kind, found, rng):
     """A text for pretraining of one of three kinds:
 
-    tomi is a kind word . <eos>                                told, of the words covered
-    friends say tomi . greet anna : hello tomi anna ...  copied, of all words: no choice
-    friends say tomi , others rako . greet ...           written, of school words alone
+    tomiva is a kind word . <eos>                                told, of the words covered
+    friends say tomiva . greet anna : hello tomiva anna ...  copied, of all words: no choice
+    friends say tomiva , others rakobe . greet ...           written, of school words alone
     """
     name, other = rng.sample(NAMES, 2)
     side = rng.choice(SIDES)
