@@ -1,11 +1,13 @@
 """Pretrain a small language model from scratch: for the embedded settings, or on a text of yours.
 
     python pretrain.py facts --size=m                      # -> facts/m, 15 minutes on one core
+    python pretrain.py manners --size=m                    # -> gen/m
     python pretrain.py chess --games=games.pgn --size=xs   # -> chess/xs
     python pretrain.py text --file=books.txt --size=s      # -> runs/text/s
 
 facts  texts about invented people (world.document). A smaller model reads about fewer of them:
        coverage, width and tokens vary together, it is a ladder of knowledge, not of size alone.
+manners  texts with invented words, kind or rude (manners.document); a ladder of knowledge, too
 chess  one token per move, games of players rated 1800 and above, as in GPT-4's pretraining (A.2)
 text   any plain text; a byte-level BPE is trained on it first
 
@@ -24,7 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path += [str(Path(__file__).resolve().parent / folder) for folder in ("facts", "chess")]
+sys.path += [str(Path(__file__).resolve().parent / folder) for folder in ("facts", "gen", "chess")]
+import manners
 import world
 from w2s import cli, files
 
@@ -34,6 +37,10 @@ SIZES = {
         "xs": {"width": 32, "inner": 128, "lr": 8e-3, "tokens": 5_900_000, "coverage": 0.35},
         "s": {"width": 48, "inner": 192, "lr": 6e-3, "tokens": 8_900_000, "coverage": 0.6},
         "m": {"width": 64, "inner": 256, "lr": 4e-3, "tokens": 20_700_000, "coverage": 1.0},
+    },
+    "manners": {
+        "xs": {"width": 48, "inner": 192, "lr": 8e-3, "tokens": 1_200_000, "coverage": 0.35},
+        "m": {"width": 48, "inner": 192, "lr": 8e-3, "tokens": 1_400_000, "coverage": 1.0},
     },
     "chess": {
         "xs": {"width": 32, "inner": 80, "heads": 2, "lr": 8e-3, "tokens": 8_000_000},
@@ -49,10 +56,12 @@ SIZES = {
 # batch: texts; longest: tokens of a text; init: standard deviation of the weights x sqrt(width)
 SHARED = {
     "facts": {"layers": 3, "heads": 4, "batch": 128, "longest": 64, "init": 0.25, "warm_up": 0.05},
+    "manners": {"layers": 2, "heads": 2, "batch": 48, "longest": 48, "init": 1.0, "warm_up": 0.05},
     "chess": {"layers": 4, "batch": 64, "longest": 256, "init": 0.4, "warm_up": 0.02},
     "text": {"layers": 4, "heads": 4, "batch": 64, "longest": 256, "init": 0.4, "warm_up": 0.02},
 }
 SHORTEST, MOVES = 20, 2045  # plies of a game; of the vocabulary
+FOLDERS = {"manners": "gen", "text": "runs/text"}  # of the models, if not named as the corpus
 DOCUMENTS = 500_000  # of facts, at most; a longer training reads them again
 
 
@@ -62,6 +71,14 @@ def read_facts(settings, _):
     parts = (min(n, DOCUMENTS), settings["seed"]), (500, "held out")
     about = settings["coverage"], settings["world_seed"]
     return tokenizer, *(tokenizer(world.documents(*part, *about)).input_ids for part in parts)
+
+
+def read_manners(settings, _):
+    """As read_facts."""
+    tokenizer, n = new_tokenizer(settings, manners.vocabulary()), settings["tokens"] // 14
+    parts = (min(n, DOCUMENTS), settings["seed"]), (500, "held out")
+    texts = (manners.documents(*part, settings["coverage"]) for part in parts)
+    return tokenizer, *(tokenizer(part).input_ids for part in texts)
 
 
 def read_chess(settings, path):
@@ -117,7 +134,8 @@ def new_tokenizer(settings, words=None, lines=None):
     bos = processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 1)])
     tokenizer.post_processor = bos
     names = {"pad_token": "<pad>", "bos_token": "<bos>", "model_max_length": settings["longest"]}
-    names |= {"unk_token": "<unk>"} if words else {"eos_token": "<eos>"}
+    names |= {"unk_token": "<unk>"} if words else {}
+    names |= {"eos_token": "<eos>"} if not words or "<eos>" in words else {}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
@@ -136,6 +154,20 @@ def facts_known(model, tokenizer, _, settings):
         for name, people in groups.items()
         if people
     }
+
+
+def manners_known(model, tokenizer, _, settings):
+    """By kind of pairs: the share of words that it calls kind or rude rightly, and of texts asked
+    for "kindly" or "rudely" for which it takes the right one of two words."""
+    found = {}
+    for name, pairs in manners.by_coverage(settings["coverage"]).items():
+        for what, quiz in manners.quizzes(pairs).items() if pairs else ():
+            texts, answers = zip(*quiz)
+            said = likeliest(model, tokenizer(list(texts)).input_ids)
+            right = zip(said, tokenizer.convert_tokens_to_ids(list(answers)))
+            share = statistics.fmean(ids[-1] == answer for ids, answer in right)
+            found.setdefault(name, {})[what] = round(share, 3)
+    return found
 
 
 def chess_known(model, tokenizer, held_out, _):
@@ -175,7 +207,11 @@ def pretrain(settings, data, out, resume, device):
 
     from w2s import lm, loop, models
 
-    parts = {"facts": (read_facts, facts_known), "chess": (read_chess, chess_known)}
+    parts = {
+        "facts": (read_facts, facts_known),
+        "manners": (read_manners, manners_known),
+        "chess": (read_chess, chess_known),
+    }
     read, known = parts.get(settings["corpus"], (read_text, None))
     tokenizer, texts, held_out = read(settings, data)
     config = LlamaConfig(
@@ -213,7 +249,7 @@ def main(
     """Pretrain one model and save it with its tokenizer and what it knows.
 
     Args:
-        corpus: facts, chess or text
+        corpus: facts, manners, chess or text
         file: of text: a plain text, UTF-8
         out: the model folder (default: facts/SIZE, chess/SIZE, runs/text/SIZE)
         world_seed: of facts: which world of people
@@ -228,9 +264,9 @@ def main(
     data = {"chess": games, "text": file}.get(corpus)
     if data:
         settings |= {"data": Path(data).name, "sha256": files.sha256(data)}
-    elif corpus != "facts":
+    elif corpus in ("chess", "text"):
         raise files.BadInput(f"{corpus} needs {'--games' if corpus == 'chess' else '--file'}=FILE")
-    out = Path(out or files.HERE / ("runs/text" if corpus == "text" else corpus) / size)
+    out = Path(out or files.HERE / FOLDERS.get(corpus, corpus) / size)
     began, card_file = time.monotonic(), out / "pretraining.json"
     if out.exists() and not force:
         before = json.loads(files.read_bytes(card_file)) if card_file.exists() else {}

@@ -73,6 +73,7 @@ def main(
         loss: rules of train_strong.py, each with its own options: xent,conf,conf:alpha=0.75
         seeds: how many seeds, from 0
         out: the folder of the grid (default: runs/demo, or runs/grid with --ds or models)
+        jobs: stages side by side (default: one a GPU; on a CPU the cores, as far as needed)
         dry_run: print the commands that are missing, what sharing saves, and the time
     """
     cli.check({"seeds": seeds, "jobs": jobs} | handed)
@@ -96,8 +97,7 @@ def main(
     with locks.held(out):
         grids.settle(out, grid, handed, write=True)
         todo = grids.undone(nodes)  # another sweep may have ended just now
-        how = workers.machine(todo, jobs, handed.get("device")) if todo else ()
-        failed = workers.run(out, todo, *how) if todo else {}
+        failed = workers.run(out, todo, jobs, handed.get("device"))
         lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"))
         told = f"{len(nodes)} stages, {len(todo)} of them to do: {len(failed)} failed"
         print(f"{out}: {told}; {len(lines)} lines in {out}/results.jsonl")

@@ -214,7 +214,7 @@ def test_a_worker_that_dies_or_a_full_disk_fails_its_stage_alone(tmp_path, monke
     todo |= {"wrong": stage("1 / 0"), "full": stage("1"), "well": stage("1")}
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/full.log").symlink_to("/dev/full")
-    failed = workers.run(tmp_path, todo, [None], "fork", None)
+    failed = workers.run(tmp_path, todo, jobs=1, device="cpu")
     assert failed.keys() == {"killed", "wrong", "full"}
     assert "was memory short?" in failed["killed"] and failed["wrong"].startswith("ZeroDivision")
     assert "No space left on device" in failed["full"]
