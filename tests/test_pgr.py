@@ -1,6 +1,7 @@
 """pgr.py on runs that were never trained: cards, predictions and histories written by hand."""
 
 import json
+import math
 import random
 from types import SimpleNamespace
 
@@ -65,7 +66,7 @@ SEEDS = [f"runs/s*/{who}" for who in RIGHT]
 
 def result(*patterns, **options):
     """What pgr.py writes."""
-    pgr.main(*patterns, n_boot=200, **options)
+    pgr.main(*patterns, **options)
     return json.loads(files.Path("runs/pgr.json").read_text())
 
 
@@ -205,9 +206,30 @@ def test_chance_is_told_once_and_last(runs, capsys):
     assert "at chance" not in told_by(capsys)
 
 
-def test_too_few_resamples_are_refused(runs):
-    with pytest.raises(BadInput, match="--n_boot=1: an interval needs at least 100"):
-        pgr.main(n_boot=1)
+def test_another_metric_is_asked_for_by_name(runs, capsys):
+    told = result(*SEEDS, metric="nll", want=0.05)
+    nll = [-(n * math.log(0.9) + (100 - n) * math.log(0.1)) / 100 for n in RIGHT.values()]
+    assert [told[who]["nll"] for who in RIGHT] == pytest.approx(nll)
+    assert told["pgr"]["value"] == pytest.approx(0.5) and told["metric"] == "nll"
+    assert "acc" not in told["weak"] and told["agreement"]["all"]["value"] == pytest.approx(0.9)
+    DRAW(told, "runs/pgr.png")
+    shown = capsys.readouterr().out
+    assert "2 seeds" not in shown and "for a PGR known to +-0.05" in shown and "rows\n" in shown
+    assert {*told["needed"]} == {"2", "3", "5", "10", "20", "50"}
+    with pytest.raises(BadInput, match="--metric=loss is not one of acc, balanced_acc"):
+        pgr.main(metric="loss")
+    with pytest.raises(BadInput, match="--metric=score: rows have no such metric"):
+        pgr.main(metric="score")
+    for who in RIGHT:
+        new_run(runs / who, who, setting="moves")
+    with pytest.raises(BadInput, match="--metric=auroc: puzzles have no such metric"):
+        pgr.main(metric="auroc")
+
+
+def test_one_seed_says_that_other_seeds_are_not_covered(runs, capsys):
+    assert "one seed: the intervals are for these runs" in told_by(capsys)
+    assert not result()["seeds_covered"]
+    assert "one seed" not in told_by(capsys, *SEEDS) and result(*SEEDS)["seeds_covered"]
 
 
 def test_seeds_are_paired_by_what_the_star_matched(runs):
