@@ -57,6 +57,9 @@ def main(
         raise BadInput(f"--metric={metric}: {setting.WHAT} have no such metric")
     columns, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
     result = stats.compare(**columns, groups=groups, metric=metric, want=want)
+    if alone := [who for who in WHO if result[who][metric] is None]:
+        told = "never says 1, or the test rows have one label"
+        raise BadInput(f"--metric={metric} cannot be computed: the {alone[0]} {told}")
     describe(result, matched, cards, setting, ds, split)
     result["notes"] = notes + doubts.seeds((weak, student, ceiling), cards)
     for seed, names in zip(cards, runs):

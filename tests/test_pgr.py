@@ -216,6 +216,11 @@ def test_another_metric_is_asked_for_by_name(runs, capsys):
     shown = capsys.readouterr().out
     assert "2 seeds" not in shown and "for a PGR known to +-0.05" in shown and "rows\n" in shown
     assert {*told["needed"]} == {"2", "3", "5", "10", "20", "50"}
+    rows = [{"id": str(i), "label": i % 2, "prob": 0.2} for i in range(100)]
+    path = runs / "student/eval/sst2-test.jsonl"
+    files.write_jsonl(path, rows, files.read_card(path))
+    with pytest.raises(BadInput, match="--metric=precision cannot be computed: the student nev"):
+        pgr.main(metric="precision")
     with pytest.raises(BadInput, match="--metric=loss is not one of acc, balanced_acc"):
         pgr.main(metric="loss")
     with pytest.raises(BadInput, match="--metric=score: rows have no such metric"):

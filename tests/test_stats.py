@@ -337,6 +337,16 @@ def test_what_cannot_be_computed_is_none_and_certainty_costs_no_infinity():
     assert got["nll"]["value"] == pytest.approx(-np.log([0.1, 0.2, 1e-12]).mean())
 
 
+def test_one_row_tells_nothing_and_one_group_nothing_but_seeds():
+    alone = stats.accuracy([0.9], [1], ["a"])
+    assert alone == {"acc": 1.0, "low": 0, "high": 1}
+    right = np.zeros((3, 3, 40))
+    right[:, 0, :18] = right[:, 1, :20] = right[:, 2, :20] = 1
+    one = stats.compare(right, None, ["a"] * 40)["student"]
+    half = 4.3027 * np.std([0.45, 0.5, 0.5], ddof=1) / np.sqrt(3)
+    assert one["high"] - one["acc"] == pytest.approx(half, rel=1e-4)
+
+
 def test_diagnostics_by_hand():
     weak, student, ceiling = [0.9, 0.2, 0.7, 0.4], [0.8, 0.3, 0.95, 0.6], [1.0, 0.0, 0.0, 0.7]
     label, groups = [1, 1, 0, 1], ["a", "b", "c", "d"]

@@ -50,7 +50,7 @@ def stopping(runs, cards, path):
     print(f"PGR on these {len(rows)} rows, far less certain than on the test rows")
     told = {}
     for k, name in enumerate(("best", "stopped", "final"), 1):
-        told[name] = stats.recovered(effects.chosen(found, [0, k, 4]))
+        told[name] = stats.recovered(effects.weighted(found, np.eye(5)[[0, k, 4]]))
         print(f"  {name:<28} {stats.in_words(told[name])}")
     if reason := told["best"]["reason"]:  # the gap is the same for all three
         print(f"  {reason}")

@@ -51,10 +51,11 @@ def crossed(values, index, n_groups):
     return Effects(means, *parts, squares(rest, 1, free[0] * free[1]), n_groups, n_seeds)
 
 
-def chosen(effects, which):
-    """The Effects of some of the quantities."""
-    squares = [square[np.ix_(which, which)] for square in effects[1:4]]
-    return Effects(effects.means[which], *squares, *effects[4:])
+def weighted(effects, weights):
+    """The Effects of weighted sums of the quantities; weights: a row for each sum."""
+    weights = np.array(weights, dtype=float)
+    squares = [weights @ square @ weights.T for square in effects[1:4]]
+    return Effects(weights @ effects.means, *squares, *effects[4:])
 
 
 # ---- Student's t
@@ -93,37 +94,44 @@ def bisect(is_low, low, high):
 
 def parts(effects, weights):
     """[(variance, degrees of freedom)] of a weighted sum of the means: of groups, of seeds."""
-    groups, seeds, rest = (weights @ square @ weights for square in effects[1:4])
+    weights = np.asarray(weights, dtype=float)
+    return split(effects, *(float(weights @ square @ weights) for square in effects[1:4]))
+
+
+def split(effects, groups, seeds, rest):
+    """The parts of three mean squares over G S."""
     found = [(groups - rest, effects.n_groups - 1), (seeds, effects.n_seeds - 1)]
     return [(max(variance, 0), df) for variance, df in found if df]
 
 
 def half_width(found, level=LEVEL):
-    """Half the width of the interval of a mean with these parts; NaN for one row and one seed."""
+    """Half the width of the interval of a mean with these parts; of one group and seed infinite."""
     total = sum(variance for variance, _ in found)
     if not found or total == 0:
-        return 0.0 if found else math.nan
+        return 0.0 if found else math.inf
     return sum(part * student(df, level) for part, df in found) / math.sqrt(total)
 
 
 def interval(effects, weights):
     """(value, low, high) of a weighted sum of the means."""
-    weights = np.asarray(weights, dtype=float)
-    value, half = weights @ effects.means, half_width(parts(effects, weights))
+    value, half = effects.means @ weights, half_width(parts(effects, weights))
     return value, value - half, value + half
 
 
 def fieller(effects, top, bottom):
     """(value, low, high) of a ratio of two weighted sums; low and high are infinite where the
     interval of the denominator holds 0: then no x can be ruled out far away."""
-    top, bottom = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
-    a, (b, low, high) = top @ effects.means, interval(effects, bottom)
-    if not (low > 0 or high < 0):
+    both = weighted(effects, [top, bottom])
+    (a, b), ends = both.means.tolist(), []
+    squares = [(square[0, 0], square[0, 1], square[1, 1]) for square in both[1:4]]
+    squares = np.array(squares).tolist()  # as plain numbers, which are faster one by one
+    if abs(b) <= half_width(split(effects, *(bb for _, _, bb in squares))):
         return a / b if b else math.nan, -math.inf, math.inf
-    value, ends = a / b, []
+    value = a / b
 
     def holds(x):
-        return abs(a - x * b) <= half_width(parts(effects, top - x * bottom))
+        of_x = (aa - 2 * x * ab + x * x * bb for aa, ab, bb in squares)
+        return abs(a - x * b) <= half_width(split(effects, *of_x))
 
     for sign in (-1, 1):
         step = 1e-6
@@ -145,13 +153,13 @@ def sure_of_sign(value, found):
 def needed(effects, top, bottom, half, seeds=(2, 3, 5, 10, 20, 50)):
     """{seeds: how many groups make half the width of a ratio's interval `half`}, None: no number.
 
-    From the variance components of these data and to first order. Of one seed only 1 is told: then
+    From the variance components of these data. Of one seed only 1 is told: then
     the seeds that were not run are not covered.
     """
-    top, bottom = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
-    n_groups, n_seeds, gap = effects.n_groups, effects.n_seeds, bottom @ effects.means
-    weights = (top - top @ effects.means / gap * bottom) / gap
-    groups, of_seeds, rest = (weights @ square @ weights for square in effects[1:4])
+    both, n_groups, n_seeds = weighted(effects, [top, bottom]), effects.n_groups, effects.n_seeds
+    a, gap = both.means
+    of_ratio = weighted(both, [[1 / gap, -a / gap**2]])  # to first order
+    groups, of_seeds, rest = (float(square[0, 0]) for square in of_ratio[1:4])
     a_group, a_row = max(groups - rest, 0) * n_groups, rest * n_groups * n_seeds
     a_seed = max(of_seeds - rest, 0) * n_seeds
 
