@@ -214,7 +214,12 @@ def show(result):
 
 def show_needed(result, want):
     """How many seeds and groups of rows would do, on the terminal."""
-    print(f"for a PGR known to +-{want:g}, as far as these data tell:")
+    rough = "as far as these data tell"
+    if result["pgr"]["value"] is None:
+        rough = (
+            "roughly, as the PGR is undefined" if result["needed"] else "no number of rows is known"
+        )
+    print(f"for a PGR known to +-{want:g}, {rough}:")
     for n_seeds, n_groups in result["needed"].items():
         rows = f"{n_groups} groups, {round(n_groups * result['n'] / result['groups'])} rows"
         print(f"  {n_seeds:>2} seed(s)  {rows if n_groups else 'no number of rows is enough'}")
@@ -249,12 +254,12 @@ def draw(result, path):
     axes.set(title=told, ylabel=f"{metric} on the test rows", ylim=limits)
     for panel in agreement:
         shown = {
-            f"supervisor\nis {name}": (one, colour)
+            f"where it\nis {name}": (one, colour)
             for name, colour in (("right", COLOURS[0]), ("wrong", COLOURS[1]))
             if (one := result["agreement"][f"weak_{name}"])["value"] is not None
         }
         bars(panel, shown, "value")
-        panel.set(title="student agrees where the", ylim=(0, 1))
+        panel.set(title="student agrees with supervisor", ylim=(0, 1))
     write_figure(figure, path)
 
 

@@ -231,6 +231,18 @@ def test_another_metric_is_asked_for_by_name(runs, capsys):
         pgr.main(metric="auroc")
 
 
+def test_no_rows_are_planned_from_a_gap_that_is_not_there(runs, capsys):
+    turned = ["runs/ceiling", "runs/student", "runs/weak"]
+    assert result(*turned, want=0.1)["needed"] == {}
+    assert "+-0.1, no number of rows is known" in capsys.readouterr().out
+    score(runs / "ceiling", 70)
+    told = result(want=0.1)
+    assert told["pgr"]["value"] is None and told["needed"]["1"] > 50
+    assert "roughly, as the PGR is undefined" in capsys.readouterr().out
+    score(runs / "weak", 70)
+    assert result(want=0.1, metric="nll")["needed"] == {}  # no gap at all
+
+
 def test_one_seed_says_that_other_seeds_are_not_covered(runs, capsys):
     assert "one seed: the intervals are for these runs" in told_by(capsys)
     assert not result()["seeds_covered"]

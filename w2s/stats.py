@@ -142,7 +142,8 @@ def compare(score, said, groups, prob=None, label=None, metric="acc", want=None)
     that is one of METRICS; said: [3, S, N], what they say, or None: no agreement; groups: N names;
     prob: [3, S, N], P(label = 1), and label [N], for METRICS and the diagnostics, {} without them.
     Agreement: of student and supervisor, on all rows and where that one is right or wrong (5.1.3).
-    want: half a width, for "needed", {seeds: how many groups the PGR's interval needs for it}.
+    want: half a width, for "needed", {seeds: how many groups the PGR's interval needs for it},
+    {} where the ceiling is no better than the supervisor.
     """
     score, rows = np.asarray(score), effects.number(groups)
     values, true = score, None if label is None else np.asarray(label) == 1
@@ -158,7 +159,9 @@ def compare(score, said, groups, prob=None, label=None, metric="acc", want=None)
     result["agreement"] = {} if said is None else agreement(agree, score[0] == 1, rows)
     result |= {"n": score.shape[2], "groups": rows[1], "seeds": score.shape[1]}
     result["seeds_covered"] = score.shape[1] > 1
-    result |= {"needed": effects.needed(three, UP, GAP, want)} if want else {}
+    if want:
+        gap = GAP @ three.means * (-1 if metric in FALLS else 1)
+        result["needed"] = effects.needed(three, UP, GAP, want) if gap > 0 else {}
     return result | {"diagnostics": {} if prob is None else diagnostics(prob, true, rows)}
 
 
