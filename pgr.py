@@ -5,6 +5,7 @@
     python pgr.py                                       # runs/weak runs/student runs/ceiling
     python pgr.py 's*/weak' 's*/student' 's*/ceiling'   # seeds, paired by what * matched
     python pgr.py --curves                   # and the course of training: runs/pgr.curves.png
+    python pgr.py --metric=auroc --want=0.1  # how many rows and seeds make the PGR known to +-0.1
 
 In: the predictions that eval.py left in the runs. Out: a table, --out (JSON) and --plot (PNG).
 """
@@ -12,6 +13,8 @@ In: the predictions that eval.py left in the runs. Out: a table, --out (JSON) an
 import json
 import re
 from pathlib import Path
+
+import numpy as np
 
 import tasks
 from w2s import cli, doubts, files, protocol, records, stats
@@ -27,9 +30,9 @@ WRITTEN = ("samples", "temperature", "top_p", "max_new")
 def main(
     args, weak: str = "runs/weak", student: str = "runs/student", ceiling: str = "runs/ceiling", *,
     ds: str = None, split: str = "test", out: str = "runs/pgr.json", plot: str = None,
-    other_texts: bool = False, curves: bool = False, n_boot: int = stats.N_BOOT,
+    other_texts: bool = False, curves: bool = False, metric: str = None, want: float = None,
 ):  # fmt: skip
-    """Performance gap recovered, with a paired bootstrap over groups of test rows and seeds.
+    """Performance gap recovered, with an interval over groups of test rows and seeds.
 
     Args:
         weak: run directory of the supervisor, or a glob in quotes whose * is the seed
@@ -42,8 +45,6 @@ def main(
     """
     if Path(out).suffix != ".json":
         raise BadInput(f"--out={out} must end in .json")
-    if n_boot < 100:
-        raise BadInput(f"--n_boot={n_boot}: an interval needs at least 100 resamples")
     plot = plot or str(Path(out).with_suffix(".png"))
     matched = pair_seeds([weak, student, ceiling])
     runs, stages = list(matched.values()), (*records.TRAINERS, "eval", "api")
@@ -51,22 +52,30 @@ def main(
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)
     if curves and not setting.SOFT:
-        raise BadInput(
-            f"--curves: {setting.WHAT} hold no rows out that are right or wrong: no course"
-        )
-    answers, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
-    result = compare(setting, answers, groups, n_boot)
+        told = "hold no rows out that are right or wrong, so there is no course to draw"
+        raise BadInput(f"--curves: {setting.WHAT} {told}")
+    metric = metric or setting.METRIC
+    if metric != setting.METRIC and ("prob" not in setting.PREDICTION or metric == "score"):
+        raise BadInput(f"--metric={metric}: {setting.WHAT} have no such metric")
+    columns, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
+    result = stats.compare(**columns, groups=groups, metric=metric, want=want)
+    if alone := [who for who in WHO if result[who][metric] is None]:
+        told = "never says 1, or the test rows have one label"
+        raise BadInput(f"--metric={metric} cannot be computed: the {alone[0]} {told}")
     describe(result, matched, cards, setting, ds, split)
     result["notes"] = notes + doubts.seeds((weak, student, ceiling), cards)
     for seed, names in zip(cards, runs):
         result["notes"] += doubts.roles(seed, names)
     show(result)
+    if want:
+        show_needed(result, want)
     if curves:
         result["stopping"] = stopping(runs, cards, Path(plot).with_suffix(".curves.png"))
     files.write_text(out, json.dumps(result, indent=2) + "\n")
     print(out)
     draw(result, plot)
-    if result["diagnostics"] and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
+    chance = metric == "acc" and result["diagnostics"]
+    if chance and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
         print("the supervisor is at chance: train it longer, on more rows, or test on more rows")
 
 
@@ -88,22 +97,25 @@ def pair_seeds(patterns):
 
 
 def read_all(setting, runs, cards, ds, split, other_texts=False):
-    """([3][S] lists of predictions of the same rows in the same order, their groups, notes)."""
+    """({what stats.compare() takes of the same rows in the same order}, their groups, notes)."""
     answers, notes, hashes, judges, first = [[], [], []], [], {}, {}, None
     for seed, names in zip(cards, runs):
         for k, (card, name) in enumerate(zip(seed, names)):
             rows, about = read(setting, name, card, ds, split)
+            ids, truth = [row["id"] for row in rows], list(map(setting.truth or no_truth, rows))
             if first is None:
-                first, first_name, groups = rows, name, about.get("test_groups")
+                first, first_name, right, groups = ids, name, truth, about.get("test_groups")
             hashes.setdefault(about.get("rows_sha256"), name)
             how = [about.get("args", {}).get(one) for one in WRITTEN]
             judges.setdefault((about.get("inputs", {}).get("judge"), *how), name)
-            pairs = join(first, rows, first_name, name)
-            for one, other in pairs:
-                if setting.truth and setting.truth(one) != setting.truth(other):
-                    told = f"on the {setting.TRUTH} of {one['id']!r}: score both again"
-                    raise BadInput(f"{first_name} and {name} disagree {told}")
-            answers[k].append([other for _, other in pairs])
+            if ids != first:
+                order = join(first, ids, first_name, name)
+                rows, truth = [rows[i] for i in order], [truth[i] for i in order]
+            if truth != right:
+                i = next(i for i, one in enumerate(truth) if one != right[i])
+                told = f"on the {setting.TRUTH} of {first[i]!r}: score both again"
+                raise BadInput(f"{first_name} and {name} disagree {told}")
+            answers[k].append(columns_of(setting, rows))
     if len(judges) > 1:
         told = "were judged by different models, or wrote in other ways: score both again alike"
         raise BadInput(f"{' and '.join(list(judges.values())[:2])} {told}")
@@ -118,20 +130,38 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
         notes.append(f"the card of {hashes[None]}'s predictions lacks rows_sha256, {told}")
     if groups is None:
         notes.append(f"the predictions of {first_name} have no card: every row counts as a group")
-    return answers, groups or [row["id"] for row in first], notes
+    given = {
+        name: np.array([[one[name] for one in seeds] for seeds in answers])
+        for name in answers[0][0]
+    }
+    given |= {"label": right} if "prob" in given else {}
+    return {"said": None} | given, groups or first, notes
+
+
+def no_truth(prediction):
+    """The truth of a setting that has none."""
+
+
+def columns_of(setting, rows):
+    """{name: array [N]} of what is compared in predictions; arrays, as a million dicts are big."""
+    told = {"score": np.array(list(map(setting.score, rows)))}
+    if setting.said:
+        told["said"] = np.array(list(map(setting.said, rows)))
+    if "prob" in setting.PREDICTION:
+        told["prob"] = np.array([row["prob"] for row in rows])
+    return told
 
 
 def join(left, right, left_name, right_name):
-    """Pairs of rows with equal ids, in the order of `left`; BadInput unless both hold the same."""
-    by_id = {row["id"]: row for row in right}
-    alone = [row["id"] for row in left if row["id"] not in by_id]
-    alone = alone or sorted(by_id.keys() - {row["id"] for row in left})
+    """Where each of the ids `left` is among the ids `right`; BadInput unless both hold the same."""
+    where = {name: i for i, name in enumerate(right)}
+    alone = [name for name in left if name not in where] or sorted(where.keys() - {*left})
     if alone:
         raise BadInput(
             f"{left_name} ({len(left)} rows) and {right_name} ({len(right)} rows) hold different "
             f"ids, e.g. {alone[0]!r}: score both on the same test rows (--ds, --split, --n_test)"
         )
-    return [(row, by_id[row["id"]]) for row in left]
+    return [where[name] for name in left]
 
 
 def read(setting, run, card, ds, split):
@@ -147,21 +177,9 @@ def read(setting, run, card, ds, split):
     about = files.read_card(file) or {}
     if about and about["inputs"]["model"] != card["model_sha256"]:
         raise BadInput(f"{file} is of an earlier model of {run}: {again}")
-    return files.read_jsonl(file, setting.PREDICTION), about
-
-
-def compare(setting, answers, groups, n_boot):
-    """stats.compare() of the predictions [3][S] of a setting."""
-
-    def each(value):
-        """[3, S, N]"""
-        return [[[value(row) for row in rows] for rows in seeds] for seeds in answers]
-
-    given, said = (), each(setting.said) if setting.said else None
-    if "prob" in setting.PREDICTION:
-        given = each(lambda row: row["prob"]), [row["label"] for row in answers[0][0]]
-    how = {"n_boot": n_boot, "metric": setting.METRIC}
-    return stats.compare(each(setting.score), said, groups, *given, **how)
+    # its card's sha256 says that eval.py wrote it: a million rows need not be checked again
+    known = {"required": (), "checks": {}} if about else {"required": setting.PREDICTION}
+    return files.read_jsonl(file, **known), about
 
 
 def describe(result, matched, cards, setting, ds, split):
@@ -178,8 +196,8 @@ def describe(result, matched, cards, setting, ds, split):
 
 def show(result):
     """The table on the terminal."""
-    metric = result["metric"]
-    told = f"{result['n']} test rows in {result['groups']} groups, {result['seeds']} seed(s)"
+    metric, n_seeds = result["metric"], result["seeds"]
+    told = f"{result['n']} test rows in {result['groups']} groups, {n_seeds} seed(s)"
     print(f"{told}; {metric}, 95 % intervals\n")
     for who in WHO:
         print(f"{who:<30} {stats.in_words(result[who], metric)}")
@@ -191,8 +209,23 @@ def show(result):
     for name, one in relations(result).items():
         print(f"  {name:<28} {stats.in_words(one)}")
     print()
+    if not result["seeds_covered"]:
+        print("one seed: the intervals are for these runs, and say nothing of other seeds")
     for note in result["notes"]:
         print(f"note: {note}")
+
+
+def show_needed(result, want):
+    """How many seeds and groups of rows would do, on the terminal."""
+    rough = "as far as these data tell"
+    if result["pgr"]["value"] is None:
+        rough = (
+            "roughly, as the PGR is undefined" if result["needed"] else "no number of rows is known"
+        )
+    print(f"for a PGR known to +-{want:g}, {rough}:")
+    for n_seeds, n_groups in result["needed"].items():
+        rows = f"{n_groups} groups, {round(n_groups * result['n'] / result['groups'])} rows"
+        print(f"  {n_seeds:>2} seed(s)  {rows if n_groups else 'no number of rows is enough'}")
 
 
 def relations(result):
@@ -224,12 +257,12 @@ def draw(result, path):
     axes.set(title=told, ylabel=f"{metric} on the test rows", ylim=limits)
     for panel in agreement:
         shown = {
-            f"supervisor\nis {name}": (one, colour)
+            f"where it\nis {name}": (one, colour)
             for name, colour in (("right", COLOURS[0]), ("wrong", COLOURS[1]))
             if (one := result["agreement"][f"weak_{name}"])["value"] is not None
         }
         bars(panel, shown, "value")
-        panel.set(title="student agrees where the", ylim=(0, 1))
+        panel.set(title="student agrees with supervisor", ylim=(0, 1))
     write_figure(figure, path)
 
 

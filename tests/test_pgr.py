@@ -1,6 +1,7 @@
 """pgr.py on runs that were never trained: cards, predictions and histories written by hand."""
 
 import json
+import math
 import random
 from types import SimpleNamespace
 
@@ -65,7 +66,7 @@ SEEDS = [f"runs/s*/{who}" for who in RIGHT]
 
 def result(*patterns, **options):
     """What pgr.py writes."""
-    pgr.main(*patterns, n_boot=200, **options)
+    pgr.main(*patterns, **options)
     return json.loads(files.Path("runs/pgr.json").read_text())
 
 
@@ -205,9 +206,47 @@ def test_chance_is_told_once_and_last(runs, capsys):
     assert "at chance" not in told_by(capsys)
 
 
-def test_too_few_resamples_are_refused(runs):
-    with pytest.raises(BadInput, match="--n_boot=1: an interval needs at least 100"):
-        pgr.main(n_boot=1)
+def test_another_metric_is_asked_for_by_name(runs, capsys):
+    told = result(*SEEDS, metric="nll", want=0.05)
+    nll = [-(n * math.log(0.9) + (100 - n) * math.log(0.1)) / 100 for n in RIGHT.values()]
+    assert [told[who]["nll"] for who in RIGHT] == pytest.approx(nll)
+    assert told["pgr"]["value"] == pytest.approx(0.5) and told["metric"] == "nll"
+    assert "acc" not in told["weak"] and told["agreement"]["all"]["value"] == pytest.approx(0.9)
+    DRAW(told, "runs/pgr.png")
+    shown = capsys.readouterr().out
+    assert "2 seeds" not in shown and "for a PGR known to +-0.05" in shown and "rows\n" in shown
+    assert {*told["needed"]} == {"2", "3", "5", "10", "20", "50"}
+    rows = [{"id": str(i), "label": i % 2, "prob": 0.2} for i in range(100)]
+    path = runs / "student/eval/sst2-test.jsonl"
+    files.write_jsonl(path, rows, files.read_card(path))
+    with pytest.raises(BadInput, match="--metric=precision cannot be computed: the student nev"):
+        pgr.main(metric="precision")
+    with pytest.raises(BadInput, match="--metric=loss is not one of acc, balanced_acc"):
+        pgr.main(metric="loss")
+    with pytest.raises(BadInput, match="--metric=score: rows have no such metric"):
+        pgr.main(metric="score")
+    for who in RIGHT:
+        new_run(runs / who, who, setting="moves")
+    with pytest.raises(BadInput, match="--metric=auroc: puzzles have no such metric"):
+        pgr.main(metric="auroc")
+
+
+def test_no_rows_are_planned_from_a_gap_that_is_not_there(runs, capsys):
+    turned = ["runs/ceiling", "runs/student", "runs/weak"]
+    assert result(*turned, want=0.1)["needed"] == {}
+    assert "+-0.1, no number of rows is known" in capsys.readouterr().out
+    score(runs / "ceiling", 70)
+    told = result(want=0.1)
+    assert told["pgr"]["value"] is None and told["needed"]["1"] > 50
+    assert "roughly, as the PGR is undefined" in capsys.readouterr().out
+    score(runs / "weak", 70)
+    assert result(want=0.1, metric="nll")["needed"] == {}  # no gap at all
+
+
+def test_one_seed_says_that_other_seeds_are_not_covered(runs, capsys):
+    assert "one seed: the intervals are for these runs" in told_by(capsys)
+    assert not result()["seeds_covered"]
+    assert "one seed" not in told_by(capsys, *SEEDS) and result(*SEEDS)["seeds_covered"]
 
 
 def test_seeds_are_paired_by_what_the_star_matched(runs):

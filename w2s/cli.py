@@ -46,6 +46,7 @@ def matching(pattern, wanted):
     return re.compile(pattern).fullmatch, f"is not {wanted}"
 
 
+METRICS = "acc balanced_acc f1 precision recall auroc nll ece score".split()
 ERRORS = ("own", "random", "longest", "shortest", "unconfident", "confident")
 OPTIONS = {
     "ds": (None, "a task (python tasks.py lists them), or the path of your own JSONL file"),
@@ -110,7 +111,8 @@ OPTIONS = {
     "dims": (POSITIVE, "features: how many of them the simulated supervisor sees"),
     "plot": (matching(r".*\.png", "a name that ends in .png"), "PNG file to write"),
     "curves": (None, "plot the course of training too, and tell the PGR at three stops (5.1.1)"),
-    "n_boot": (POSITIVE, "bootstrap resamples"),
+    "metric": (of(*METRICS), "what is compared (default: acc; of texts that models write score)"),
+    "want": (POSITIVE, "tell how many rows and seeds make half the PGR's interval this wide"),
     "n": (POSITIVE, "how many rows (default: all, in the halves at most 10,000)"),
     "mirror": (None, "folder to write the named tasks' data to (default: all), for W2S_MIRROR"),
     "seeds": (POSITIVE, "how many seeds"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from w2s import files, stats
+from w2s import effects, files, stats
 from w2s.files import BadInput
 
 COLOURS = ("#c9c9c9", "#6a51a3", "#3d3d3d")  # supervisor, student, ceiling
@@ -44,13 +44,13 @@ def stopping(runs, cards, path):
     axes.set(xlabel="epoch", ylabel=f"accuracy on {len(rows)} held-out rows")
     write_figure(figure, path)
     sums = np.array(accuracies).T[..., None]  # [5, S, 1]
-    values, replicates = stats.bootstrap([(one, None) for one in sums], ["held out"])
-    noise = np.random.default_rng(0).standard_normal(replicates.shape)
-    replicates = replicates + noise * np.sqrt(values * (1 - values) / len(rows))
+    found = effects.crossed(sums, np.zeros(1, int), 1)
+    of_rows = np.diag(found.means * (1 - found.means)) / len(rows)
+    found = found._replace(groups=of_rows, n_groups=len(rows))
     print(f"PGR on these {len(rows)} rows, far less certain than on the test rows")
     told = {}
     for k, name in enumerate(("best", "stopped", "final"), 1):
-        told[name] = stats.recovered(values[[0, k, 4]], replicates[:, [0, k, 4]])
+        told[name] = stats.recovered(effects.weighted(found, np.eye(5)[[0, k, 4]]))
         print(f"  {name:<28} {stats.in_words(told[name])}")
     if reason := told["best"]["reason"]:  # the gap is the same for all three
         print(f"  {reason}")

@@ -1,182 +1,187 @@
 """Metrics and their intervals (numpy): nothing here is printed without one.
 
-Every number is a ratio of sums over test rows, averaged over seeds. The bootstrap resamples groups
-of test rows (rows about the same passage rise and fall together) and seeds, at once and the same
-for all models: as they answered the same questions, their differences are far better known than
-each accuracy. Resampling three seeds understates their spread: more are better.
+Every metric is a mean over test rows of one value a row and seed: of right answers themselves, of
+F1 and the like of the metric plus what the row adds to it to first order (its influence). So one
+method, effects.py, serves all: rows in groups (rows about the same passage rise and fall together)
+crossed with seeds. All models answered the same questions: their differences are far better known
+than each accuracy.
 """
 
-import itertools
+import math
 
 import numpy as np
 
-N_BOOT = 10_000
-LEVEL = 0.95
-FALLS = {"nll", "ece", "score"}  # metrics of which less is better
+from w2s import effects
+
 UNDEFINED = np.errstate(invalid="ignore", divide="ignore")  # 0 / 0 is NaN, and told as None
-MOST_GROUPS = 10_000  # more are joined at random: a fixed cost, and widths known to 1 % still
+FALLS = {"nll", "ece", "score"}  # metrics of which less is better
+BOUNDS = {"nll": (0, math.inf), "score": (-math.inf, math.inf)}  # of the others 0 and 1
+WHO = ("weak", "student", "ceiling")
+UP, GAP = np.array([-1, 1, 0]), np.array([-1, 0, 1])  # PGR is their ratio
 
 
-def number(groups):
-    """The number of each row's group [N] and how many there are; groups: N names."""
-    numbers = {}
-    index = np.array([numbers.setdefault(name, len(numbers)) for name in groups])
-    if len(numbers) > MOST_GROUPS:
-        index = (np.random.default_rng(0).permutation(len(numbers)) % MOST_GROUPS)[index]
-    return index, min(len(numbers), MOST_GROUPS)
+def estimate(found, name="value", bounds=(0, 1)):
+    """{name, "low", "high"} of (value, low, high); None for what cannot be computed or is infinite.
 
-
-def bootstrap(ratios, groups, n_boot=N_BOOT, seed=0):
-    """K ratios and their bootstrap replicates, all from the same draws.
-
-    ratios: K pairs (numerator, denominator) of [S, N], S seeds and N test rows (with one seed [N]);
-    None is a denominator of ones; groups: N names. Returns (values [K], replicates [n_boot, K]):
-    sum(numerator) / sum(denominator), averaged over seeds; NaN where a denominator is 0.
+    bounds: those of the quantity; no interval reaches beyond them.
     """
-    index, n_groups = number(groups)
-
-    def group_sums(values):
-        """[S, N] or [N] -> [S, G]"""
-        return np.stack([np.bincount(index, row, n_groups) for row in np.atleast_2d(values)])
-
-    tops, below, bottoms = [], [], [np.bincount(index, minlength=n_groups)]
-    for top, bottom in ratios:
-        tops.append(group_sums(top))
-        below.append(0 if bottom is None else len(bottoms))
-        bottoms += [] if bottom is None else [group_sums(bottom)]
-    n_ratios, n_seeds = len(tops), len(tops[0])
-    bottoms = [np.broadcast_to(one, tops[0].shape) for one in bottoms]
-    sums = np.concatenate(tops + bottoms)  # all in one matrix product
-
-    @UNDEFINED
-    def means(group_weights, seed_weights):
-        """[B, G], [B, S] -> [B, K]"""
-        drawn = (group_weights @ sums.T).reshape(len(group_weights), -1, n_seeds)
-        per_seed = drawn[:, :n_ratios] / drawn[:, n_ratios:][:, below]
-        return np.einsum("bks,bs->bk", per_seed, seed_weights) / n_seeds
-
-    replicates = [means(*drawn) for drawn in draws(n_groups, n_seeds, n_boot, seed)]
-    return means(np.ones((1, n_groups)), np.ones((1, n_seeds)))[0], np.concatenate(replicates)
-
-
-def draws(n_groups, n_seeds, n_boot, seed=0):
-    """How often each group [B, G] and each seed [B, S] is drawn, in pieces of 500 draws."""
-    rng = np.random.default_rng(seed)
-    for start in range(0, n_boot, 500):
-        size = min(500, n_boot - start)
-        counts = (rng.multinomial(n, np.full(n, 1 / n), size=size) for n in (n_groups, n_seeds))
-        yield tuple(count.astype(float) for count in counts)
-
-
-def estimate(value, replicates, name="value"):
-    """{name, "low", "high"}: a quantity and the central 95 % of its replicates [B]; None for what
-    cannot be computed."""
-    finite, low, high = replicates[np.isfinite(replicates)], None, None
-    if len(finite):
-        low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    return {name: float(value) if np.isfinite(value) else None, "low": low, "high": high}
+    value, low, high = (float(number) for number in found)
+    if not math.isfinite(value):
+        return {name: None, "low": None, "high": None}
+    ends = max(low, bounds[0]), min(high, bounds[1])
+    low, high = (end if math.isfinite(end) else None for end in ends)
+    return {name: value, "low": low, "high": high}
 
 
 def in_words(one, key="value"):
     """An estimate and its interval as text."""
     if one[key] is None:
         return "none"
-    return f"{one[key]:6.3f}   {one['low']:6.3f} to {one['high']:.3f}"
+    low, high = ("?" if one[end] is None else f"{one[end]:.3f}" for end in ("low", "high"))
+    return f"{one[key]:6.3f}   {low:>6} to {high}"
 
 
-def accuracy(prob, label, groups, n_boot=N_BOOT):
-    """{"acc", "low", "high"} of P(label = 1) [N] against labels [N]; above 1/2 says 1."""
-    correct = (np.asarray(prob) > 0.5) == (np.asarray(label) == 1)
-    values, replicates = bootstrap([(correct, None)], groups, n_boot)
-    return estimate(values[0], replicates[:, 0], "acc")
-
-
-def metrics(prob, label, groups, n_boot=2_000):
-    """Everything eval.py reports of P(label = 1) [N] against labels [N]; groups: N names.
-
-    n_boot: of all but the accuracy. The accuracy and, as estimates: precision, recall, f1 of class
-    1; balanced_acc, the mean of both classes' recalls; auroc; nll, the mean negative log-likelihood
-    in nats (probabilities at least 1e-12); ece, the expected calibration error in 10 bins of the
-    answer's confidence from 1/2 to 1 (Guo et al. 2017), to which noise adds.
-    """
-    prob, true = np.asarray(prob, dtype=float), np.asarray(label) == 1
-    says, confidence = prob > 0.5, np.maximum(prob, 1 - prob)
-    nll = -np.log(np.maximum(np.where(true, prob, 1 - prob), 1e-12))
-    hit, gap = says & true, confidence - (says == true)
-    ratios = [(hit, says), (hit, true), (2 * hit, 1 * says + true), (~says & ~true, ~true)]
-    of_bins = (inside * gap for inside in bins(confidence, np.arange(11, 20) / 20))
-    ratios += [(one, None) for one in (nll, *of_bins, says == true)]
-    values, replicates = bootstrap(ratios, groups, max(n_boot, N_BOOT))
-    result = estimate(values[-1], replicates[:, -1], "acc")
-    result |= {"n": len(prob), "groups": len(set(groups))}
-    every = np.vstack([values, replicates[:n_boot]])
-    columns = dict(zip(("precision", "recall", "f1"), every[:, :3].T)) | {
-        "balanced_acc": (every[:, 1] + every[:, 3]) / 2,
-        "auroc": auroc(prob, true, groups, n_boot),
-        "nll": every[:, 4],
-        "ece": np.abs(every[:, 5:-1]).sum(axis=1),
-    }
-    return result | {name: estimate(column[0], column[1:]) for name, column in columns.items()}
-
-
-def bins(values, edges):
-    """Which values lie in each of len(edges) + 1 bins, a boolean array a bin; an edge is above."""
-    which = np.searchsorted(edges, values, side="right")
-    return [which == k for k in range(len(edges) + 1)]
-
-
-def auroc(prob, true, groups, n_boot=N_BOOT, seed=0):
-    """P(a random 1 gets a higher prob [N] than a random 0, ties half) and n_boot replicates."""
-    index, n_groups = number(groups)
-    ones, zeros = (np.flatnonzero(which) for which in (true, ~true))
-    zeros = zeros[np.argsort(prob[zeros])]
-    first, last = (np.searchsorted(prob[zeros], prob[ones], side) for side in ("left", "right"))
-    of_ones, of_zeros = index[ones], index[zeros]
-
-    @UNDEFINED
-    def area(weights):
-        """[G] -> a number; sums of whole numbers, which no order of summing rounds."""
-        below = np.concatenate([[0], np.cumsum(weights.take(of_zeros))])
-        wins = weights.take(of_ones) @ (below.take(first) + below.take(last)) / 2
-        return wins / (weights.take(of_ones).sum() * below[-1])
-
-    drawn = (weights for piece, _ in draws(n_groups, 1, n_boot, seed) for weights in piece)
-    return np.array([area(weights) for weights in itertools.chain([np.ones(n_groups)], drawn)])
-
-
-def compare(score, said, groups, prob=None, label=None, n_boot=N_BOOT, seed=0, metric="acc"):
-    """The numbers of pgr.json, of supervisor, student and ceiling, from S seeds on N test rows.
-
-    score: [3, S, N], 1 where they are right, or another number, whose mean is the `metric`; said:
-    [3, S, N], what they say, or None: no agreement; groups: N names; prob: [3, S, N], P(label = 1),
-    and label [N], for the diagnostics, which are {} without.
-    Agreement: of student and supervisor, on all rows and where that one is right or wrong (5.1.3).
-    """
-    score = np.asarray(score, dtype=float)
-    ratios = [(one, None) for one in score]
-    if said is not None:
-        agree, right = np.asarray(said[1]) == np.asarray(said[0]), score[0] == 1
-        ratios += [(agree, None), (agree & right, right), (agree & ~right, ~right)]
-    more = () if prob is None else diagnostic_ratios(np.asarray(prob), np.asarray(label))
-    values, replicates = bootstrap(itertools.chain(ratios, more), groups, n_boot, seed)
-    pairs = list(zip(values, replicates.T))
-    result = {"metric": metric, "pgr": recovered(values[:3], replicates[:, :3], metric)}
-    result |= {who: estimate(*pair, metric) for who, pair in zip(WHO, pairs)}
-    names = ("all", "weak_right", "weak_wrong") if said is not None else ()
-    result["agreement"] = {name: estimate(*pair) for name, pair in zip(names, pairs[3:])}
-    result |= {"n": score.shape[2], "groups": len(set(groups)), "seeds": score.shape[1]}
-    derived = [] if prob is None else zip(diagnostics(values[6:]), diagnostics(replicates[:, 6:]).T)
-    return result | {"diagnostics": {k: estimate(*pair) for k, pair in zip(DIAGNOSTICS, derived)}}
+# ---- metrics: P(label = 1) [N] and whether the label is 1 [N] -> a value a row [N]
 
 
 @UNDEFINED
-def recovered(values, replicates, metric="acc"):
+def ratio(top, bottom):
+    """sum(top) / sum(bottom), plus each row's influence on it."""
+    value = top.sum() / bottom.sum()
+    return value + (top - value * bottom) / bottom.mean()
+
+
+def recalls(prob, true):
+    """Of class 1 and of class 0; above 1/2 says 1."""
+    says = prob > 0.5
+    return ratio(says & true, true), ratio(~says & ~true, ~true)
+
+
+@UNDEFINED
+def auroc(prob, true):
+    """P(a random 1 gets a higher prob than a random 0, ties half); influences by DeLong (1988)."""
+    beats = np.empty(len(prob))
+    for mine, sign in ((true, 1), (~true, -1)):
+        others = np.sort(sign * prob[~mine])
+        found = sum(np.searchsorted(others, sign * prob[mine], side) for side in ("left", "right"))
+        beats[mine] = found / (2 * len(others))
+    value = beats[true].mean()
+    share = np.where(true, true.mean(), (~true).mean())
+    return value + (beats - value) / share
+
+
+def nll(prob, true):
+    """The negative log-likelihood in nats, of probabilities of at least 1e-12."""
+    return -np.log(np.maximum(np.where(true, prob, 1 - prob), 1e-12))
+
+
+def ece(prob, true):
+    """The expected calibration error (Guo et al. 2017), to which noise adds: in 10 bins of the
+    answer's confidence from 1/2 to 1."""
+    confidence = np.maximum(prob, 1 - prob)
+    return in_bins(confidence, confidence - ((prob > 0.5) == true), np.arange(11, 20) / 20)
+
+
+def in_bins(values, gaps, edges):
+    """Each gap [..., N] with the sign of the sum of its bin, so that the mean is that of sizes.
+
+    A value on an edge is in the bin above.
+    """
+    which = np.searchsorted(edges, values, side="right")
+    sums = np.bincount(which.ravel(), gaps.ravel(), len(edges) + 1)
+    return gaps * np.sign(sums)[which]
+
+
+METRICS = {
+    "acc": lambda prob, true: (prob > 0.5) == true,
+    "precision": lambda prob, true: ratio((prob > 0.5) & true, prob > 0.5),
+    "recall": lambda prob, true: recalls(prob, true)[0],
+    "f1": lambda prob, true: ratio(2 * ((prob > 0.5) & true), 1 * (prob > 0.5) + true),
+    "balanced_acc": lambda prob, true: sum(recalls(prob, true)) / 2,
+    "auroc": auroc,
+    "nll": nll,
+    "ece": ece,
+}
+
+
+def measured(name, prob, true, index, n_groups):
+    """The estimate of a metric, under its name; index: each row's group."""
+    values = METRICS[name](prob, true)
+    found = effects.interval(effects.crossed(values[None, None], index, n_groups), [1])
+    return estimate(found, name, BOUNDS.get(name, (0, 1)))
+
+
+def accuracy(prob, label, groups):
+    """{"acc", "low", "high"} of P(label = 1) [N] against labels [N]; above 1/2 says 1."""
+    prob, true = np.asarray(prob, dtype=float), np.asarray(label) == 1
+    return measured("acc", prob, true, *effects.number(groups))
+
+
+def metrics(prob, label, groups):
+    """Everything eval.py reports of P(label = 1) [N] against labels [N]; groups: N names.
+
+    The accuracy, n and groups and, as estimates: precision, recall, f1 of class 1; balanced_acc,
+    the mean of both classes' recalls; auroc; nll; ece.
+    """
+    prob, true = np.asarray(prob, dtype=float), np.asarray(label) == 1
+    index, n_groups = effects.number(groups)
+    result = {"n": len(prob), "groups": n_groups}
+    for name in METRICS:
+        one = measured(name, prob, true, index, n_groups)
+        result |= one if name == "acc" else {name: {"value": one.pop(name)} | one}
+    return result
+
+
+# ---- supervisor, student and ceiling
+
+
+def compare(score, said, groups, prob=None, label=None, metric="acc", want=None):
+    """The numbers of pgr.json, of supervisor, student and ceiling, from S seeds on N test rows.
+
+    score: [3, S, N], 1 where they are right, or another number, whose mean is the `metric` unless
+    that is one of METRICS; said: [3, S, N], what they say, or None: no agreement; groups: N names;
+    prob: [3, S, N], P(label = 1), and label [N], for METRICS and the diagnostics, {} without them.
+    Agreement: of student and supervisor, on all rows and where that one is right or wrong (5.1.3).
+    want: half a width, for "needed", {seeds: how many groups the PGR's interval needs for it},
+    {} where the ceiling is no better than the supervisor.
+    """
+    score, rows = np.asarray(score), effects.number(groups)
+    values, true = score, None if label is None else np.asarray(label) == 1
+    prob = prob if prob is None else np.asarray(prob, dtype=float)
+    if metric != "acc" and metric in METRICS:
+        values = np.array([[METRICS[metric](one, true) for one in seeds] for seeds in prob])
+    three = effects.crossed(values, *rows)
+    result = {"metric": metric, "pgr": recovered(three, metric)}
+    for who, own in zip(WHO, values):
+        one = effects.crossed(own[None], *rows)  # alone: one that is NaN spoils no other
+        result[who] = estimate(effects.interval(one, [1]), metric, BOUNDS.get(metric, (0, 1)))
+    agree = None if said is None else np.asarray(said[1]) == np.asarray(said[0])
+    result["agreement"] = {} if said is None else agreement(agree, score[0] == 1, rows)
+    result |= {"n": score.shape[2], "groups": rows[1], "seeds": score.shape[1]}
+    result["seeds_covered"] = score.shape[1] > 1
+    if want:
+        gap = GAP @ three.means * (-1 if metric in FALLS else 1)
+        result["needed"] = effects.needed(three, UP, GAP, want) if gap > 0 else {}
+    return result | {"diagnostics": {} if prob is None else diagnostics(prob, true, rows)}
+
+
+def share(of, among, rows):
+    """The estimate of the share of `of` [S, N] among the answers `among` [S, N]."""
+    found = effects.crossed(np.stack([of & among, among]), *rows)
+    return estimate(effects.fieller(found, [1, 0], [0, 1]))
+
+
+def agreement(agree, right, rows):
+    """Agreement of student and supervisor, and whether that one is right, [S, N] -> estimates."""
+    told = {"all": np.ones_like(right), "weak_right": right, "weak_wrong": ~right}
+    return {name: share(agree, among, rows) for name, among in told.items()}
+
+
+def recovered(three, metric="acc"):
     """The PGR of three means (paper, section 3); None, with a reason, if the gap may be 0."""
-    weak, student, ceiling = np.vstack([values, replicates]).T
-    gap, pgr = ceiling - weak, (student - weak) / (ceiling - weak)
-    _, low, high = estimate(gap[0], gap[1:]).values()
+    found, (_, low, high) = effects.fieller(three, UP, GAP), effects.interval(three, GAP)
     if (high < 0) if metric in FALLS else (low > 0):
-        return estimate(pgr[0], pgr[1:]) | {"reason": None}
+        return estimate(found, bounds=(-math.inf, math.inf)) | {"reason": None}
     side = "holds" if low <= 0 <= high else "lies above" if low > 0 else "lies below"
     where = f"{low:+.3f} to {high:+.3f}, {side} 0{' (low is good)' if metric in FALLS else ''}"
     told = "there is no gap to recover; take more rows or seeds, or a stronger student"
@@ -184,36 +189,94 @@ def recovered(values, replicates, metric="acc"):
     return {"value": None, "low": None, "high": None, "reason": reason}
 
 
-# inherited    share of the student's errors that its supervisor makes too
-# similarity   chance-adjusted agreement (CAPA, 2502.04313): 0 by chance, 1 always the same and
-#              certain of it; a run that is unsure has little even beside itself
-# misfit       mean (student - weak)^2 of P(label = 1)
-# gain         how far the student's mean squared error is below the supervisor's; theory has
-#              gain >= misfit for students of a convex class (2405.15116)
-# calibration  expected error in ten bins of P(label = 1), seeds pooled; noise makes it positive
-WHO = ("weak", "student", "ceiling")
-DIAGNOSTICS = ("inherited", "similarity", "misfit", "gain", *(f"calibration of {w}" for w in WHO))
+def over_tasks(tasks, metric="acc"):
+    """The PGR over tasks: {"mean", "median", "pooled", "tasks", "undefined"}.
+
+    tasks: {name: Effects of supervisor, student and ceiling}. The tasks count as drawn: the
+    intervals are for others like them. Mean and median leave the undefined out and name them;
+    pooled, the sum of what was recovered over the sum of the gaps, has all tasks.
+    """
+    pgrs = {name: recovered(three, metric)["value"] for name, three in tasks.items()}
+    known = [value for value in pgrs.values() if value is not None]
+    none, free = (math.nan,) * 3, (-math.inf, math.inf)
+    mean, median = effects.of_tasks(known) if known else (none, none)
+    sums = np.array(
+        [[[weights @ three.means for three in tasks.values()]] for weights in (UP, GAP)]
+    )
+    units = effects.crossed(sums, np.arange(len(tasks)), len(tasks))
+    pooled = effects.fieller(units, [1, 0], [0, 1])
+    told = {"mean": mean, "median": median, "pooled": pooled}
+    told = {name: estimate(found, bounds=free) for name, found in told.items()}
+    undefined = [name for name, value in pgrs.items() if value is None]
+    return told | {"tasks": len(tasks), "undefined": undefined}
 
 
-def diagnostic_ratios(probs, label):
-    """The 36 ratios that diagnostics() takes; probs [3, S, N], label [N]."""
-    right = np.where(label == 1, probs, 1 - probs)  # the probability of the right answer
-    wrong = (probs > 0.5) != (label == 1)
-    yield wrong[0] & wrong[1], wrong[1]
-    yield probs[0] * probs[1] + (1 - probs[0]) * (1 - probs[1]), None
-    yield from ((one, None) for one in right[:2])
-    yield (probs[1] - probs[0]) ** 2, None
-    yield (probs[0] - label) ** 2 - (probs[1] - label) ** 2, None
-    for one in probs:
-        for inside in bins(one, np.arange(1, 10) / 10):
-            yield (one - label) * inside, None
+def against(tasks):
+    """One student less another: {"metric": difference of the means, "pgr": of the PGRs}.
+
+    tasks: [Effects of supervisor, one student, the other, ceiling], the same rows and seeds of a
+    task. Each difference is {"value", "low", "high", "sign", "drawn"}: for these tasks (of PGRs to
+    first order), with the probability that its sign is right; drawn: low, high and sign for other
+    tasks like them, None of one task.
+    """
+    top, gap, told = np.array([0, 1, -1, 0]), np.array([-1, 0, 0, 1]), {}
+    for name in ("metric", "pgr"):
+        values, parts = [], []
+        for one in tasks:
+            scale = gap @ one.means if name == "pgr" else 1
+            values.append(top @ one.means / scale)
+            weights = (top - values[-1] * gap) / scale if name == "pgr" else top
+            parts.append(effects.parts(one, weights))
+        value, these, n = np.mean(values), effects.these_tasks(parts), len(tasks)
+        told[name] = signed(value, these) | {"drawn": None}
+        if n > 1:
+            told[name]["drawn"] = signed(value, [(np.var(values, ddof=1) / n, n - 1)])
+    return told
+
+
+def signed(value, parts):
+    """A difference with its interval and the probability that its sign is right."""
+    half = effects.half_width(parts)
+    told = estimate((value, value - half, value + half), bounds=(-math.inf, math.inf))
+    return told | {"sign": effects.sure_of_sign(value, parts)}
+
+
+def diagnostics(prob, true, rows):
+    """How supervisor and student err and how all three are calibrated; prob [3, S, N].
+
+    inherited: the share of the student's errors that its supervisor makes too; similarity:
+    chance-adjusted agreement (CAPA, 2502.04313), 0 by chance, 1 always the same and certain of it
+    (a run that is unsure has little even beside itself); misfit: mean (student - weak)^2 of
+    P(label = 1); gain: how far the student's mean squared error is below the supervisor's (theory
+    has gain >= misfit for students of a convex class, 2405.15116); calibration: expected error in
+    ten bins of P(label = 1), seeds pooled, to which noise adds.
+    """
+    weak, student = prob[:2]
+    wrong = (prob[:2] > 0.5) != true
+    squares = (weak - true) ** 2 - (student - true) ** 2
+    told = {"inherited": share(wrong[0], wrong[1], rows)}
+    told["similarity"] = similarity(np.where(true, prob[:2], 1 - prob[:2]), rows)
+    means = {"misfit": (student - weak) ** 2, "gain": squares}
+    for who, one in zip(WHO, prob):
+        means[f"calibration of {who}"] = in_bins(one, one - true, np.arange(1, 10) / 10)
+    for name, values in means.items():
+        found = effects.interval(effects.crossed(values[None], *rows), [1])
+        told[name] = estimate(found, bounds=(-1 if name == "gain" else 0, 1))
+    return told
 
 
 @UNDEFINED
-def diagnostics(means):
-    """[..., 36], the means of diagnostic_ratios, -> [..., 7] in the order of DIAGNOSTICS."""
-    inherited, observed, a, b, misfit, gain = np.moveaxis(means[..., :6], -1, 0)
+def similarity(right, rows):
+    """(agreement - chance) / (1 - chance) of the probabilities [2, S, N] of the right answer."""
+    one, other = right
+    agree = one * other + (1 - one) * (1 - other)
+    found = effects.crossed(np.stack([agree, one, other]), *rows)
+    observed, a, b = found.means
     chance = a * b + (1 - a) * (1 - b)
-    errors = np.abs(means[..., 6:]).reshape(*means.shape[:-1], 3, 10).sum(axis=-1)
-    first = np.stack([inherited, (observed - chance) / (1 - chance), misfit, gain], axis=-1)
-    return np.concatenate([first, errors], axis=-1)
+    of_chance = (observed - 1) / (1 - chance) ** 2  # and to first order:
+    slopes = np.array([1 / (1 - chance), of_chance * (2 * b - 1), of_chance * (2 * a - 1)])
+    value, half = (
+        (observed - chance) / (1 - chance),
+        effects.half_width(effects.parts(found, slopes)),
+    )
+    return estimate((value, value - half, value + half), bounds=(-math.inf, 1))
