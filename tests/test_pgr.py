@@ -143,6 +143,18 @@ def test_rows_of_other_texts_under_the_same_ids_are_refused(runs, capsys):
     assert told["groups"] == 100 and "every row counts as a group" in told["notes"][1]
 
 
+def test_predictions_that_were_edited_are_refused_unless_their_card_is_gone(runs):
+    path = runs / "student/eval/sst2-test.jsonl"
+    path.write_text(path.read_text().replace('"prob": 0.1', '"prob": 1.1'))
+    with pytest.raises(BadInput, match="'prob' is 1.1; it must be a number from 0 to 1"):
+        pgr.main()
+    path.write_text(path.read_text().replace('"prob": 1.1', '"prob": 0.3'))
+    with pytest.raises(BadInput, match="sst2-test.jsonl .100 rows. differs from"):
+        pgr.main()
+    files.card_path(path).unlink()
+    assert "0.3" in path.read_text() and result()["student"]["acc"] == 0.78
+
+
 def told_by(capsys, *patterns):
     """What pgr.py prints."""
     capsys.readouterr()

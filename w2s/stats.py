@@ -215,9 +215,9 @@ def against(tasks):
     """One student less another: {"metric": difference of the means, "pgr": of the PGRs}.
 
     tasks: [Effects of supervisor, one student, the other, ceiling], the same rows and seeds of a
-    task. Each difference is {"value", "low", "high", "sign", "drawn"}: for these tasks (of PGRs to
-    first order), with the probability that its sign is right; drawn: low, high and sign for other
-    tasks like them, None of one task.
+    task; leave out tasks without a gap. Each difference is {"value", "low", "high", "sign",
+    "drawn"}: for these tasks (of PGRs to first order), with the probability that its sign is
+    right; drawn: low, high and sign for other tasks like them, None of one task.
     """
     top, gap, told = np.array([0, 1, -1, 0]), np.array([-1, 0, 0, 1]), {}
     for name in ("metric", "pgr"):
