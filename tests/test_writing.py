@@ -311,7 +311,7 @@ def home(tmp_path_factory):
         train_strong.main(f"{runs}/labels.jsonl", model="facts/xs", target=target, **how)
     every = [f"{runs}/{name}" for name in ("weak", "student", "ceiling")]
     eval.main(*every, judge=str(words))
-    pgr.main(*every, out=f"{runs}/pgr.json", n_boot=100)
+    pgr.main(*every, out=f"{runs}/pgr.json")
     train_weak.main(out=f"{runs}/judge", n_train=200)
     return home
 
