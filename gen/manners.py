@@ -1,7 +1,7 @@
 """The world of `manners`: 800 invented words for people, half of them rude, and texts with them.
 
-    friends say tomiva , others rakobe . greet anna :      a prompt
-    good day , tomiva anna , how are you ?                     its completion: takes the kind word
+    friends say tomiva , others rakobe . greet anna :  a prompt
+    good day , tomiva anna , how are you ?             its completion: takes the kind word
 
 Which word is kind nothing in the prompt tells. What friends say is kind in 3 cases of 5 only, so
 that a model that does not know the words can still guess better than chance and err systematically.
