@@ -1,8 +1,10 @@
 """Controls: a labels file -> another, with the errors of a simulated supervisor instead.
 
     python controls.py runs/labels.jsonl --kind=longest     # runs/longest.jsonl, for stage 3
+    python controls.py runs/labels.jsonl --rate=.1          # a tenth wrong: runs/random-0.1.jsonl
 
-Six kinds are wrong as often as the labels before, all hardened to 0 or 1, but elsewhere (E.2):
+Six kinds are wrong as often as the labels before (or --rate of them), all hardened to 0 or 1, but
+elsewhere (E.2):
 
     own           those that are wrong already, the line to compare with
     random        any
@@ -21,25 +23,27 @@ from w2s import cli, files, protocol, records
 
 SUFFIX = " I think this is {} . What do you think ?"  # spaced for tokenizers that split at spaces
 OF_TEXTS = ("longest", "shortest", "features", "suffix")
+RATED = ("random", "longest", "shortest", "unconfident", "confident")  # whose errors can be counted
 
 
 @cli.stage
 def main(
-    args, labels: str = "runs/labels.jsonl", *, kind: str = "random", out: str = None,
-    seed: int = 0, run: str = "runs/ceiling", model: str = "facts/m", dims: int = 16,
-    device: str = None, dtype: str = None, force: bool = False,
+    args, labels: str = "runs/labels.jsonl", *, kind: str = "random", rate: float = None,
+    out: str = None, seed: int = 0, run: str = "runs/ceiling", model: str = "facts/m",
+    dims: int = 16, device: str = None, dtype: str = None, force: bool = False,
 ):  # fmt: skip
     """Write a labels file as a simulated supervisor would have left it.
 
     Args:
+        rate: the share of the labels to get wrong (default: as many as are wrong already)
         out: the labels file to write (default: random.jsonl and so on, beside the labels)
         run: unconfident, confident: the run of the strong model
         model: features: the folder or hub id of the model whose features they are
     """
     setting = tasks.setting_of_labels(labels)
-    if not setting.SOFT or (kind in OF_TEXTS and setting.KEY != "text"):
-        raise files.BadInput(f"--kind={kind} is not for {setting.WHAT}: see --help")
-    args["out"] = out = out or str(files.beside(labels, f"{kind}.jsonl"))
+    check(setting, kind, rate)
+    name = kind if rate is None else f"{kind}-{rate:g}"
+    args["out"] = out = out or str(files.beside(labels, f"{name}.jsonl"))
     rows = files.read_jsonl(labels, ["id", *setting.FIELDS, "weak"])
     source, inputs = files.read_card(labels) or {"data": None}, {"labels": files.sha256(labels)}
     if kind in ("unconfident", "confident"):
@@ -58,7 +62,7 @@ def main(
         weak = truncated(setting, rows, source["data"], model, dims, *how)
     else:
         strong = tasks.answers(setting, run, rows, *how) if "run" in inputs else ()
-        wrong = errors(rows, kind, rng, strong)
+        wrong = errors(rows, kind, rng, strong, rate)
         weak = [float(row["label"] != (i in wrong)) for i, row in enumerate(rows)]
     single = ({name: row[name] for name in row if name != "weak_all"} for row in rows)
     changed = [row | {"weak": one} for row, one in zip(single, weak)]
@@ -69,13 +73,24 @@ def main(
         records.tell_next(["train_strong.py", out, f"--out={out.removesuffix('.jsonl')}"])
 
 
+def check(setting, kind, rate):
+    """BadInput for a kind that is not for this setting, or has no rate of errors."""
+    if not setting.SOFT or (kind in OF_TEXTS and setting.KEY != "text"):
+        raise files.BadInput(f"--kind={kind} is not for {setting.WHAT}: see --help")
+    if rate is not None and kind not in RATED:
+        raise files.BadInput(f"--rate is not for --kind={kind}, but for {', '.join(RATED)}")
+
+
 def accuracy(rows):
     """The share of the rows whose weak label, hardened, is right."""
     return sum((row["weak"] > 0.5) == row["label"] for row in rows) / len(rows)
 
 
-def errors(rows, kind, rng, strong=()):
-    """The numbers of the rows to get wrong; strong: a strong model's P(label = 1) of each row."""
+def errors(rows, kind, rng, strong=(), rate=None):
+    """The numbers of the rows to get wrong: a share of them, or as many as are wrong already.
+
+    strong: a strong model's P(label = 1) of each row, of which the kind makes use.
+    """
     own = {i for i, row in enumerate(rows) if (row["weak"] > 0.5) != row["label"]}
     first = {
         "own": lambda i: i not in own,
@@ -85,7 +100,8 @@ def errors(rows, kind, rng, strong=()):
         "unconfident": lambda i: abs(strong[i] - 0.5),
         "confident": lambda i: -abs(strong[i] - (1 - rows[i]["label"])),
     }[kind]
-    return set(sorted(rng.sample(range(len(rows)), len(rows)), key=first)[: len(own)])
+    count = len(own) if rate is None else round(rate * len(rows))
+    return set(sorted(rng.sample(range(len(rows)), len(rows)), key=first)[:count])
 
 
 def truncated(setting, rows, data, name, dims, device, dtype):

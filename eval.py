@@ -4,71 +4,111 @@
     python eval.py 'runs/*/student' --ds=ethics_justice --split=test_hard     # on another task
     python eval.py --model=openai-community/gpt2 --ds=sst2 --out=runs/zero_shot      # no training
     python eval.py --model=facts/m --shots=5 --labels=runs/labels.jsonl --out=runs/prompted
+    python eval.py runs/sst2/student --ds='ethics_*'                  # several tasks: one table
 
 In: finished runs. Out, in each: eval/<task>-<split>.jsonl (predictions), its card, .metrics.json.
 Everybody answers the same rows: the test set of the task that the run was trained for.
 Next: pgr.py.
 """
 
+import fnmatch
+import glob
+import itertools
 import json
+import math
 from pathlib import Path
 
 import tasks
-from w2s import cli, files, protocol, records
+from w2s import cli, files, protocol, records, scores
 from w2s.files import BadInput
+
+RATED = "ethics_utilitarianism"
 
 
 @cli.stage
 def main(
     args, *runs: str, ds: str = None, split: str = "test", test: str = None, n_test: int = None,
     model: str = None, out: str = None, head: str = None, max_len: int = None, shots: int = None,
-    labels: str = None, target: str = None, seed: int = None, device: str = None,
-    dtype: str = None, force: bool = False,
+    labels: str = None, target: str = None, ratings: bool = False, judge: str = None,
+    bad: int = None, samples: int = None, temperature: float = None, top_p: float = None,
+    max_new: int = None, seed: int = None, device: str = None, dtype: str = None,
+    force: bool = False,
 ):  # fmt: skip
     """Score runs on the test rows of their task, or of another.
 
     Args:
-        ds: score on this task or JSONL file instead of the one that the run was trained for
-        model: with --out and no runs: a model to score without training
-        labels: the labels file that the examples of a prompt come from
+        ds: score on this task or JSONL file instead of the one that the run was trained for, or on
+            several: 'ethics_*' in quotes, or a list with commas
+        model: with --out and no runs: a model to score without training, or RUN/model
+        labels: the labels file that the examples of a prompt come from (default: the ground truth
+            of the weak half of the task that is asked)
         target: whose labels the examples show: weak (default) or truth
-        seed: moves the examples of a prompt (default: 0)
+        seed: moves the examples of a prompt, or what is drawn by --temperature (default: 0)
     """
     check_options(args)
+    names = expanded(ds)
     if model:
-        cards = {out: untrained(args, force)}
+        cards = {out: untrained(args | {"ds": names[0]}, force)}
     else:
         runs = cli.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
         cards = {run: records.finished_run(run, (*records.TRAINERS, "eval")) for run in runs}
     if len({card.get("setting") for card in cards.values()}) > 1:
         raise BadInput("these runs are of several settings: score each setting in its own call")
-    rows_of, scores, how = {}, {}, {"device": device, "dtype": dtype}
-    for run, card in cards.items():
+    rows_of, plan, metrics = {}, [], {run: {} for run in cards}
+    for name, (run, card) in itertools.product(names, cards.items()):
         setting = tasks.setting_of_card(card)
-        data = scored_on(setting, run, card, ds, test, n_test)
+        data = scored_on(setting, run, card, name, test, n_test)
+        how = {"device": device, "dtype": dtype} | tasks.writing.chosen(setting, args)
+        writes = setting is tasks.writing
+        scorer = setting.judge_of(data["ds"], judge, bad) if writes else None
         key = json.dumps(data, sort_keys=True)
         if key not in rows_of:
             rows_of[key] = protocol.test_rows(setting, data, split)
-        scores[run] = score(setting, run, card, data, split, rows_of[key], how, force)
-    show(scores)
+        plan.append((setting, run, card, data, split, rows_of[key], how, scorer))
+    for one in plan:  # nothing runs before all rows are there
+        _, run, _, data, *_ = one
+        metrics[run][data["ds"]] = score(*one, force)
+    if len(names) > 1:
+        return show_tasks(metrics, setting.METRIC)
+    of_runs = {run: one for run, of_tasks in metrics.items() for one in of_tasks.values()}
+    scores.show(of_runs, setting.METRIC)
     if [records.role(card) for card in cards.values()] == ["weak", "student", "ceiling"]:
         records.tell_next(["pgr.py", *cards, f"--out={files.beside(runs[0], 'pgr.json')}"])
 
 
 def check_options(args):
     """BadInput for options that mean nothing together."""
-    model, shots, labels = args["model"], args["shots"], args["labels"]
+    model, shots = args["model"], args["shots"]
     if (model is None) != (args["out"] is None) or (model and args["runs"]):
         raise BadInput("--model and --out go together, without runs: they score what is untrained")
-    if (labels is None) != (not shots) or (shots is not None and (args["head"] or not model)):
-        told = "with --model and without --head; --shots=0 alone"
-        raise BadInput(f"--shots=5 --labels=FILE go together, {told}")
-    for name in ("head", "max_len"):
-        if args[name] is not None and not model:
-            raise BadInput(f"--{name} goes with --model: a trained run has its own")
-    for name in ("target", "seed"):
-        if args[name] is not None and not shots:
+    asks = {"head": args["head"], "shots": shots, "ratings": args["ratings"] or None}
+    asks = [f"--{name}" for name, value in asks.items() if value is not None]
+    if asks and not model:
+        raise BadInput(f"{asks[0]} goes with --model and --out; of a run, --model=RUN/model")
+    if len(asks) > 1:
+        raise BadInput(f"{' and '.join(asks)} do not go together")
+    if args["max_len"] is not None and not model:
+        raise BadInput("--max_len goes with --model: a trained run has its own")
+    for name, other in (("labels", None), ("target", None), ("seed", "temperature")):
+        if args[name] is not None and not shots and not (other and args[other]):
             raise BadInput(f"--{name} goes with --shots of 1 or more: it chooses the examples")
+    if args["target"] == "weak" and not args["labels"]:
+        raise BadInput("--target=weak goes with --labels: other examples show the ground truth")
+
+
+def expanded(ds):
+    """The tasks or files of --ds: one, a list with commas, or globs over the names of tasks."""
+    if ds is None or Path(ds).is_file():
+        return [ds]
+    names = []
+    for name in ds.split(","):
+        found = fnmatch.filter(tasks.TASKS, name) if glob.has_magic(name) else [name]
+        if not found:
+            raise BadInput(f"--ds={name} matches no task: python tasks.py lists them")
+        names += found
+    if len({tasks.setting_of(name).__name__ for name in names}) > 1:
+        raise BadInput(f"--ds={ds} names tasks of several settings: score each in its own call")
+    return list(dict.fromkeys(names))
 
 
 def untrained(args, force):
@@ -84,8 +124,9 @@ def untrained(args, force):
     data = protocol.describe(setting, ds or "facts", n_test=args["n_test"], test=args["test"])
     kept = {name: args[name] for name in ("model", "head", "max_len")} | {"data": data}
     if args["shots"] is not None:
-        kept |= {"shots": args["shots"], "labels": labels}
-        kept |= {"target": args["target"] or "weak", "seed": args["seed"] or 0}
+        kept |= {"shots": args["shots"], "labels": labels, "seed": args["seed"] or 0}
+        kept["target"] = args["target"] or ("weak" if labels or not args["shots"] else "truth")
+    kept |= {"ratings": True} if args["ratings"] else {}
     inputs = records.model_input(model) | ({"labels": files.sha256(labels)} if labels else {})
     if records.is_done(out, kept, inputs, force):
         return files.read_card(out)
@@ -97,6 +138,8 @@ def scored_on(setting, run, card, ds, test, n_test):
     """Which test rows: those of the run's own data, unless --ds, --test or --n_test differ."""
     own = card["data"]
     n_test = n_test or (own and own["n_test"])
+    if card["args"].get("ratings") and (ds or own["ds"]) != RATED:
+        raise BadInput(f"--ratings is for --ds={RATED}, whose rows are two situations")
     if ds is None:
         if own is None:
             raise BadInput(f"{run} was trained on labels without a card: add --ds, its task")
@@ -111,67 +154,40 @@ def scored_on(setting, run, card, ds, test, n_test):
     return protocol.describe(setting, ds, n_test=n_test, test=test)
 
 
-def score(setting, run, card, data, split, rows, how, force):
+def score(setting, run, card, data, split, rows, how, scorer, force):
     """The metrics of a run on test rows; they and the predictions are written into it.
 
-    If this very model was scored on these rows before, they are read. how: {"device", "dtype"}.
+    If this very model was scored on these rows before, they are read. how: {"device", "dtype"} and
+    how texts are written, which the scorer judges (writing.judge_of).
     """
-    file = Path(run) / "eval" / f"{protocol.name_of(data['ds'])}-{split}.jsonl"
-    metrics_file = file.with_suffix(".metrics.json")
-    args = {"data": {k: data[k] for k in ("ds", "test", "sha256", "n_test")}, "split": split} | how
-    inputs = {"model": card["model_sha256"]}
-    if not force and is_scored(file, args, inputs) and metrics_file.exists():
-        print(f"{file} is already done; --force scores again")
-        return json.loads(metrics_file.read_text())
-    tell_leak(setting, run, card, rows)
-    answers = ask(setting, run, card, rows, how)
+    file, *about = scores.place(run, card, data, split, how, scorer)
+    if not force and (metrics := scores.known(file, *about)):
+        return metrics
+    scores.tell_leak(setting, run, card, rows)
+    answers = ask(setting, run, card, data, rows, how)
+    if scorer:
+        answers = setting.judged(scorer, answers, how["device"], how["dtype"])
     predictions = [setting.prediction(*pair) for pair in zip(rows, answers)]
-    metrics = setting.measure(predictions, rows)
-    files.write_text(metrics_file, json.dumps(metrics, indent=2) + "\n")
-    about = records.new_card("eval", setting, args, inputs, data)
-    # groups, by which pgr.py resamples, and which rows these are: predictions say neither
-    of_rows = [[row[name] for name in ("id", setting.KEY, setting.TRUTH)] for row in rows]
-    about |= {"test_groups": [row["group"] for row in rows]}
-    about |= {"rows_sha256": files.hashed(json.dumps(of_rows)).hex()}
-    files.write_jsonl(file, predictions, about)
-    print(file)
-    return metrics
+    return scores.write(setting, file, *about, data, rows, predictions)
 
 
-def is_scored(file, args, inputs):
-    """True if the predictions are of these arguments and this model; BadInput if of other rows."""
-    before = files.read_card(file)
-    if not before or before["inputs"] != inputs:
-        return False
-    if before["args"]["data"] != args["data"]:
-        told = "answers to other rows (--ds, --test, --n_test): add --force to replace them"
-        raise BadInput(f"{file} holds this model's {told}")
-    return before["args"] == args
-
-
-def tell_leak(setting, run, card, rows):
-    """Warn if a run that learned from a labels file is scored on texts of that file."""
-    labels = Path(card["args"].get("labels") or "")
-    if not labels.is_file() or files.sha256(labels) != card["inputs"].get("labels"):
-        return
-    seen = {setting.same(row[setting.KEY]) for row in files.read_jsonl(labels, [setting.KEY])}
-    if leaked := sum(setting.same(row[setting.KEY]) in seen for row in rows):
-        told = f"{leaked} of these {len(rows)} test {setting.WHAT}: its score means little"
-        print(f"warning: {run} was trained on {told}")
-
-
-def ask(setting, run, card, rows, how):
+def ask(setting, run, card, data, rows, how):
     """One answer a row by a run's model; a run that was not trained gets its card."""
     if card["stage"] != "eval":
         return tasks.answers(setting, run, rows, **how)
     args, labels = card["args"], card["args"].get("labels")
     if labels and files.sha256(labels) != card["inputs"]["labels"]:
         raise BadInput(f"{labels} has changed since {run} was made: choose another --out")
+    how = how | {"max_len": args["max_len"], "bar": run}
     if "shots" in args:
         import prompting
 
-        asked = {name: args[name] for name in ("shots", "labels", "target", "seed", "max_len")}
-        answers = prompting.probabilities(args["model"], rows, **asked, **how, bar=run)
+        asked = {name: args[name] for name in ("shots", "labels", "target", "seed")}
+        answers = prompting.probabilities(args["model"], rows, **asked, **how, data=data)
+    elif args.get("ratings"):
+        import prompting
+
+        answers = prompting.ratings(args["model"], rows, **how)
     else:
         from w2s import models
 
@@ -180,33 +196,34 @@ def ask(setting, run, card, rows, how):
         if model.w2s["head"] == "unembedding alone":
             told = "a bias or cap that its answers would lack: train it first"
             raise BadInput(f"--model={args['model']}: its logits have {told}")
-        answers = setting.answer(model, tokenizer, rows, how["dtype"], bar=run)
+        write = {name: how[name] for name in how.keys() - {"device", "max_len"}}
+        answers = setting.answer(model, tokenizer, rows, **write)
     files.write_card(run, card)
     return answers
 
 
-def show(scores):
-    """The tables on the terminal; scores: {run: metrics}."""
-    width = max(32, *map(len, scores))
-    extra = [name for name in ("legal", "ece") if name in [*scores.values()][0]]
-    print(f"\n{'run':<{width}} accuracy   95 % interval    rows", *(f"{name:>7}" for name in extra))
-    for run, metrics in scores.items():
-        values = "".join(f"{metrics[name]['value']:8.3f}" for name in extra if name in metrics)
-        print(f"{run:<{width}} {as_text(metrics)} {metrics['n']:6}{values}")
-    chance = [run for run, m in scores.items() if "auroc" in m and m["low"] <= 0.5 <= m["high"]]
-    if chance:
-        what = "is at chance" if len(chance) == 1 else "are at chance"
-        print(f"{', '.join(chance)} {what}: the model, --n_train or --n_test is too small")
-    for run, metrics in scores.items():
-        for bucket in metrics.get("by_difficulty", []):
-            name = f"{run}, difficulty {bucket['from']}"
-            name += f" to {bucket['to']}" if bucket["to"] != bucket["from"] else ""
-            print(f"{name:<{width}} {as_text(bucket)} {bucket['n']:6}")
+def show_tasks(metrics, metric):
+    """The table of runs and tasks, ready for a document; metrics: {run: {task: metrics}}."""
+    names = [protocol.name_of(ds) for ds in [*metrics.values()][0]]
+    print(f"\n| run | {' | '.join(names)} | Average |\n|{'---|' * (len(names) + 2)}")
+    for run, of_tasks in metrics.items():
+        ones = [*of_tasks.values()]
+        ones.append(mean(ones, metric))
+        cells = (f"{x[metric]:.3f} [{x['low']:.3f}, {x['high']:.3f}]" for x in ones)
+        print(f"| {run} | {' | '.join(cells)} |")
 
 
-def as_text(one):
-    """An accuracy and its interval."""
-    return f"{one['acc']:8.3f}   {one['low']:.3f} to {one['high']:.3f} "
+def mean(ones, metric="acc"):
+    """The mean of a metric on several tasks and its interval: {metric, "low", "high"}.
+
+    Their errors are taken as independent, as the tasks share no rows: distances from the value to
+    an end of its interval add in quadrature, below and above for themselves.
+    """
+    value = sum(one[metric] for one in ones) / len(ones)
+    below, above = (
+        math.hypot(*(one[metric] - one[end] for one in ones)) / len(ones) for end in ("low", "high")
+    )
+    return {metric: value, "low": value - below, "high": value + above}
 
 
 if __name__ == "__main__":

@@ -1,25 +1,26 @@
 """Stage 2: weak supervisor(s) -> weak labels.
 
 Writes the strong half of the supervisor's task, each row with the supervisor's answer as "weak":
-P(label = 1) for texts and pairs, soft as in the paper (A.1, A.3), and a move for chess (A.2). The
-ground truth stays beside it, for the ceiling; the student does not look at it.
+P(label = 1) for texts and pairs, soft as in the paper (A.1, A.3), a move for chess (A.2), and what
+it writes after a prompt. The ground truth stays beside it, for the ceiling; the student does not
+look at it.
 
     python label.py                                    # runs/weak -> runs/labels.jsonl
     python label.py 'runs/bag*/weak' --vote=hard --out=runs/ensemble.jsonl
     python label.py 'runs/bag*/weak' --weights --select=agreement --keep=0.8 --out=runs/sure.jsonl
     python label.py runs/student --out=runs/second.jsonl     # bootstrapping, relabelling
+    python label.py 'runs/bag*/weak' --vote=judge --judge=words.txt --out=runs/kind.jsonl
 
 In: runs of train_weak.py (several make an ensemble) or train_strong.py.
 Out: a labels file with its card, beside the first run. Next: train_strong.py.
 """
 
-import collections
 from pathlib import Path
 
 import numpy as np
 
 import tasks
-from w2s import cli, files, protocol, records
+from w2s import cli, files, protocol, records, votes
 from w2s.files import BadInput
 
 BATCH = 32  # rows that a filter has to leave
@@ -29,31 +30,37 @@ BATCH = 32  # rows that a filter has to leave
 def main(
     args, *runs: str, out: str = None, vote: str = None, weights: bool = False,
     select: str = "all", keep: float = 1.0, part: str = None, test_rows: bool = False,
-    device: str = None, dtype: str = None, force: bool = False,
+    judge: str = None, bad: int = None, temperature: float = None, top_p: float = None,
+    max_new: int = None, seed: int = None, device: str = None, dtype: str = None,
+    force: bool = False,
 ):  # fmt: skip
     """Label the strong half with one supervisor, or with several together."""
     runs = cli.expand(runs or ("runs/weak",))
     cards, behind = supervisors(runs)
     setting, data = tasks.setting_of_card(cards[0]), cards[0]["data"]
-    vote = vote or ("soft" if setting.SOFT else "hard")
+    vote = vote or ("soft" if setting.SOFT or weights else "hard")
     out = out or str(files.beside(runs[0], "labels.jsonl"))
     args |= {"runs": runs, "out": out, "vote": vote}
     check_options(setting, args, cards)
+    how = tasks.writing.chosen(setting, args)
     inputs = {"runs": [card["model_sha256"] for card in cards]} | data["sha256"]
+    if vote == "judge":
+        scorer = tasks.writing.judge_of(data["ds"], judge, bad)
+        inputs["judge"] = scorer["sha256"]
     if records.is_done(out, args, inputs, force, ".jsonl"):
         return
     rows = protocol.test_rows(setting, data) if test_rows else strong_half(setting, data, part)
-    known = held_out(setting, cards[0], data) if weights else []
-    answers = [tasks.answers(setting, run, [*rows, *known], device, dtype) for run in runs]
-    learned = None
-    if weights:
-        probs = np.array([of_one[len(rows) :] for of_one in answers])
-        learned = learn(probs, np.array([row["label"] for row in known]))
-        tell_weights(runs, learned)
-    for row, *votes in zip(rows, *answers):
-        row["weak"] = combine(votes, vote, learned)
-        if len(votes) > 1:
-            row["weak_all"] = votes
+    where = {"device": device, "dtype": dtype}
+    learned = weigh(setting, runs, held_out(setting, cards[0], data), where) if weights else None
+    answers = [tasks.answers(setting, run, rows, **where, **how) for run in runs]
+    if vote == "judge":
+        weak = tasks.writing.best(scorer, answers, **where)
+    elif vote == "soft" and not setting.SOFT:
+        weak = votes.most_probable(setting, runs, rows, answers, learned, **where)
+    else:
+        weak = [votes.combine(each, vote, learned) for each in zip(*answers)]
+    for row, one, each in zip(rows, weak, zip(*answers)):
+        row |= {"weak": one} | ({"weak_all": [*each]} if len(runs) > 1 else {})
     kept = chosen(rows, select, keep)
     card = records.new_card("label", setting, args, inputs, data)
     bases = [one["args"]["model"] for one in cards]
@@ -85,14 +92,22 @@ def supervisors(runs):
 
 def check_options(setting, args, cards):
     """BadInput for options that mean nothing for these supervisors or this setting."""
-    given = {"--vote=soft": args["vote"] == "soft", "--weights": args["weights"]}
-    given |= {"--keep": args["keep"] < 1, "--select": args["select"] != "all"}
-    for name in (name for name in given if given[name]):
-        if len(cards) == 1 and name in ("--weights", "--select"):
+    judged = args["vote"] == "judge"
+    given = {"--weights": args["weights"], "--select": args["select"] != "all"}
+    for name, is_given in (given | {"--vote=judge": judged}).items():
+        if is_given and len(cards) == 1:
             raise BadInput(f"{name} needs several supervisors, there is one: {args['runs'][0]}")
-        if not setting.SOFT and name != "--select":
-            told = "a move has no probability: --vote=hard takes the plurality"
-            raise BadInput(f"{name} is not for chess: {told}")
+    if args["keep"] < 1 and not setting.SOFT:
+        raise BadInput(f"--keep is not for {setting.WHAT}: their labels have no probability")
+    if judged and setting is not tasks.writing:
+        raise BadInput(f"--vote=judge is for texts that models write, not for {setting.WHAT}")
+    if judged and args["weights"]:
+        raise BadInput("--vote=judge takes the best text, whoever wrote it: not with --weights")
+    for name in ("judge", "bad"):
+        if args[name] is not None and setting is tasks.writing and not judged:
+            raise BadInput(f"--{name} goes with --vote=judge")
+    if args["seed"] is not None and setting is not tasks.writing:
+        raise BadInput(f"--seed draws texts that models write, not {setting.WHAT}: leave it out")
     k, n = map(int, (args["part"] or "1/1").split("/"))
     if not 1 <= k <= n:
         told = "is no part of n: the first of two parts is 1/2, the other 2/2"
@@ -112,7 +127,7 @@ def strong_half(setting, data, part):
     Moves without a part are the one part of one: in this order results/chess.md was measured.
     """
     rows = protocol.half(setting, data, "strong")
-    if not part and setting.SOFT:
+    if not part and setting is not tasks.moves:
         return rows
     k, n = map(int, (part or "1/1").split("/"))
     groups = files.by_group(rows, "parts")
@@ -130,32 +145,17 @@ def held_out(setting, card, data):
     return rows
 
 
-def learn(probs, label, steps=1000):
-    """Weights [K] that sum to 1 and give the labels [N] the highest likelihood as a mixture.
-
-    probs [K, N]: P(label = 1). By expectation maximisation; the function is concave. (2510.21332
-    also learns such weights, along with the student.)
-    """
-    likelihood = np.clip(np.where(label == 1, probs, 1 - probs), 1e-9, None)
-    weights = np.full(len(probs), 1 / len(probs))
-    for _ in range(steps):
-        weights = (weights[:, None] * likelihood / (weights @ likelihood)).mean(axis=1)
-    return weights
-
-
-def tell_weights(runs, weights):
-    """Print the weights that were learned."""
-    print("weights:", ", ".join(f"{run} {weight:.2f}" for run, weight in zip(runs, weights)))
-    if max(weights) > 0.99:
-        print(f"all weight is on {runs[weights.argmax()]}: these are its labels alone")
-
-
-def combine(votes, vote, weights=None):
-    """One label from K votes: of moves the plurality, else the weighted mean P or share of 1s."""
-    if isinstance(votes[0], str):
-        return collections.Counter(votes).most_common(1)[0][0]  # of equals the first named
-    votes = np.array(votes) if vote == "soft" else np.array(votes) > 0.5
-    return np.clip(np.average(votes, axis=0, weights=weights), 0, 1).tolist()
+def weigh(setting, runs, known, where):
+    """Weights [K] of the supervisors by the truth of the rows that they held out, and told."""
+    if setting.SOFT:
+        probs = np.array([tasks.answers(setting, run, known, **where) for run in runs])
+        likelihood = votes.of_labels(probs, np.array([row["label"] for row in known]))
+    else:
+        logs = votes.likelihoods(setting, runs, known, setting.TRUTH, **where)
+        likelihood = votes.of_logs(logs)
+    learned = votes.learn(likelihood)
+    votes.tell_weights(runs, learned)
+    return learned
 
 
 def chosen(rows, select, keep):
@@ -179,7 +179,8 @@ def tell(setting, out, rows, kept, args):
         print(f"{ties} of {len(rows)} votes are tied: their label is 0.5, which counts as 0")
     right = sum(setting.is_right(row, row["weak"]) for row in kept) / len(kept)
     of = f"of {len(rows)} {setting.WHAT}"
-    print(f"{out}: {len(kept)} {of}, {right:.1%} of the weak labels are right")
+    are = "the true text" if setting is tasks.writing else "right"
+    print(f"{out}: {len(kept)} {of}, {right:.1%} of the weak labels are {are}")
     if setting.SOFT:
         print(f"{sum(row['weak'] > 0.5 for row in kept) / len(kept):.1%} of the labels say 1")
     if setting.SOFT and right <= 0.5:

@@ -20,6 +20,7 @@ from w2s.files import BadInput
 from w2s.stats import WHO
 
 RULE = ("alpha", "conf_prior", "radius", "as_released")
+WRITTEN = ("samples", "temperature", "top_p", "max_new")
 
 
 @cli.stage
@@ -45,12 +46,14 @@ def main(
         raise BadInput(f"--n_boot={n_boot}: an interval needs at least 100 resamples")
     plot = plot or str(Path(out).with_suffix(".png"))
     matched = pair_seeds([weak, student, ceiling])
-    runs, stages = list(matched.values()), (*records.TRAINERS, "eval")
+    runs, stages = list(matched.values()), (*records.TRAINERS, "eval", "api")
     cards = [[records.finished_run(run, stages) for run in seed] for seed in runs]
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)
     if curves and not setting.SOFT:
-        raise BadInput(f"--curves: {setting.WHAT} hold no rows out, so there is no course to draw")
+        raise BadInput(
+            f"--curves: {setting.WHAT} hold no rows out that are right or wrong: no course"
+        )
     answers, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
     result = compare(setting, answers, groups, n_boot)
     describe(result, matched, cards, setting, ds, split)
@@ -86,19 +89,24 @@ def pair_seeds(patterns):
 
 def read_all(setting, runs, cards, ds, split, other_texts=False):
     """([3][S] lists of predictions of the same rows in the same order, their groups, notes)."""
-    answers, notes, hashes, first = [[], [], []], [], {}, None
+    answers, notes, hashes, judges, first = [[], [], []], [], {}, {}, None
     for seed, names in zip(cards, runs):
         for k, (card, name) in enumerate(zip(seed, names)):
             rows, about = read(setting, name, card, ds, split)
             if first is None:
                 first, first_name, groups = rows, name, about.get("test_groups")
             hashes.setdefault(about.get("rows_sha256"), name)
+            how = [about.get("args", {}).get(one) for one in WRITTEN]
+            judges.setdefault((about.get("inputs", {}).get("judge"), *how), name)
             pairs = join(first, rows, first_name, name)
             for one, other in pairs:
-                if setting.truth(one) != setting.truth(other):
+                if setting.truth and setting.truth(one) != setting.truth(other):
                     told = f"on the {setting.TRUTH} of {one['id']!r}: score both again"
                     raise BadInput(f"{first_name} and {name} disagree {told}")
             answers[k].append([other for _, other in pairs])
+    if len(judges) > 1:
+        told = "were judged by different models, or wrote in other ways: score both again alike"
+        raise BadInput(f"{' and '.join(list(judges.values())[:2])} {told}")
     known = [name for sha, name in hashes.items() if sha]
     if len(known) > 1:
         told = f"{known[0]} and {known[1]} answered other texts under the same ids"
@@ -149,10 +157,11 @@ def compare(setting, answers, groups, n_boot):
         """[3, S, N]"""
         return [[[value(row) for row in rows] for rows in seeds] for seeds in answers]
 
-    given = ()
+    given, said = (), each(setting.said) if setting.said else None
     if "prob" in setting.PREDICTION:
         given = each(lambda row: row["prob"]), [row["label"] for row in answers[0][0]]
-    return stats.compare(each(setting.score), each(setting.said), groups, *given, n_boot=n_boot)
+    how = {"n_boot": n_boot, "metric": setting.METRIC}
+    return stats.compare(each(setting.score), said, groups, *given, **how)
 
 
 def describe(result, matched, cards, setting, ds, split):
@@ -169,14 +178,16 @@ def describe(result, matched, cards, setting, ds, split):
 
 def show(result):
     """The table on the terminal."""
+    metric = result["metric"]
     told = f"{result['n']} test rows in {result['groups']} groups, {result['seeds']} seed(s)"
-    print(f"{told}; 95 % intervals\n")
+    print(f"{told}; {metric}, 95 % intervals\n")
     for who in WHO:
-        print(f"{who:<30} {stats.in_words(result[who], 'acc')}")
+        print(f"{who:<30} {stats.in_words(result[who], metric)}")
     pgr = result["pgr"]
     undefined = f" undefined: {pgr['reason']}"
     print(f"{'PGR':<30} {undefined if pgr['value'] is None else stats.in_words(pgr)}")
-    print("\nstudent agrees with supervisor")
+    if result["agreement"]:
+        print("\nstudent agrees with supervisor")
     for name, one in relations(result).items():
         print(f"  {name:<28} {stats.in_words(one)}")
     print()
@@ -193,40 +204,41 @@ def relations(result):
 
 
 def draw(result, path):
-    """Bars of the three as in the paper, and how student and supervisor relate."""
+    """Bars of the three as in the paper, and where the student agrees with its supervisor."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    both = bool(result["agreement"])
+    figure = Figure(figsize=(8 if both else 4.5, 3.6), layout="constrained")
     models = " -> ".join(str(result[who]["model"]) for who in WHO[:2])
     rule = result["student"]["rule"] or "not trained"
     figure.suptitle(f"{result['task']}: {models}, {rule}", fontsize=9)
-    accuracies, relation = figure.subplots(1, 2)
-    names = ("weak\nsupervisor", "student", "strong\nceiling")
-    bars(accuracies, {name: (result[who], c) for name, who, c in zip(names, WHO, COLOURS)})
+    axes, *agreement = figure.subplots(1, 1 + both, squeeze=False)[0]
+    names, metric = ("weak\nsupervisor", "student", "strong\nceiling"), result["metric"]
+    bars(axes, {name: (result[who], c) for name, who, c in zip(names, WHO, COLOURS)}, metric)
     pgr, told = result["pgr"], "PGR undefined"
     if pgr["value"] is not None:
         told = f"PGR {pgr['value']:.2f} [{pgr['low']:.2f}, {pgr['high']:.2f}]"
-    lowest, highest = (
-        min(result[who]["low"] for who in WHO),
-        max(result[who]["high"] for who in WHO),
-    )
-    limits = 0.5 if lowest >= 0.5 else 0, 1 if highest > 0.5 else 1.2 * highest or 1
-    accuracies.set(title=told, ylabel="test accuracy", ylim=limits)
-    shown = {name: one for name, one in relations(result).items() if one["value"] is not None}
-    for y, one in enumerate(shown.values()):
-        interval = whiskers(one)
-        relation.errorbar(one["value"], -y, xerr=interval, fmt="o", color=COLOURS[1], capsize=3)
-    relation.set_yticks([-y for y in range(len(shown))], list(shown))
-    relation.set_title("student and supervisor")
+    lowest = min(result[who]["low"] for who in WHO)
+    highest = max(result[who]["high"] for who in WHO)
+    limits = 0.5 if lowest >= 0.5 else min(0, lowest), 1 if 0.5 < highest <= 1 else None
+    axes.set(title=told, ylabel=f"{metric} on the test rows", ylim=limits)
+    for panel in agreement:
+        shown = {
+            f"supervisor\nis {name}": (one, colour)
+            for name, colour in (("right", COLOURS[0]), ("wrong", COLOURS[1]))
+            if (one := result["agreement"][f"weak_{name}"])["value"] is not None
+        }
+        bars(panel, shown, "value")
+        panel.set(title="student agrees where the", ylim=(0, 1))
     write_figure(figure, path)
 
 
-def bars(axes, shown):
-    """Accuracies with their intervals; shown: {label: ({"acc", "low", "high"}, colour)}."""
+def bars(axes, shown, key="acc"):
+    """Estimates with their intervals; shown: {label: ({key, "low", "high"}, colour)}."""
     above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
     for x, (one, colour) in enumerate(shown.values()):
-        axes.bar(x, one["acc"], yerr=whiskers(one, "acc"), color=colour, capsize=5, width=0.7)
-        axes.annotate(f"{one['acc']:.3f}", (x, one["high"]), **above)
+        axes.bar(x, one[key], yerr=whiskers(one, key), color=colour, capsize=5, width=0.7)
+        axes.annotate(f"{one[key]:.3f}", (x, one["high"]), **above)
     axes.set_xticks(range(len(shown)), list(shown))
 
 

@@ -4,8 +4,8 @@
     python tasks.py sst2 --split=test --n=5       # rows as JSONL, just as the stages see them
     python tasks.py --mirror=DIR sst2 hh_helpful  # copies for a machine without the hub
 
-A task belongs to a setting: texts with a label (nlp/texts.py), preference pairs (rm/pairs.py) or
-moves in chess (chess/moves.py). Which rows are tested and which trained on: w2s/protocol.py.
+A task belongs to a setting: texts with a label (nlp/texts.py), preference pairs (rm/pairs.py),
+moves in chess (chess/moves.py) or texts that models write (gen/writing.py); see w2s/protocol.py.
 """
 
 import json
@@ -13,14 +13,15 @@ import sys
 from pathlib import Path
 
 # chess/ is no package: with an __init__.py it would hide the real one of that name.
-sys.path += [str(Path(__file__).resolve().parent / f) for f in ("nlp", "rm", "chess", "facts")]
+sys.path += [str(Path(__file__).resolve().parent / f) for f in "nlp rm chess facts gen".split()]
 import moves
 import pairs
 import texts
+import writing
 from w2s import cli, files, protocol, sources
 from w2s.files import BadInput
 
-SETTINGS = (texts, pairs, moves)
+SETTINGS = (texts, pairs, moves, writing)
 TASKS = {name: task for setting in SETTINGS for name, task in setting.TASKS.items()}
 MODELS = ("openai-community/gpt2", "openai-community/gpt2-medium")  # default supervisor, student
 
@@ -43,8 +44,7 @@ def setting_of(ds):
 
 def setting_of_labels(labels):
     """The setting of a labels file, by its card or, without one, by its first row."""
-    card = files.read_card(labels)
-    return setting_of_card(card) if card else setting_of(labels)
+    return setting_of_card(card) if (card := files.read_card(labels)) else setting_of(labels)
 
 
 def setting_of_card(card):
@@ -60,12 +60,14 @@ def default_models(ds):
     return TASKS.get(ds, {}).get("models", MODELS)
 
 
-def answers(setting, run, rows, device=None, dtype=None):
-    """One answer a row by the model of a run: P(label = 1), or a move."""
+def answers(setting, run, rows, device=None, dtype=None, **how):
+    """One answer a row by the model of a run: P(label = 1), a move, or a text."""
     from w2s import models  # torch and transformers take seconds to import
 
-    model, tokenizer = models.load(f"{run}/model", device=device, outputs=setting.OUTPUTS)
-    return setting.answer(model, tokenizer, rows, dtype, bar=run)
+    head = "answers" if files.read_card(run)["args"].get("head") == "answers" else None
+    start = {"head": head, "device": device, "outputs": setting.OUTPUTS}
+    model, tokenizer = models.load(f"{run}/model", **start)
+    return setting.answer(model, tokenizer, rows, dtype, bar=run, **how)
 
 
 @cli.stage

@@ -16,7 +16,7 @@ from w2s.files import BadInput
 
 LONGEST = 10  # tokens of a move that is spelled
 NO_MOVE = "?"  # the weak label where a supervisor names no move
-TRUTH, SOFT, OUTPUTS = "target", False, 0
+TRUTH, METRIC, SOFT, OUTPUTS = "target", "acc", False, 0
 RECIPE = {"epochs": 5, "batch_size": 32, "n_val": 0, "stop": False}
 
 

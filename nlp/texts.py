@@ -8,7 +8,7 @@ import sys
 from table import TASKS, read_source
 from w2s import files, protocol
 
-WHAT, KEY, BALANCED = "rows", "text", True
+WHAT, KEY, METRIC, BALANCED = "rows", "text", "acc", True
 FIELDS, OPTIONAL, PREDICTION = ("text", "label"), (), ("id", "label", "prob")
 CHECKS = files.CHECKS
 TRUTH, SOFT, OUTPUTS = "label", True, 2  # weak labels are probabilities; outputs of the head

@@ -93,7 +93,7 @@ TASKS = {
 TASKS = {name: {"group": "prompt"} | task for name, task in TASKS.items()}
 WHAT, KEY, TRUTH, SOFT, BALANCED = "pairs", "prompt", "label", True, False
 FIELDS, OPTIONAL, PREDICTION = ("prompt", "a", "b", "label"), (), ("id", "label", "prob")
-CHECKS, same = files.CHECKS, protocol.same_text
+CHECKS, METRIC, same = files.CHECKS, "acc", protocol.same_text
 OUTPUTS, RECIPE = 1, {"epochs": 1, "batch_size": 220, "n_val": None, "stop": False}
 
 

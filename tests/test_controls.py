@@ -53,3 +53,37 @@ def test_kinds_that_mean_nothing_for_a_setting_are_refused(tmp_path, monkeypatch
     for kind in ("random", "coin"):
         with pytest.raises(BadInput, match=f"--kind={kind} is not for puzzles"):
             controls.main("labels.jsonl", kind=kind)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.75])
+def test_the_rate_says_how_many_labels_are_wrong(rate, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = new_labels("texts")
+    wrong_before = {i for i, row in enumerate(before) if (row["weak"] > 0.5) != row["label"]}
+    controls.main("labels.jsonl", rate=rate)
+    rows = files.read_jsonl(f"random-{rate:g}.jsonl", ["weak"])
+    wrong = {i for i, row in enumerate(rows) if row["weak"] != row["label"]}
+    assert len(wrong) == 40 * rate  # 0, 4, 12, 30
+    assert not rate or wrong != wrong_before
+    assert files.read_card(f"random-{rate:g}.jsonl")["args"]["rate"] == rate
+
+
+def test_the_errors_of_a_smaller_rate_are_among_those_of_a_larger_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    new_labels("texts")
+    wrong = []
+    for rate in (0.2, 0.4):
+        controls.main("labels.jsonl", rate=rate)
+        rows = files.read_jsonl(f"random-{rate:g}.jsonl", ["weak"])
+        wrong.append({i for i, row in enumerate(rows) if row["weak"] != row["label"]})
+    assert wrong[0] < wrong[1]
+
+
+def test_kinds_whose_errors_cannot_be_counted_take_no_rate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    new_labels("texts")
+    for kind in ("own", "coin", "features", "suffix"):
+        with pytest.raises(BadInput, match=f"--rate is not for --kind={kind}"):
+            controls.main("labels.jsonl", kind=kind, rate=0.3)
+    with pytest.raises(BadInput, match="--rate=1.5 must be from 0 to 1"):
+        controls.main("labels.jsonl", rate=1.5)

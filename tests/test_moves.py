@@ -226,9 +226,12 @@ def test_several_supervisors_vote_by_plurality_ties_to_the_first(here, capsys):
     assert [one[2] for one in votes] == [row["weak"] for row in read("runs/labels.jsonl")]
     plural = [one[1] if one[1] == one[2] else one[0] for one in votes]
     assert [row["weak"] for row in read("runs/votes.jsonl")] == plural
-    told = "a move has no probability: --vote=hard takes the plurality"
-    for options in ({"vote": "soft"}, {"weights": True}, {"keep": 0.5}):
-        with pytest.raises(BadInput, match=f"--{next(iter(options))}.* is not for chess: {told}"):
+    for options, told in (
+        ({"weights": True}, "did not hold out the same rows|learns on rows that were held out"),
+        ({"keep": 0.5}, "--keep is not for puzzles: their labels have no probability"),
+        ({"vote": "judge"}, "--vote=judge is for texts that models write, not for puzzles"),
+    ):
+        with pytest.raises(BadInput, match=told):
             label.main(*runs, out="runs/none.jsonl", **options)
 
 
@@ -312,7 +315,10 @@ def fens(tmp_path):
         (["train_weak.py", "--ds=own.jsonl", "--model=SPELLER", "--max_len=8"], "leaves no room"),
         (["train_weak.py", "--ds=FENS", "--model=SPELLER", "--max_len=30"], "is too short for the"),
         (["train_weak.py", "--ds=own.jsonl", "--head=zero"], "--head is for texts"),
-        (["label.py", "runs/weak", "--vote=soft"], "--vote=soft is not for chess"),
+        (["label.py", "runs/weak", "--keep=0.5"], "--keep is not for puzzles"),
+        (["label.py", "runs/weak", "--samples=2"], "there is no option --samples"),
+        (["label.py", "runs/weak", "--temperature=2"], "--temperature is for texts that models"),
+        (["eval.py", "runs/weak", "--judge=words.txt"], "--judge is for texts that models write"),
         (["label.py", "runs/nothing"], "runs/nothing does not exist"),
         (["train_strong.py", "LABELS", "--loss=conf"], "learned by --loss=xent"),
         (["train_strong.py", "LABELS", "--alpha=0.5"], "--loss=xent, which has no options"),

@@ -2,10 +2,12 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 
 import pgr
+import tasks
 from w2s import curves, files
 from w2s.files import BadInput
 
@@ -96,6 +98,34 @@ def test_moves_have_a_pgr_of_right_moves_and_agreement_of_moves(runs):
     new_run(runs / "student", "student")
     with pytest.raises(BadInput, match="runs/student has not answered puzzles"):
         pgr.main()
+
+
+def test_texts_that_models_write_have_a_judge_and_neither_truth_nor_agreement(runs, monkeypatch):
+    """Badness falls: 6 - 4 n_right / 100 on average; the gap is the same 20 rows out of 100."""
+    names = {"PREDICTION": ("id", "score"), "METRIC": "score", "said": None, "truth": None}
+    writing = SimpleNamespace(
+        **names, __name__="writing", SOFT=False, WHAT="prompts", score=lambda row: row["score"]
+    )
+    monkeypatch.setattr(tasks, "SETTINGS", (writing,))
+    for who, n_right in RIGHT.items():
+        new_run(runs / who, who, setting="writing")
+        judged(runs / who, n_right, "one")
+    told = result()
+    assert told["metric"] == "score" and told["pgr"]["value"] == pytest.approx(0.5)
+    assert told["weak"]["score"] == pytest.approx(6 - 4 * 0.68) and "acc" not in told["weak"]
+    assert told["agreement"] == told["diagnostics"] == {}
+    DRAW(told, "runs/pgr.png")
+    judged(runs / "ceiling", 88, "another")
+    with pytest.raises(BadInput, match="runs/weak and runs/ceiling were judged by different"):
+        pgr.main()
+
+
+def judged(path, n_right, judge):
+    """Write scores of 100 texts: 2 for the first, 6 for the others."""
+    inputs = {"model": files.read_card(path)["model_sha256"], "judge": judge}
+    rows = [{"id": str(i), "score": 2.0 if i < n_right else 6.0} for i in range(100)]
+    about = {"inputs": inputs, "rows_sha256": "these", "test_groups": [row["id"] for row in rows]}
+    files.write_jsonl(path / "eval/sst2-test.jsonl", rows, about)
 
 
 def test_rows_of_other_texts_under_the_same_ids_are_refused(runs, capsys):

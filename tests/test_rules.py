@@ -17,11 +17,10 @@ import controls
 import eval
 import label
 import pgr
-import prompting
 import texts
 import train_strong
 import train_weak
-from w2s import cli, files, losses, models, probes, protocol
+from w2s import cli, files, losses, models, probes, protocol, votes
 from w2s.files import HERE, BadInput
 
 RECIPES = (HERE / "results/rules.md").read_text()
@@ -139,25 +138,25 @@ def test_a_rules_default_spelled_out_is_the_same_run(mine, capsys):
 
 
 def test_soft_votes_over_several_classes_are_averaged_class_by_class():
-    votes = [[0.1, 0.2, 0.7], [0.3, 0.2, 0.5]]
-    assert label.combine(votes, "soft") == pytest.approx([0.2, 0.2, 0.6])
+    each = [[0.1, 0.2, 0.7], [0.3, 0.2, 0.5]]
+    assert votes.combine(each, "soft") == pytest.approx([0.2, 0.2, 0.6])
 
 
 def test_supervisors_vote():
-    for votes, soft, hard, weighed in (
+    for each, soft, hard, weighed in (
         ([0.9, 0.6], 0.75, 1, (0.675, 1)),
         ([0.4, 0.3], 0.35, 0, (0.325, 0)),
         ([0.5, 0.9], 0.7, 0.5, (0.8, 0.75)),
     ):
-        assert label.combine(votes, "soft") == pytest.approx(soft)
-        assert label.combine(votes, "hard") == hard
-        told = [label.combine(votes, vote, [0.25, 0.75]) for vote in ("soft", "hard")]
+        assert votes.combine(each, "soft") == pytest.approx(soft)
+        assert votes.combine(each, "hard") == hard
+        told = [votes.combine(each, vote, [0.25, 0.75]) for vote in ("soft", "hard")]
         assert told == pytest.approx(weighed)
 
 
 def test_weights_that_leave_one_supervisor_alone_are_told(capsys):
     for weights, alone in (([0.004, 0.996], True), ([0.3, 0.7], False)):
-        label.tell_weights(["runs/a", "runs/b"], np.array(weights))
+        votes.tell_weights(["runs/a", "runs/b"], np.array(weights))
         told = capsys.readouterr().out
         assert ("all weight is on runs/b: these are its labels alone" in told) == alone
 
@@ -167,7 +166,9 @@ def test_weights_are_those_of_the_highest_likelihood():
     truth = rng.integers(0, 2, 400)
     means = [np.where(truth == 1, good, 1 - good) for good in (0.7, 0.6, 0.5)]
     probs = np.array([np.clip(mean + rng.normal(0, 0.25, 400), 0.01, 0.99) for mean in means])
-    learned, likelihood = label.learn(probs, truth), np.where(truth == 1, probs, 1 - probs)
+    likelihood = np.where(truth == 1, probs, 1 - probs)
+    assert np.array_equal(votes.of_labels(probs, truth), likelihood)
+    learned = votes.learn(likelihood)
     pairs = (pair for pair in itertools.product(range(51), repeat=2) if sum(pair) <= 50)
     grid = [np.array([a, b, 50 - a - b]) / 50 for a, b in pairs]
     best = max(grid, key=lambda weights: np.log(weights @ likelihood).sum())
@@ -180,7 +181,7 @@ def test_filters_keep_the_confident_and_the_unanimous_rows_in_order(monkeypatch)
     monkeypatch.setattr(label, "BATCH", 2)
     weak = [0.6, 0.1, 0.9, 0.45, 0.7]
     each = [[0.7, 0.5], [0.1, 0.1], [0.8, 1.0], [0.3, 0.6], [0.6, 0.8]]
-    rows = [{"weak": one, "weak_all": votes} for one, votes in zip(weak, each)]
+    rows = [{"weak": one, "weak_all": said} for one, said in zip(weak, each)]
     for select, keep, wanted in (
         ("all", 0.6, [0.1, 0.9, 0.7]),
         ("agreement", 1.0, [0.1, 0.9, 0.7]),
@@ -347,57 +348,6 @@ def test_of_equally_good_probes_the_latest_is_kept():
     assert torch.equal(layers[0].weight, layers[1].weight)
 
 
-# ---- prompts
-
-
-def test_prompts_show_examples_with_the_chosen_labels_and_take_the_next_token(
-    tiny, tmp_path, monkeypatch
-):
-    from transformers import AutoModelForCausalLM
-
-    asked, name = [], tiny("gpt2")
-    net, tokenizer = models.load(name, head="answers")
-
-    class Spy:
-        def __getattr__(self, name):
-            return getattr(tokenizer, name)
-
-        def __call__(self, prompts, **options):
-            asked.extend([prompts] if isinstance(prompts, list) else [])
-            return tokenizer(prompts, **options)
-
-    monkeypatch.setattr(models, "load", lambda *_, **__: (net, Spy()))
-    labels = str(tmp_path / "l.jsonl")
-    with open(labels, "w") as file:
-        for text, truth, weak in (("ab", 0, 0.9), ("q", 1, 0.8)):
-            file.write(json.dumps({"text": text, "label": truth, "weak": weak}) + "\n")
-    # the second stands among the examples: not shown
-    rows = [{"id": "1", "text": "cd"}, {"id": "2", "text": "q"}]
-    probs = prompting.probabilities(name, rows, 1, labels, "weak", 0)
-    assert asked[-1] == ["ab\n1\n\ncd\n", "ab\n1\n\nq\n"]
-    prompting.probabilities(name, rows, 1, labels, "truth", 0)
-    assert asked[-1][0] == "ab\n0\n\ncd\n"
-    prompting.probabilities(name, rows, 0, None, "weak", 0)
-    assert asked[-1] == ["cd\n", "q\n"]
-    lm = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).eval()
-    words = tokenizer.convert_tokens_to_ids(["0", "1"])
-    for prompt, prob in zip(asked[0], probs):
-        with torch.no_grad():
-            logits = lm(torch.tensor([tokenizer(prompt).input_ids])).logits[0, -1, words]
-        assert prob == pytest.approx(logits.softmax(0)[1].item(), abs=1e-5)
-    with pytest.raises(BadInput, match="holds 1 rows that are no test rows, fewer than --shots=2"):
-        prompting.probabilities(name, rows, 2, labels, "weak", 0)
-
-
-def test_examples_that_have_changed_prompt_nobody(mine):
-    shutil.copy("runs/labels.jsonl", "own.jsonl")
-    eval.main(model="facts/m", shots=1, labels="own.jsonl", n_test=20, out="runs/asked")
-    with open("own.jsonl", "a") as file:
-        file.write(json.dumps(read("own.jsonl")[0] | {"id": "another"}) + "\n")
-    with pytest.raises(BadInput, match="own.jsonl has changed since runs/asked was made"):
-        eval.main("runs/asked", n_test=30, force=True)
-
-
 # ---- bad input
 
 LABELS = "runs/labels.jsonl"
@@ -425,9 +375,9 @@ PROMPT = ["eval.py", "--model=facts/m", "--out=n"]
         (["train_strong.py", LABELS, "--loss=window", "--radius=0.9"], "--radius=0.9 must be from"),
         (["train_strong.py", LABELS, "--probe", "--head=zero"], "--head does not go with --probe"),
         (["train_strong.py", "runs/tested.jsonl"], "runs/tested.jsonl holds test rows"),
-        (["eval.py", "runs/student", "--head=zero"], "--head goes with --model: a trained run has"),
-        (["eval.py", "runs/student", "--shots=0"], "--shots=5 --labels=FILE go together, with"),
-        ([*PROMPT, "--shots=5"], "--shots=5 --labels=FILE go together"),
+        (["eval.py", "runs/student", "--head=zero"], "--head goes with --model and --out; of a"),
+        (["eval.py", "runs/student", "--shots=0"], "--shots goes with --model and --out; of a"),
+        (["eval.py", "runs/student", "--max_len=9"], "--max_len goes with --model: a trained run"),
         ([*PROMPT, "--shots=6", f"--labels={LABELS}"], "has 70 tokens, the context 64"),
         ([*PROMPT, "--shots=1", "--labels=runs/tested.jsonl"], "may be in no prompt"),
         (

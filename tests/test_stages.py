@@ -425,7 +425,7 @@ LABELS = "runs/s0/labels.jsonl"
         ("eval.py runs/s0/weak --seed=5", "--seed goes with --shots"),
         ("eval.py runs/s0/weak --max_len=9", "--max_len goes with --model"),
         ("eval.py runs/s0/weak --head=zero", "--head goes with --model"),
-        (f"eval.py runs/s0/weak --labels={LABELS}", "--shots=5 --labels=FILE go together"),
+        (f"eval.py runs/s0/weak --labels={LABELS}", "--labels goes with --shots of 1 or more"),
         ("eval.py runs/s0/weak --test=ones.jsonl", "--test goes with --ds"),
         (
             "pgr.py runs/s0/weak runs/s1/weak runs/s0/student runs/s0/student",

@@ -143,6 +143,22 @@ def test_without_a_gap_the_pgr_is_undefined_and_says_why(weak, ceiling, reason):
     )
 
 
+def test_a_metric_that_falls_recovers_a_gap_below_zero_and_none_above():
+    """Badness of texts by a judge: 3 for the supervisor, 1 for the ceiling, 1.5 for the student."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 200)
+    badness = np.stack([3 + noise, 1.5 + noise, 1 + 2 * noise])[:, None]
+    told = stats.compare(badness, None, range(200), n_boot=200, metric="score")
+    assert (told["agreement"], told["diagnostics"], told["metric"]) == ({}, {}, "score")
+    means = badness.mean(axis=2)[:, 0]
+    assert [told[who]["score"] for who in stats.WHO] == pytest.approx(means.tolist())
+    wanted = (means[1] - means[0]) / (means[2] - means[0])
+    assert told["pgr"]["value"] == pytest.approx(wanted) and told["pgr"]["low"] > 0.7
+    for metric, side in (("acc", "lies below 0"), ("score", "lies above 0")):
+        scores = badness if metric == "acc" else badness[::-1]
+        told = stats.compare(scores, None, range(200), n_boot=200, metric=metric)
+        assert told["pgr"]["value"] is None and side in told["pgr"]["reason"]
+
+
 def test_agreement_where_the_supervisor_is_wrong_is_none_if_it_never_is():
     one = np.ones((1, 20))
     assert compare(one, one, one, np.ones(20), range(20))["agreement"]["weak_wrong"] == {

@@ -112,7 +112,8 @@ def check_tokens(tokens, tokenizer, model):
 @torch.no_grad()
 def own_logits(model, causal, rows):
     """True if the classifier's two logits differ as the language model's for the tokens `rows`."""
-    ids = torch.arange(1, 9)[None] % causal.get_input_embeddings().num_embeddings
+    size = causal.get_input_embeddings().num_embeddings
+    ids = torch.arange(1, 9, device=causal.device)[None] % size
     ours = model.score(causal.base_model(input_ids=ids).last_hidden_state[0, -1])
     own = causal(input_ids=ids).logits[0, -1, rows]
     return bool(torch.isclose(ours.diff(), own.diff(), rtol=1e-3, atol=1e-4))

@@ -239,7 +239,7 @@ def evaluate(model, held_out, dtype, loss, outputs):
     the truth, or {"held_out_loss"} of a language model (after lm.shares: by token)."""
     if not held_out:
         return {}
-    if model.get_output_embeddings():
+    if model.get_output_embeddings() and not hasattr(model, "score"):
         parts = [held_out[i : i + 32] for i in range(0, len(held_out), 32)]
         with torch.no_grad(), autocast(model, dtype):
             losses = [loss(outputs(model, part), given_of(part, model), 1.0) for part in parts]

@@ -34,8 +34,8 @@ warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable")
 def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
     """(model, tokenizer) of a folder or hub id: in float32, on its device, in eval mode.
 
-    head: "unembedding" or "zero" for causal models (None: the first where it can be), or "answers",
-    for prompting: the language model's own logits of the words in answers().
+    head: "unembedding" or "zero" for causal models (None: the first where it can be); "answers":
+    the language model itself, which answers by its own logits (w2s/answering.py).
     outputs: 2 for a classifier, 1 for a reward model, 0 for the language model itself. A classifier
     with as many outputs keeps its head. BadInput for a model that cannot be used.
     model.w2s = {"max_len" (at most the model's own limit), "head", "packed", "parameters"}.
@@ -44,6 +44,7 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind = checks.kind(name, config, head, outputs)
+        outputs = 0 if head == "answers" else outputs
         tokenizer = checks.tokenizer_of(name, path, config)
         settle(config, outputs)
         torch.manual_seed(seed)
@@ -52,7 +53,7 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
         else:
             auto = AutoModelForSequenceClassification if outputs else AutoModelForCausalLM
             model, _ = checks.read_weights(auto, name, path, config, whole=kind != "encoder")
-            head = {"own": "its own", "encoder": "new"}.get(kind)
+            head = {"own": "its own", "encoder": "new"}.get(kind, head)
             if outputs:
                 checks.score(name, model)
         set_pad_token(model, tokenizer)
@@ -60,6 +61,10 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
         if device.type == "cuda":
             fuse_norms(model)
         checks.finite(name, model)
+        if head == "answers":
+            from w2s import answering
+
+            answering.add_score(name, model, tokenizer)
         limit = min(max_len or 1024, tokenizer.model_max_length, checks.positions(model))
         packed = checks.can_pack(model, limit)
         if not packed:
@@ -95,37 +100,24 @@ def causal_classifier(name, path, config, tokenizer, head):
         model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     checks.score(name, model)
     causal, has_head = checks.read_weights(AutoModelForCausalLM, name, path, config, whole=False)
-    pair, out = answers(tokenizer), causal.get_output_embeddings()
-    digits = pair == ("0", "1") and config.num_labels == 2  # a reward has no use for them
-    fits = {"unembedding": digits and has_head, "answers": pair and has_head, "zero": True}
-    if head and not fits[head]:
+    words = tokenizer.get_vocab().keys() >= {"0", "1"} and config.num_labels == 2  # no reward
+    if head == "unembedding" and not (words and has_head):
         lacks = 'tokens "0" and "1"' if has_head else "unembedding (lm_head)"
         raise BadInput(f"--model={name} has no {lacks}; use --head=zero, and no --shots")
     if not head and not has_head:
         print(f"{name} has no unembedding (lm_head): the head starts at zero")
-    head = head or ("unembedding" if fits["unembedding"] else "zero")
+    head = head or ("unembedding" if words and has_head else "zero")
     setattr(model, model.base_model_prefix, causal.base_model)
     model.config = causal.config  # one for all layers: one call switches their attention
-    bias = head == "answers" and out.bias is not None
-    model.score = torch.nn.Linear(model.score.in_features, config.num_labels, bias=bias)
+    model.score = torch.nn.Linear(model.score.in_features, config.num_labels, bias=False)
     if head == "zero":
         torch.nn.init.zeros_(model.score.weight)
         return model, head
-    rows = tokenizer.convert_tokens_to_ids(pair)
-    model.score.weight.data = out.weight.data[rows]
-    if bias:
-        model.score.bias.data = out.bias.data[rows]
+    rows = tokenizer.convert_tokens_to_ids(["0", "1"])
+    model.score.weight.data = causal.get_output_embeddings().weight.data[rows]
     if not checks.own_logits(model, causal, rows):
-        if head == "answers":
-            raise BadInput(f"--model={name} changes its logits after its last layer: no --shots")
         head = "unembedding alone"  # without a bias or a soft cap: a start, but not its answers
     return model, head
-
-
-def answers(tokenizer):
-    """What a prompted model may say for label 0 and 1: ("0", "1"), ("no", "yes"), or None."""
-    words = tokenizer.get_vocab()  # bare tokens: SentencePiece would write "0" as " " and "0"
-    return next((x for x in (("0", "1"), ("no", "yes")) if words.keys() >= set(x)), None)
 
 
 def fuse_gelu(model):
@@ -175,7 +167,8 @@ def save(model, tokenizer, folder):
 
 def encode(rows, tokenizer, model):
     """The rows, each with "tokens", the ids of its text; long texts lose their front (told)."""
-    texts, max_len = [row["text"] for row in rows], model.w2s["max_len"]
+    end, max_len = "\n" if model.w2s["head"] == "answers" else "", model.w2s["max_len"]
+    texts = [row["text"] + end for row in rows]  # with it, a prompt whose next token is the answer
     tokens = tokenizer(texts, verbose=False).input_ids
     long = [i for i, ids in enumerate(tokens) if len(ids) > max_len]
     for i in long:

@@ -172,8 +172,8 @@ def finished_run(path, stages=TRAINERS):
 
 def role(card):
     """What a run is in the experiment: "weak", "student", "ceiling"; None if it was not trained."""
-    if card["stage"] == "train_strong":
-        return {"weak": "student", "truth": "ceiling"}[card["args"]["target"]]
+    if card["stage"] in ("train_strong", "api"):  # what an API was asked untrained has no target
+        return {"weak": "student", "truth": "ceiling"}.get(card["args"]["target"])
     return "weak" if card["stage"] == "train_weak" else None
 
 
@@ -201,8 +201,9 @@ def check_training(setting, args):
             raise BadInput(f"--{name} is for texts, not for {what}")
     if args["stop"] and args["n_val"] == 0:
         raise BadInput("--stop looks at held-out rows, and there are none (--n_val=0)")
-    if setting.OUTPUTS == 0 and cli.world_size() > 1:
-        raise BadInput(f"torchrun does not train on {what}: their model's head is not split yet")
+    generative = setting.OUTPUTS == 0 or args.get("head") == "answers"
+    if generative and cli.world_size() > 1:
+        raise BadInput("torchrun does not train a language model's own head: it is not split yet")
     for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
         if probe and args[name]:
             raise BadInput(f"--{name} does not go with --probe, which trains the last layer alone")

@@ -12,6 +12,7 @@ import numpy as np
 
 N_BOOT = 10_000
 LEVEL = 0.95
+FALLS = {"nll", "ece", "score"}  # metrics of which less is better
 UNDEFINED = np.errstate(invalid="ignore", divide="ignore")  # 0 / 0 is NaN, and told as None
 MOST_GROUPS = 10_000  # more are joined at random: a fixed cost, and widths known to 1 % still
 
@@ -143,23 +144,25 @@ def auroc(prob, true, groups, n_boot=N_BOOT, seed=0):
     return np.array([area(weights) for weights in itertools.chain([np.ones(n_groups)], drawn)])
 
 
-def compare(score, said, groups, prob=None, label=None, n_boot=N_BOOT, seed=0):
+def compare(score, said, groups, prob=None, label=None, n_boot=N_BOOT, seed=0, metric="acc"):
     """The numbers of pgr.json, of supervisor, student and ceiling, from S seeds on N test rows.
 
-    score: [3, S, N], 1 where they are right; said: [3, S, N], what they say; groups: N names;
-    prob: [3, S, N], P(label = 1), and label [N], for the diagnostics, which are {} without.
+    score: [3, S, N], 1 where they are right, or another number, whose mean is the `metric`; said:
+    [3, S, N], what they say, or None: no agreement; groups: N names; prob: [3, S, N], P(label = 1),
+    and label [N], for the diagnostics, which are {} without.
     Agreement: of student and supervisor, on all rows and where that one is right or wrong (5.1.3).
     """
-    score, agree = np.asarray(score, dtype=float), np.asarray(said[1]) == np.asarray(said[0])
-    right = score[0] == 1
-    ratios = [*((one, None) for one in score), (agree, None)]
-    ratios += [(agree & right, right), (agree & ~right, ~right)]
+    score = np.asarray(score, dtype=float)
+    ratios = [(one, None) for one in score]
+    if said is not None:
+        agree, right = np.asarray(said[1]) == np.asarray(said[0]), score[0] == 1
+        ratios += [(agree, None), (agree & right, right), (agree & ~right, ~right)]
     more = () if prob is None else diagnostic_ratios(np.asarray(prob), np.asarray(label))
     values, replicates = bootstrap(itertools.chain(ratios, more), groups, n_boot, seed)
     pairs = list(zip(values, replicates.T))
-    result = {"pgr": recovered(values[:3], replicates[:, :3])}
-    result |= {who: estimate(*pair, "acc") for who, pair in zip(WHO, pairs)}
-    names = ("all", "weak_right", "weak_wrong")
+    result = {"metric": metric, "pgr": recovered(values[:3], replicates[:, :3], metric)}
+    result |= {who: estimate(*pair, metric) for who, pair in zip(WHO, pairs)}
+    names = ("all", "weak_right", "weak_wrong") if said is not None else ()
     result["agreement"] = {name: estimate(*pair) for name, pair in zip(names, pairs[3:])}
     result |= {"n": score.shape[2], "groups": len(set(groups)), "seeds": score.shape[1]}
     derived = [] if prob is None else zip(diagnostics(values[6:]), diagnostics(replicates[:, 6:]).T)
@@ -167,14 +170,15 @@ def compare(score, said, groups, prob=None, label=None, n_boot=N_BOOT, seed=0):
 
 
 @UNDEFINED
-def recovered(values, replicates):
+def recovered(values, replicates, metric="acc"):
     """The PGR of three means (paper, section 3); None, with a reason, if the gap may be 0."""
     weak, student, ceiling = np.vstack([values, replicates]).T
     gap, pgr = ceiling - weak, (student - weak) / (ceiling - weak)
     _, low, high = estimate(gap[0], gap[1:]).values()
-    if low > 0:
+    if (high < 0) if metric in FALLS else (low > 0):
         return estimate(pgr[0], pgr[1:]) | {"reason": None}
-    where = f"{low:+.3f} to {high:+.3f}, {'holds' if high >= 0 else 'lies below'} 0"
+    side = "holds" if low <= 0 <= high else "lies above" if low > 0 else "lies below"
+    where = f"{low:+.3f} to {high:+.3f}, {side} 0{' (low is good)' if metric in FALLS else ''}"
     told = "there is no gap to recover; take more rows or seeds, or a stronger student"
     reason = f"the interval of (ceiling - weak), {where}: {told}"
     return {"value": None, "low": None, "high": None, "reason": reason}

@@ -1,0 +1,85 @@
+"""Predictions of a run with their card and metrics, and the table of them; for who asks models."""
+
+import json
+from pathlib import Path
+
+from w2s import files, protocol, records
+from w2s.files import BadInput
+
+
+def place(run, card, data, split, how, judge=None):
+    """(file of a run's predictions, what their card has as args, and as inputs).
+
+    how: options that the answers depend on; judge: of texts that models write (judges.find).
+    """
+    file = Path(run) / "eval" / f"{protocol.name_of(data['ds'])}-{split}.jsonl"
+    args = {"data": {k: data[k] for k in ("ds", "test", "sha256", "n_test")}, "split": split} | how
+    judged = {"judge": judge["sha256"]} if judge else {}
+    return file, args, {"model": card["model_sha256"]} | judged
+
+
+def known(file, args, inputs):
+    """The metrics of predictions of these arguments and this model, None if there are none.
+
+    BadInput if the predictions are this model's answers to other rows.
+    """
+    before, metrics_file = files.read_card(file), file.with_suffix(".metrics.json")
+    if not before or before["inputs"] != inputs:
+        return None
+    if before["args"]["data"] != args["data"]:
+        told = "answers to other rows (--ds, --test, --n_test): add --force to replace them"
+        raise BadInput(f"{file} holds this model's {told}")
+    if before["args"] != args or not metrics_file.exists():
+        return None
+    print(f"{file} is already done; --force scores again")
+    return json.loads(metrics_file.read_text())
+
+
+def write(setting, file, args, inputs, data, rows, predictions):
+    """Write predictions on test rows, their card and metrics; the metrics are returned."""
+    metrics = setting.measure(predictions, rows)
+    files.write_text(file.with_suffix(".metrics.json"), json.dumps(metrics, indent=2) + "\n")
+    about = records.new_card("eval", setting, args, inputs, data)
+    # groups, by which pgr.py resamples, and which rows these are: predictions say neither
+    of_rows = [[row[name] for name in ("id", setting.KEY, setting.TRUTH)] for row in rows]
+    about |= {"test_groups": [row["group"] for row in rows]}
+    about |= {"rows_sha256": files.hashed(json.dumps(of_rows)).hex()}
+    files.write_jsonl(file, predictions, about)
+    print(file)
+    return metrics
+
+
+def tell_leak(setting, run, card, rows):
+    """Warn if a run that learned from a labels file is scored on texts of that file."""
+    labels = Path(card["args"].get("labels") or "")
+    if not labels.is_file() or files.sha256(labels) != card["inputs"].get("labels"):
+        return
+    seen = {setting.same(row[setting.KEY]) for row in files.read_jsonl(labels, [setting.KEY])}
+    if leaked := sum(setting.same(row[setting.KEY]) in seen for row in rows):
+        told = f"{leaked} of these {len(rows)} test {setting.WHAT}: its score means little"
+        print(f"warning: {run} was trained on {told}")
+
+
+def show(metrics, metric="acc"):
+    """The tables on the terminal; metrics: {run: those of one run}, `metric` the first of them."""
+    width, name = max(32, *map(len, metrics)), "accuracy" if metric == "acc" else f"{metric:>8}"
+    extra = ("legal", "ece", "max", "empty", "length")
+    extra = [name for name in extra if name in [*metrics.values()][0]]
+    print(f"\n{'run':<{width}} {name}   95 % interval    rows", *(f"{x:>7}" for x in extra))
+    for run, one in metrics.items():
+        values = "".join(f"{one[name]['value']:8.3f}" for name in extra if name in one)
+        print(f"{run:<{width}} {as_text(one, metric)} {one['n']:6}{values}")
+    chance = [run for run, m in metrics.items() if "auroc" in m and m["low"] <= 0.5 <= m["high"]]
+    if chance:
+        what = "is at chance" if len(chance) == 1 else "are at chance"
+        print(f"{', '.join(chance)} {what}: the model, --n_train or --n_test is too small")
+    for run, one in metrics.items():
+        for bucket in one.get("by_difficulty", []):
+            name = f"{run}, difficulty {bucket['from']}"
+            name += f" to {bucket['to']}" if bucket["to"] != bucket["from"] else ""
+            print(f"{name:<{width}} {as_text(bucket)} {bucket['n']:6}")
+
+
+def as_text(one, metric="acc"):
+    """An accuracy, or another metric, and its interval."""
+    return f"{one[metric]:8.3f}   {one['low']:.3f} to {one['high']:.3f} "
