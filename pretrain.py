@@ -39,7 +39,7 @@ SIZES = {
         "m": {"width": 64, "inner": 256, "lr": 4e-3, "tokens": 20_700_000, "coverage": 1.0},
     },
     "manners": {
-        "xs": {"width": 64, "inner": 192, "lr": 6e-3, "tokens": 2_000_000, "coverage": 0.35},
+        "xs": {"width": 64, "inner": 192, "lr": 6e-3, "tokens": 2_000_000, "coverage": 0.65},
         "m": {"width": 64, "inner": 192, "lr": 6e-3, "tokens": 2_500_000, "coverage": 1.0},
     },
     "chess": {
