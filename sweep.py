@@ -103,7 +103,9 @@ def be_job(note, out, grid, nodes, handed, jobs):
     """Be a job of Slurm: run the stages of its note; the last job has none, but ends the grid."""
     stages = noted(note)
     if stages:
-        failed = workers.run(out, runnable(stages, nodes), jobs, handed.get("device"))
+        todo = runnable(stages, nodes)
+        failed = workers.run(out, todo, jobs, handed.get("device"))
+        print(f"{len(todo)} of {len(stages)} stages could run: {len(failed)} failed")
         show_failed(out, failed)
         Path(note).unlink()
         sys.exit(is_in_vain(stages, nodes))

@@ -39,9 +39,9 @@ def submit(folder, nodes, todo, words, options, dry_run=False):
     for stages in [*groups(nodes, missing), []] if missing or [] not in queued.values() else ():
         needs = {need for name in stages for need in nodes[name]["needs"]} & todo.keys()
         after = {job_of[need] for need in needs.difference(stages)}
-        after = "afterok", after if stages else {*queued, *made}
+        waits = ("afterok", after) if stages else ("afterany", {*queued, *made})
         try:
-            made.append(sbatch(folder, stages, words, options, *after, dry_run))
+            made.append(sbatch(folder, stages, words, options, *waits, dry_run))
         except BadInput as error:
             told = f"; {len(made)} jobs were submitted before: call again for the others"
             raise BadInput(f"{error}{told if made else ''}") from None
