@@ -58,7 +58,7 @@ def main(
         out: the folder of the grid (default: runs/demo, or runs/grid with --ds or models)
         jobs: stages side by side (default: one a GPU; on a CPU the cores, as far as needed)
         dry_run: print the commands that are missing, what sharing saves, and the time
-        slurm: submit it as jobs of Slurm, with these options of sbatch: "--gres=gpu:1 --time=4:00:00"
+        slurm: submit all as jobs, with these options of sbatch: "--gres=gpu:1 --time=4:00:00"
         only: a note of --slurm: be its job (Slurm's jobs alone need it)
     """
     asked = {"ds": ds, "models": models, "weak": weak, "strong": strong, "loss": loss}

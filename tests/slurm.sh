@@ -78,6 +78,10 @@ case $1 in
     scancel -u root || true
     kill_node n1
     kill_node n2
-    for daemon in slurmctld munged; do kill "$(cat "$dir/$daemon.pid")" || true; done
+    for daemon in slurmctld munged; do
+      daemon=$(cat "$dir/$daemon.pid")
+      kill "$daemon"
+      while grep -q '^State:.[^Z]' "/proc/$daemon/status" 2>/dev/null; do sleep 0.1; done
+    done
     ;;
 esac

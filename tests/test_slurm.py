@@ -2,13 +2,17 @@
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+import time
 
 import pytest
 
 import sweep
 from w2s import cli, files, grids, slurm
-from w2s.files import BadInput
+from w2s.files import HERE, BadInput
 
 GRID = ["--models=facts/xs,facts/s,facts/m", "--seeds=2", "--n_train=64"]
 
@@ -172,3 +176,51 @@ def test_a_job_runs_what_it_can_and_fails_only_in_vain(monkeypatch):
     assert not slurm.is_in_vain(students, nodes)
     failed = {"weak-a", "weak-c", "b-c-xent", "b-c-conf"}
     assert set(slurm.stopped(nodes)) == {f"facts/s0/{name}" for name in failed}
+
+
+# ---- a real one
+
+SBIN = os.environ.get("PATH", "") + ":/usr/sbin"
+ABLE = os.geteuid() == 0 and all(
+    shutil.which(name, path=SBIN) for name in ("slurmctld", "slurmd", "munged", "sbatch")
+)
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A controller and two nodes on this machine, by slurm.sh."""
+    folder = tempfile.mkdtemp(prefix="slurm", dir="/tmp")  # sockets want a short path
+    script = HERE / "tests/slurm.sh"
+    monkeypatch.setenv("SLURM_CONF", f"{folder}/slurm.conf")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    try:
+        done = subprocess.run([script, "start", folder], text=True, stdout=subprocess.PIPE)
+        if done.returncode:
+            pytest.skip(f"Slurm does not start here: {done.stdout[-2000:]}")
+        yield
+    finally:
+        subprocess.run([script, "stop", folder], stderr=subprocess.DEVNULL)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(not ABLE, reason="needs Debian's slurm-wlm and munge, and root")
+def test_a_real_slurm_makes_the_grid(cluster, tmp_path, capsys):
+    grid, folder = ["--models=facts/xs,facts/s", "--loss=xent", "--seeds=1"], tmp_path / "grid"
+    grid += ["--n_train=64", "--n_test=40", "--epochs=1"]
+    with pytest.raises(BadInput, match="^sbatch refuses: invalid partition .*: nope; .* failed"):
+        here(folder, *grid, "--slurm=--partition=nope")
+    here(folder, *grid, "--slurm=--begin=now+1hour")
+    with pytest.raises(BadInput, match="in use by the Slurm jobs 1, 2, 3: "):
+        here(folder, *grid)
+    subprocess.run(["scancel", "1", "2", "3"], check=True)
+    here(folder, *grid, "--slurm=--time=10")
+    assert "7 stages in 3 jobs submitted; 0 in 0 jobs wait" in capsys.readouterr().out
+    until = time.monotonic() + 200
+    while subprocess.run(["squeue", "-h"], capture_output=True).stdout:
+        assert time.monotonic() < until, (folder / "logs/slurm-4.log").read_text()
+        time.sleep(0.2)
+    log = (folder / "logs/slurm-6.log").read_text()
+    assert f"7 stages; 1 lines in {folder}/results.jsonl" in log
+    assert files.read_jsonl(folder / "results.jsonl", ["pgr", "values"], {})
+    here(folder, *grid)
+    assert "7 stages, 0 of them to do: 0 failed" in capsys.readouterr().out
