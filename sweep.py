@@ -37,7 +37,7 @@ from w2s import cli, grids, locks, protocol, records, workers
 from w2s.curves import write_figure
 from w2s.files import BadInput
 from w2s.plans import handed_on, names, show_plan, with_options_of_stages
-from w2s.slurm import is_in_vain, no_jobs, noted, runnable, stopped, submit
+from w2s.slurm import is_in_vain, no_jobs, noted, ready, runnable, stopped, submit
 
 
 @with_options_of_stages
@@ -82,6 +82,8 @@ def main(
     todo = grids.undone(nodes)
     if todo:
         check(grid, handed)
+    if slurm:
+        ready(slurm, dry_run)
     send = functools.partial(submit, out, nodes, words=grids.words_of(asked), options=slurm)
     if dry_run:
         return send(todo, dry_run=True) if slurm else show_plan(grid, nodes, todo)

@@ -2,7 +2,8 @@
 # A Slurm of its own on this machine, to try sweep.py --slurm: a controller and two nodes, n1 and
 # n2, of one CPU each. It needs Debian's slurm-wlm and munge, and root.
 #
-#   tests/slurm.sh start DIR         # a new folder with a short path; then export SLURM_CONF=DIR/slurm.conf
+#   tests/slurm.sh start DIR         # a new folder with a short path; then
+#                                   SLURM_CONF=DIR/slurm.conf
 #   tests/slurm.sh kill DIR n1       # as if its power went: the node's daemon and all of its jobs
 #   tests/slurm.sh node DIR n1       # start the node again
 #   tests/slurm.sh stop DIR
@@ -14,8 +15,8 @@ export SLURM_CONF=$dir/slurm.conf
 kill_node() { # the daemon, then the steps, which left it, then what those run
   kill -9 "$(cat "$dir/$1.pid")" || true
   steps=() tasks=()
-  for process in $(grep -lzx "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ 2>/dev/null); do
-    grep -qzx "SLURMD_NODENAME=$1" "$process" || continue
+  for process in $(grep -slzx "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ); do
+    grep -sqzx "SLURMD_NODENAME=$1" "$process" || continue
     process=${process%/environ} parent=$(awk '/^PPid/ {print $2}' "$process/status")
     tasks+=("${process#/proc/}")
     [ "$(cat "/proc/$parent/comm")" != slurmstepd ] || steps+=("$parent")

@@ -20,15 +20,17 @@ FAKE = """#!{python} -IS
 import json, sys
 from pathlib import Path
 here, words = Path(__file__).parent, sys.argv[1:]
+if words == ["--version"]:
+    sys.exit()
 if sys.argv[0].endswith("sbatch"):
-    made = [json.loads(line) for line in open(here / "made")] if (here / "made").exists() else []
+    made = (here / "made").read_text().splitlines() if (here / "made").exists() else []
     if len(made) == int((here / "most").read_text()):
         sys.exit("sbatch: error: invalid partition: x\\nsbatch: error: Batch job submission failed")
     words = dict(word[2:].partition("=")[::2] for word in words if word.startswith("--"))
     print(json.dumps(words), file=open(here / "made", "a"))
     print(f"{{100 + len(made)}};cluster")
 else:
-    assert words == ["-h", "-o%A %j"]
+    assert words == ["-h", "-o%A %j %r"]
     print((here / "queue").read_text(), end="")
 """
 
@@ -49,7 +51,7 @@ def fake(tmp_path, monkeypatch):
         made = (bin / "made").read_text().splitlines() if (bin / "made").exists() else []
         made = {str(100 + k): json.loads(line) for k, line in enumerate(made)}
         queue = queued(made).items()
-        (bin / "queue").write_text("".join(f"{k} {job['job-name']}\n" for k, job in queue))
+        (bin / "queue").write_text("".join(f"{k} {job['job-name']} None\n" for k, job in queue))
         for job in made.values():
             note = grid / f"slurm/{job['job-name']}.json"
             job["stages"] = json.loads(note.read_text())["stages"]
@@ -147,11 +149,12 @@ def test_without_slurm_it_is_told_and_a_dry_run_prints_the_commands(tmp_path, mo
         here(folder, *GRID, "--slurm=--time=1")
     with pytest.raises(BadInput, match="is not understood: No closing quotation"):
         here(folder, *GRID, "--slurm=--comment='a")
+    assert not folder.exists()
     with pytest.raises(BadInput, match="x.json is not there"):
         here(folder, *GRID, f"--only={folder}/slurm/x.json")
     files.write_text(folder / "slurm/x.json", '{"stages": []}')
     with pytest.raises(BadInput, match="no squeue here .* if they are no more, delete"):
-        here(folder, *GRID)
+        slurm.no_jobs(folder)
 
 
 def test_a_job_runs_what_it_can_and_fails_only_in_vain(monkeypatch):

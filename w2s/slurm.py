@@ -6,6 +6,7 @@ A note is written before its job is submitted, and removed by the job when it en
 or run if a note has them whose job is in the queue; a job that was killed leaves its note alone.
 """
 
+import contextlib
 import json
 import secrets
 import shlex
@@ -22,17 +23,23 @@ SUPERVISORS, STUDENTS = 12, 24  # jobs of either kind at most, whatever the grid
 # ---- before: who submits
 
 
+def ready(options, dry_run):
+    """BadInput, before anything is written, for options that are no words, or without sbatch."""
+    try:
+        shlex.split(options)
+    except ValueError as error:
+        raise BadInput(f"--slurm={options} is not understood: {error}") from None
+    if not dry_run:
+        told_by("sbatch", "--version")
+
+
 def submit(folder, nodes, todo, words, options, dry_run=False):
     """Submit what is to do and not in the queue, and a last job for the results.
 
     nodes, todo: stages, as grids.build() and undone() make them; words: of the grid, for sweep.py;
-    options: of sbatch, as one text. Where Slurm refuses a job, earlier ones stay, for they are
+    options: of sbatch, as one text, that are ready(). Where Slurm refuses a job, earlier ones stay, for they are
     noted: the next call goes on. dry_run: print the commands.
     """
-    try:
-        options = shlex.split(options)
-    except ValueError as error:
-        raise BadInput(f"--slurm={options} is not understood: {error}") from None
     queued, made = waiting(folder), []
     job_of = {name: job for job, stages in queued.items() for name in stages}
     missing = {name: node for name, node in todo.items() if name not in job_of}
@@ -86,7 +93,12 @@ def sbatch(folder, stages, words, options, kind, after, dry_run):
     note = Path(folder) / "slurm" / f"{name}.json"
     words = [sys.executable, str(HERE / "sweep.py"), *words, f"--only={note}"]
     asked = ["sbatch", "--requeue", "--open-mode=append", f"--output={folder}/logs/slurm-%j.log"]
-    asked += [*options, "--parsable", f"--job-name={name}", "--kill-on-invalid-dep=yes"]
+    asked += [
+        *shlex.split(options),
+        "--parsable",
+        f"--job-name={name}",
+        "--kill-on-invalid-dep=yes",
+    ]
     asked += [f"--dependency={kind}:{':'.join(sorted(after))}"] if after else []
     asked.append(f"--wrap=exec {shlex.join(words)}")
     if dry_run:
@@ -103,14 +115,18 @@ def sbatch(folder, stages, words, options, kind, after, dry_run):
 
 def waiting(folder):
     """{job id: names of its stages} of the jobs of a grid that wait or run."""
-    notes = {path.stem: path for path in (Path(folder) / "slurm").glob("*.json")}
+    notes = {}
+    for path in (Path(folder) / "slurm").glob("*.json"):
+        with contextlib.suppress(BadInput):  # its job has just ended
+            notes[path.stem] = noted(path)
     if not notes:
         return {}
     if not shutil.which("squeue"):
         told = f"{folder}/slurm notes jobs, and there is no squeue here to ask for them"
         raise BadInput(f"{told}: if they are no more, delete that folder")
-    queue = [line.split(maxsplit=1) for line in told_by("squeue", "-h", "-o%A %j").splitlines()]
-    return {job: noted(notes[name.strip()]) for job, name in queue if name.strip() in notes}
+    queue = [line.split(maxsplit=2) for line in told_by("squeue", "-h", "-o%A %j %r").splitlines()]
+    never = "DependencyNeverSatisfied"  # Slurm is about to remove it
+    return {job: notes[name] for job, name, why in queue if name in notes and why != never}
 
 
 def told_by(program, *words):
