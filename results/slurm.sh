@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
 # The facts grid on a Slurm of its own, a node of which is killed in the middle (results/grids.md).
-# It needs what tests/slurm.sh needs. PYTHON=.venv/bin/python LOCAL=runs/grid results/slurm.sh takes
-# the results to compare with from a local sweep that is finished.
+# It needs what tests/slurm.sh needs.
+#
+#   results/slurm.sh [STAGES [OPTIONS]]  # killed when STAGES are finished; OPTIONS of sbatch
+#
+# LOCAL=FOLDER: compare with the local sweep there, instead of making one. PYTHON=.venv/bin/python
 set -eu
+stages=${1:-14} options=${2:---no-requeue}
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 python=${PYTHON:-python}
@@ -10,7 +14,7 @@ dir=$(mktemp -d /tmp/slurm.XXXX)
 grid=(--models=facts/xs,facts/s,facts/m --seeds=2)
 finished() { find "$dir/grid" -name '*card.json' | wc -l; }
 seconds() { echo "$SECONDS s: $*"; }
-submit() { $python sweep.py "${grid[@]}" --out="$dir/grid" --slurm=--no-requeue; }
+submit() { $python sweep.py "${grid[@]}" --out="$dir/grid" --slurm="$options"; }
 
 if [ -z "${LOCAL:-}" ]; then
   LOCAL=$dir/local
@@ -23,7 +27,7 @@ export SLURM_CONF=$dir/slurm.conf
 SECONDS=0
 submit
 seconds "submitted"
-while [ "$(finished)" -lt 14 ]; do sleep 0.2; done
+while [ "$(finished)" -lt "$stages" ]; do sleep 0.2; done
 tests/slurm.sh kill "$dir" n2
 seconds "n2 is killed, $(finished) of 44 stages are finished; on it ran job $(squeue -hw n2 -o %A)"
 while [ "$(sinfo -hN -n n2 -o %T)" != 'down*' ]; do sleep 0.2; done

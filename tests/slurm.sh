@@ -2,10 +2,9 @@
 # A Slurm of its own on this machine, to try sweep.py --slurm: a controller and two nodes, n1 and
 # n2, of one CPU each. It needs Debian's slurm-wlm and munge, and root.
 #
-#   tests/slurm.sh start DIR         # a new folder with a short path; then
-#                                   SLURM_CONF=DIR/slurm.conf
-#   tests/slurm.sh kill DIR n1       # as if its power went: the node's daemon and all of its jobs
-#   tests/slurm.sh node DIR n1       # start the node again
+#   tests/slurm.sh start DIR    # a new folder; then: export SLURM_CONF=DIR/slurm.conf
+#   tests/slurm.sh kill DIR n1  # as if its power went: the node's daemon and all of its jobs
+#   tests/slurm.sh node DIR n1  # start the node again
 #   tests/slurm.sh stop DIR
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
@@ -29,7 +28,7 @@ start() {
   chmod 755 "$dir" "$dir/munge"
   head -c 128 /dev/urandom >"$dir/munge.key"
   chmod 400 "$dir/munge.key"
-  host=$(hostname -s) port=$((20000 + $$ % 10000 * 4))
+  host=$(hostname -s) port=$((20000 + $$ % 4000 * 3))
   cat >"$SLURM_CONF" <<END
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
