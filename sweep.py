@@ -37,7 +37,7 @@ from w2s import cli, grids, locks, protocol, records, workers
 from w2s.curves import write_figure
 from w2s.files import BadInput
 from w2s.plans import handed_on, names, show_plan, with_options_of_stages
-from w2s.slurm import is_in_vain, no_jobs, noted, ready, runnable, stopped, submit
+from w2s.slurm import no_jobs, noted, ready, runnable, stopped, submit
 
 
 @with_options_of_stages
@@ -104,15 +104,13 @@ def main(
 def be_job(note, out, grid, nodes, handed, jobs):
     """Be a job of Slurm: run the stages of its note; the last job has none, but ends the grid."""
     stages = noted(note)
-    if stages:
-        todo = runnable(stages, nodes)
-        failed = workers.run(out, todo, jobs, handed.get("device"))
-        print(f"{len(todo)} of {len(stages)} stages could run: {len(failed)} failed")
-        show_failed(out, failed)
-        Path(note).unlink()
-        sys.exit(is_in_vain(stages, nodes))
+    todo = runnable(stages, nodes)
+    failed = workers.run(out, todo, jobs, handed.get("device"))
+    print(f"{len(todo)} of {len(stages)} stages could run: {len(failed)} failed")
+    show_failed(out, failed)
     Path(note).unlink()
-    finish(out, grid, nodes, handed, f"{len(nodes)} stages", stopped(nodes))
+    if not stages:
+        finish(out, grid, nodes, handed, f"{len(nodes)} stages", stopped(nodes))
 
 
 def finish(out, grid, nodes, handed, told, failed):

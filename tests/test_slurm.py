@@ -11,7 +11,7 @@ import time
 import pytest
 
 import sweep
-from w2s import cli, files, grids, slurm
+from w2s import cli, files, grids, slurm, workers
 from w2s.files import HERE, BadInput
 
 GRID = ["--models=facts/xs,facts/s,facts/m", "--seeds=2", "--n_train=64"]
@@ -157,8 +157,8 @@ def test_without_slurm_it_is_told_and_a_dry_run_prints_the_commands(tmp_path, mo
         slurm.no_jobs(folder)
 
 
-def test_a_job_runs_what_it_can_and_fails_only_in_vain(monkeypatch):
-    """Of three supervisors one failed: the others' students run; if all failed, none."""
+def test_a_job_runs_what_it_can(monkeypatch):
+    """Students run of the one supervisor of three that is done; without any, none does."""
     nodes = nodes_of(ds="facts", models="a,b,c,d", weak=None, strong=None)
     missing = {name for name in nodes if name.startswith("facts/s0/")}
     supervisors, *_, students = (
@@ -166,19 +166,38 @@ def test_a_job_runs_what_it_can_and_fails_only_in_vain(monkeypatch):
     )
     monkeypatch.setattr(grids, "undone", lambda nodes: {n: nodes[n] for n in nodes if n in missing})
     assert list(slurm.runnable(supervisors, nodes)) == supervisors
-    assert not slurm.runnable(students, nodes) and slurm.is_in_vain(supervisors, nodes)
+    assert not slurm.runnable(students, nodes)
     missing -= {"facts/s0/weak-b", "facts/s0/labels-b", "facts/s0/weak-b.eval"}
-    assert not slurm.is_in_vain(supervisors, nodes)
     # the ceiling learns from the labels of a, which are not there
     able = slurm.runnable(students, nodes)
     assert list(able) == [
         f"facts/s0/b-d-{rule}{k}" for k in ("", ".eval") for rule in ("xent", "conf")
     ]
-    assert slurm.is_in_vain(students, nodes)
     missing -= {*students}
-    assert not slurm.is_in_vain(students, nodes)
     failed = {"weak-a", "weak-c", "b-c-xent", "b-c-conf"}
     assert set(slurm.stopped(nodes)) == {f"facts/s0/{name}" for name in failed}
+
+
+def test_a_job_removes_its_note_whatever_failed_and_the_last_tells_it(
+    fake, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "grid"
+    here(folder, *GRID, "--slurm=--time=1")
+    notes = {k: folder / f"slurm/{job['job-name']}.json" for k, job in fake().items()}
+    ran = []
+    monkeypatch.setattr(workers, "run", lambda folder, todo, *_: ran.append(todo) or {"x/y": "odd"})
+    here(folder, *GRID, f"--only={notes['100']}")
+    told = capsys.readouterr()
+    assert "6 of 6 stages could run: 1 failed" in told.out and len(ran[0]) == 6
+    assert f"failed: x/y: odd (see {folder}/logs/x/y.log)" in told.err
+    assert not notes["100"].exists() and notes["101"].exists()
+    monkeypatch.setattr(workers, "run", lambda *_: {})
+    with pytest.raises(SystemExit, match="1"):
+        here(folder, *GRID, f"--only={notes['106']}")
+    told = capsys.readouterr()
+    assert "44 stages; 0 lines" in told.out and not notes["106"].exists()
+    assert "failed: facts/s1/weak-facts-s: it failed, or its job was stopped" in told.err
+    assert "40 stages that need them were not run" in told.err
 
 
 # ---- a real one
@@ -218,7 +237,7 @@ def test_a_real_slurm_makes_the_grid(cluster, tmp_path, capsys):
     subprocess.run(["scancel", "1", "2", "3"], check=True)
     here(folder, *grid, "--slurm=--time=10")
     assert "7 stages in 3 jobs submitted; 0 in 0 jobs wait" in capsys.readouterr().out
-    until = time.monotonic() + 200
+    until = time.monotonic() + 400
     while subprocess.run(["squeue", "-h"], capture_output=True).stdout:
         assert time.monotonic() < until, (folder / "logs/slurm-4.log").read_text()
         time.sleep(0.2)

@@ -86,19 +86,16 @@ def merged(nodes, parts, most):
 def sbatch(folder, stages, words, options, kind, after, dry_run):
     """Submit a job that waits for the jobs `after`; its id, or in a dry run its name.
 
-    afterok: a job fails only if nothing came out of it that others need, so that one failed stage
-    keeps none from running that does not need it; whoever waits for a failed job is removed.
+    afterok: a job that ran to its end is ok whatever failed in it, and the next does what it can:
+    a failed stage keeps none from running that does not need it. Of a job that was stopped, Slurm
+    removes those that wait for it. What is missing at last, the last job tells, and fails.
     """
     name = f"{grids.form(Path(folder).name)}-{secrets.token_hex(4)}"
     note = Path(folder) / "slurm" / f"{name}.json"
     words = [sys.executable, str(HERE / "sweep.py"), *words, f"--only={note}"]
     asked = ["sbatch", "--requeue", "--open-mode=append", f"--output={folder}/logs/slurm-%j.log"]
-    asked += [
-        *shlex.split(options),
-        "--parsable",
-        f"--job-name={name}",
-        "--kill-on-invalid-dep=yes",
-    ]
+    asked += shlex.split(options)
+    asked += ["--parsable", f"--job-name={name}", "--kill-on-invalid-dep=yes"]
     asked += [f"--dependency={kind}:{':'.join(sorted(after))}"] if after else []
     asked.append(f"--wrap=exec {shlex.join(words)}")
     if dry_run:
@@ -167,14 +164,6 @@ def runnable(stages, nodes):
         if name in stages and not (todo.keys() & node["needs"]) - found.keys():
             found[name] = node
     return found
-
-
-def is_in_vain(stages, nodes):
-    """Whether a job that ends should fail: stages are missing, and it has nothing for others."""
-    missing = grids.undone(nodes).keys() & stages
-    others = (node["needs"] for name, node in nodes.items() if name not in stages)
-    wanted = {need for needs in others for need in needs}.intersection(stages)
-    return bool(missing) and not wanted - missing
 
 
 def stopped(nodes):
