@@ -4,6 +4,7 @@
     python sweep.py --ds=sst2,boolq --models=facts/xs,facts/s,facts/m --loss=xent,conf --seeds=3
     python sweep.py --ds='ethics_*' --weak=facts/xs --strong=facts/s,facts/m --n_train=500 --dry_run
     python sweep.py --loss=conf,conf:alpha=0.75 --jobs=4 --out=runs/alphas
+    python sweep.py --models=facts/xs,facts/m --slurm="--gres=gpu:1 --time=4:00:00"
 
 Every stage runs once, though many lines of the results need it: one supervisor labels for all
 students, and one ceiling, learned from the first supervisor's file, serves all supervisors, for
@@ -12,17 +13,19 @@ learn from different halves.) Options of the stages, such as --n_train=500, go o
 
 Called again it does what is missing: after a failure, a kill, or with more tasks, models, rules
 or seeds. Out, in --out: <task>/s<seed>/..., logs/, grid.json, results.jsonl and pgr/.
+
+--slurm submits the same as a few dozen jobs at most, for a folder that all nodes see, and returns;
+called again it submits what is neither finished nor in the queue.
 """
 
 import contextlib
 import fnmatch
+import functools
 import glob
-import importlib
 import inspect
 import io
 import itertools
 import json
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -33,35 +36,15 @@ import train_strong
 from w2s import cli, grids, locks, protocol, records, workers
 from w2s.curves import write_figure
 from w2s.files import BadInput
-
-OWN = {"ds", "model", "seed", "out", "target", "loss", "force"}  # options that a grid sets itself
-ONLY = {"label": ("vote", "part", "device", "dtype"), "eval": ("split", "device", "dtype")}
-
-
-def handed_on():
-    """{script: {name: parameter}}: the options of the stages that a grid hands on."""
-    found = {}
-    for script in grids.STAGES:
-        known = inspect.signature(importlib.import_module(script).main).parameters
-        options = {n: p for n, p in known.items() if p.kind is p.KEYWORD_ONLY and n not in OWN}
-        found[script] = {n: p for n, p in options.items() if n in ONLY.get(script, options)}
-    return found
-
-
-def with_options_of_stages(main):
-    """main(), with the options that are handed on in its signature."""
-    signature = inspect.signature(main)
-    own = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
-    handed = {name: p for options in handed_on().values() for name, p in options.items()}
-    main.__signature__ = signature.replace(parameters=[*own, *handed.values()])
-    return main
+from w2s.plans import handed_on, names, show_plan, with_options_of_stages
+from w2s.slurm import no_jobs, noted, ready, runnable, stopped, submit
 
 
 @with_options_of_stages
 def main(
     *, ds: str = "facts", models: str = None, weak: str = None, strong: str = None,
     loss: str = "xent,conf", seeds: int = 3, out: str = None, jobs: int = None,
-    dry_run: bool = False, **handed,
+    dry_run: bool = False, slurm: str = None, only: str = None, **handed,
 ):  # fmt: skip
     """Run a grid, or what is missing of it.
 
@@ -75,11 +58,18 @@ def main(
         out: the folder of the grid (default: runs/demo, or runs/grid with --ds or models)
         jobs: stages side by side (default: one a GPU; on a CPU the cores, as far as needed)
         dry_run: print the commands that are missing, what sharing saves, and the time
+        slurm: submit all as jobs, with these options of sbatch: "--gres=gpu:1 --time=4:00:00"
+        only: a note of --slurm: be its job (Slurm's jobs alone need it)
     """
-    cli.check({"seeds": seeds, "jobs": jobs} | handed)
+    asked = {"ds": ds, "models": models, "weak": weak, "strong": strong, "loss": loss}
+    asked |= {"seeds": seeds, "out": out, "jobs": jobs} | handed
+    cli.check(asked)
     out = out or ("runs/grid" if ds != "facts" or models or weak or strong else "runs/demo")
     defaults = inspect.signature(main).parameters
-    handed = {n: value for n, value in handed.items() if value != defaults[n].default}
+    asked, handed = (
+        {n: value for n, value in given.items() if value != defaults[n].default}
+        for given in (asked, handed)
+    )
     shared = {name: handed.pop(name) for name in pgr.RULE if name in handed}
     grid = {"pairs": pairs_of(ds, models, weak, strong), "rules": rules_of(loss, shared)}
     grid["seeds"] = seeds
@@ -92,35 +82,56 @@ def main(
     todo = grids.undone(nodes)
     if todo:
         check(grid, handed)
+    if slurm:
+        ready(slurm, dry_run)
+    send = functools.partial(submit, out, nodes, words=grids.words_of(asked), options=slurm)
     if dry_run:
-        return show_plan(grid, nodes, todo)
+        return send(todo, dry_run=True) if slurm else show_plan(grid, nodes, todo)
+    if only:
+        return be_job(only, out, grid, nodes, handed, jobs)
     with locks.held(out):
+        if not slurm:
+            no_jobs(out)
         grids.settle(out, grid, handed, write=True)
         todo = grids.undone(nodes)  # another sweep may have ended just now
+        if slurm and todo:
+            return send(todo)
         failed = workers.run(out, todo, jobs, handed.get("device"))
-        lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"))
         told = f"{len(nodes)} stages, {len(todo)} of them to do: {len(failed)} failed"
-        print(f"{out}: {told}; {len(lines)} lines in {out}/results.jsonl")
-        show_results(out, lines)
-    for name, why in failed.items():
-        print(f"failed: {name}: {why} (see {out}/logs/{name}.log)", file=sys.stderr)
+        finish(out, grid, nodes, handed, told, failed)
+
+
+def be_job(note, out, grid, nodes, handed, jobs):
+    """Be a job of Slurm: run the stages of its note; the last job has none, but ends the grid."""
+    stages = noted(note)
+    todo = runnable(stages, nodes)
+    failed = workers.run(out, todo, jobs, handed.get("device"))
+    print(f"{len(todo)} of {len(stages)} stages could run: {len(failed)} failed")
+    show_failed(out, failed)
+    Path(note).unlink()
+    if not stages:
+        finish(out, grid, nodes, handed, f"{len(nodes)} stages", stopped(nodes))
+
+
+def finish(out, grid, nodes, handed, told, failed):
+    """Write and show the results, and tell at last what failed, {name: why}, with exit code 1."""
+    lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"))
+    print(f"{out}: {told}; {len(lines)} lines in {out}/results.jsonl")
+    show_results(out, lines)
+    show_failed(out, failed)
     if failed:
         if waiting := len(grids.undone(nodes)) - len(failed):
             print(f"{waiting} stages that need them were not run", file=sys.stderr)
         sys.exit(1)
 
 
+def show_failed(out, failed):
+    """Tell which stages failed, {name: why}, and where their logs are."""
+    for name, why in failed.items():
+        print(f"failed: {name}: {why} (see {out}/logs/{name}.log)", file=sys.stderr)
+
+
 # ---- what is asked
-
-
-def names(option, words):
-    """The words of a list, none of them empty or twice."""
-    found = words.split(",")
-    for name in found:
-        if not name or found.count(name) > 1:
-            told = f"names {name} twice" if name else "has an empty name"
-            raise BadInput(f"--{option}={words} {told}: write a,b,c")
-    return found
 
 
 def pairs_of(ds, models, weak, strong):
@@ -194,24 +205,6 @@ def check(grid, handed):
             train_strong.chosen_rule(setting, unset | options, None)
     for model in dict.fromkeys(model for _, *pair in grid["pairs"] for model in pair):
         records.find_model(model)
-
-
-def show_plan(grid, nodes, todo):
-    """The commands, how many runs sharing saves, and an estimate of the time."""
-    for node in todo.values():
-        print("python", shlex.join(node["words"]))
-    trainings = sum(grids.script_of(node).startswith("train") for node in nodes.values())
-    alone = len(grids.cells(grid))
-    told = f"{len(nodes)} stages, {trainings} of them trainings; triples one by one: {7 * alone}"
-    saved = f"{1 - len(nodes) / 7 / alone:.0%} and {1 - trainings / 3 / alone:.0%}"
-    print(f"\n{told} and {3 * alone}, so sharing saves {saved}; {len(todo)} stages are to do")
-    pace, runs = grids.pace([node for name, node in nodes.items() if name not in todo])
-    left = sum(map(grids.work, todo.values())) * pace / 60
-    if runs and todo:
-        print(f"about {left:.1f} minutes of one worker, by the models' sizes and the pace of the")
-        print(f"{runs} trainings here that are finished; loading is not counted")
-    elif todo:
-        print("how long it takes is unknown until a training of this grid is finished")
 
 
 # ---- what came out

@@ -101,7 +101,7 @@ def machine(todo, jobs, device):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n)))
         names = visible.split(",")[:n]
         return [names[k % n] for k in range(jobs or n)], "spawn", None
-    depth, cores = {}, os.cpu_count()
+    depth, cores = {}, int(os.environ.get("SLURM_CPUS_ON_NODE") or os.cpu_count())
     for name, node in todo.items():
         depth[name] = 1 + max((depth.get(need, 0) for need in node["needs"]), default=0)
     widest = max(map([*depth.values()].count, depth.values()))
