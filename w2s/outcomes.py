@@ -115,6 +115,9 @@ def of_task(folder, lines, setting, metric):
         cell = {name: own[0][name] for name in ("task", "split", "setting", "parameters")}
         cell |= dict(zip(("supervisor", "strong", "rule"), key)) | {"of_seeds": list(seeds)}
         cell |= stats.compare(**given, groups=first["groups"], metric=metric)
+        if None in (cell[who][metric] for who in WHO):
+            told = "a model never says 1, or the test rows have one label"
+            raise BadInput(f"--metric={metric} cannot be computed of {cell['task']}: {told}")
         three = effects.crossed(column(data, own, "values"), *rows)
         gap = effects.interval(three, stats.GAP)
         cell["gap"] = stats.estimate(gap, bounds=(-math.inf, math.inf))
