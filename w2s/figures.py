@@ -67,6 +67,14 @@ def once(cells, name):
     return list(dict.fromkeys(cell[name] for cell in cells))
 
 
+def brief(cells):
+    """{model: what it is called in pictures}: long names without the folder, if that is enough."""
+    names = {cell[who] for cell in cells for who in ("supervisor", "strong")}
+    ends = {name: name.split("/")[-1] for name in names}
+    enough = len({*ends.values()}) == len(names)
+    return {name: ends[name] if enough and len(name) > 12 else name for name in names}
+
+
 def axis(metric):
     """What an axis of a metric is called."""
     known = {"acc": "test accuracy", "score": "badness by the judge", "nll": "nats a test row"}
@@ -149,7 +157,8 @@ def bars_of_rules(cells, metric, title):
         bars(panel, named | {strong: (own[0]["ceiling"], COLOURS[2])}, metric)
         panel.set_title(name)
         panel.tick_params("x", labelsize=10 if len(panels) == 1 else 8)
-        panel.set(ylabel=axis(metric), ylim=limits(shown, metric))
+        told = ", 95 % intervals" if len(panels) == 1 else ""
+        panel.set(ylabel=axis(metric) + told, ylim=limits(shown, metric))
     return figure
 
 
@@ -161,18 +170,15 @@ def line(axes, cells, look, what, **more):
 
     Lines stand a little beside each other, so that their whiskers do not hide one another.
     """
-    points = sorted(
-        (cell["parameters"]["strong"], key, what(cell))
-        for key, cell in enumerate(cells)
-        if what(cell)["value"] is not None
-    )
-    if not points:
+    cells = sorted(cells, key=lambda cell: cell["parameters"]["strong"])
+    cells = [cell for cell in cells if what(cell)["value"] is not None]
+    if not cells:
         return
     colour, _, marker, dashes, number = look
     left, right = axes.get_xlim()
     kind = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 6} | more
-    sizes, _, found = zip(*points)
-    sizes = [size * (right / left) ** (0.02 * number) for size in sizes]
+    found, shift = list(map(what, cells)), (right / left) ** (0.02 * number)
+    sizes = [cell["parameters"]["strong"] * shift for cell in cells]
     axes.plot(sizes, [one["value"] for one in found], **kind)
     for size, one in zip(sizes, found):
         if ends := whiskers(one):
@@ -181,15 +187,16 @@ def line(axes, cells, look, what, **more):
 
 def against_size(axes, cells):
     """Make x the student's size, with the names of the models where they fit."""
-    models = {cell["parameters"]["strong"]: cell["strong"].split("/")[-1] for cell in cells}
+    names = brief(cells)
+    models = {cell["parameters"]["strong"]: names[cell["strong"]] for cell in cells}
     sizes = sorted(models)
+    short = sum(map(len, models.values())) <= 30
     axes.set_xscale("log")
     axes.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
-    long = max(map(len, models.values())) * len(models) > 30
-    turned = {"rotation": 30, "ha": "right"} if long else {}
-    axes.set_xticks(sizes, [f"{models[size]}\n{in_short(size)}" for size in sizes], **turned)
+    told = [f"{models[size]}\n" * short + in_short(size) for size in sizes]
+    axes.set_xticks(sizes, told)
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("student: model, parameters")
+    axes.set_xlabel("student: model, parameters" if short else "parameters of the student")
 
 
 def value_of(who, metric):
@@ -201,7 +208,7 @@ def legend(figure, axes, **more):
     """One legend below all panels."""
     found = {}
     for panel in axes:
-        found |= dict(zip(*reversed(panel.get_legend_handles_labels())))
+        found = dict(zip(*reversed(panel.get_legend_handles_labels()))) | found
     columns = 2 if max(map(len, found)) > 20 else 3
     look = {"loc": "outside lower center", "frameon": False, "ncols": min(len(found), columns)}
     figure.legend(found.values(), found.keys(), **look | more)
@@ -209,7 +216,7 @@ def legend(figure, axes, **more):
 
 def pgr_by_size(means, _):
     """Figure 3: the PGR against the student's size, a line for a supervisor, a panel for a rule."""
-    rules, weak = once(means, "rule"), once(means, "supervisor")
+    rules, weak, names = once(means, "rule"), once(means, "supervisor"), brief(means)
     known = [c["pgr"]["value"] for c in means if c["pgr"]["value"] is not None]
     bottom, top = max(-1.1, min([-0.2, *known]) - 0.1), min(2.1, max([1.2, *known]) + 0.1)
     figure, axes = new_figure(len(rules))
@@ -217,10 +224,11 @@ def pgr_by_size(means, _):
         against_size(panel, means)
         for name in weak:
             own = [c for c in means if (c["rule"], c["supervisor"]) == (rule, name)]
-            line(panel, own, style(weak, name), lambda cell: cell["pgr"], label=f"by {name}")
+            look, label = style(weak, name), f"by {names[name]}"
+            line(panel, own, look, lambda cell: cell["pgr"], label=label)
             none = [c | {"at": {"value": bottom}} for c in own if c["pgr"]["value"] is None]
-            cross = {"marker": "x", "linestyle": "", "clip_on": False}
-            line(panel, none, style(weak, name), lambda cell: cell["at"], **cross)
+            cross = {"marker": "x", "linestyle": "", "clip_on": False, "label": label}
+            line(panel, none, look, lambda cell: cell["at"], **cross)
         for level in (0, 1):
             panel.axhline(level, color="#b0b0b0", linewidth=0.8, zorder=0)
         panel.set(title=NAMES.get(rule, rule), ylabel="PGR (x: undefined)", ylim=(bottom, top))
@@ -230,7 +238,8 @@ def pgr_by_size(means, _):
 
 def rules_by_size(means, metric):
     """Figure 5: the rules' students against their size, a panel for each supervisor."""
-    return by_size(means, metric, "supervisor", "rule", lambda cell: f"by {cell['supervisor']}")
+    names = brief(means)
+    return by_size(means, metric, "supervisor", "rule", lambda c: f"by {names[c['supervisor']]}")
 
 
 def by_size(cells, metric, panels, lines, title):
@@ -243,7 +252,7 @@ def by_size(cells, metric, panels, lines, title):
         for one in looks:
             own = [cell for cell in shown if cell[lines] == one]
             told, look = NAMES.get(one, one), style(looks, one)
-            told = told if lines == "rule" else f"student of {one}"
+            told = told if lines == "rule" else f"student of {brief(cells)[one]}"
             line(panel, own, look, value_of("student", metric), label=told)
             if own and lines == "supervisor":
                 level = {"color": look[0], "linestyle": look[3], "linewidth": 0.8, "zorder": 0}
@@ -261,7 +270,7 @@ def by_size(cells, metric, panels, lines, title):
 
 def agreement_by_size(means, _):
     """Figure 8: how often students agree with a supervisor that is right, and one that is wrong."""
-    rules, weak = once(means, "rule"), once(means, "supervisor")
+    rules, weak, names = once(means, "rule"), once(means, "supervisor"), brief(means)
     figure, axes = new_figure(len(rules))
     for panel, rule in zip(axes, rules):
         against_size(panel, means)
@@ -269,9 +278,14 @@ def agreement_by_size(means, _):
             own = [c for c in means if (c["rule"], c["supervisor"]) == (rule, name)]
             for kind, fill in (("right", "full"), ("wrong", "none")):
                 own = [c for c in own if f"weak_{kind}" in c["agreement"]]
-                told = {"label": f"{name} is {kind}", "fillstyle": fill}
-                look = style(weak, name)
-                line(panel, own, look, lambda c, k=f"weak_{kind}": c["agreement"][k], **told)
+                told = {"label": f"{names[name]} is {kind}", "fillstyle": fill}
+                line(
+                    panel,
+                    own,
+                    style(weak, name),
+                    lambda c, k=f"weak_{kind}": c["agreement"][k],
+                    **told,
+                )
         panel.set(title=NAMES.get(rule, rule), ylabel="agrees with supervisor", ylim=(0, 1.02))
     legend(figure, axes, ncols=2)
     return figure
@@ -283,8 +297,7 @@ def tasks(cells, metric):
     if several_sizes(cells):
         for rule in once(cells, "rule"):
             own = [cell for cell in cells if cell["rule"] == rule]
-            title = lambda cell: cell["task"]  # noqa: E731
-            told[rule] = by_size(own, metric, "task", "supervisor", title)
+            told[rule] = by_size(own, metric, "task", "supervisor", lambda cell: cell["task"])
         return told
     for pair in dict.fromkeys((cell["supervisor"], cell["strong"]) for cell in cells):
         own = [cell for cell in cells if (cell["supervisor"], cell["strong"]) == pair]

@@ -18,6 +18,7 @@ from w2s.files import BadInput
 from w2s.stats import WHO
 
 PAIR = slice(2)  # of (supervisor, student, rule)
+PROBABLE = ("prob", "label")  # what predictions hold where answers are probabilities
 
 
 def measure(folder, lines, setting_of, metric=None):
@@ -71,12 +72,17 @@ def columns(setting, file):
     if card.get("sha256") != hashlib.sha256(data).hexdigest():
         raise BadInput(f"{file} differs from {files.card_path(file)}: score again with eval.py")
     rows = json.loads(b"[" + data.strip().replace(b"\n", b",") + b"]")  # one by one takes longer
-    told = {"score": np.array(list(map(setting.score, rows)))}
-    told["said"] = np.array(list(map(setting.said, rows))) if setting.said else None
-    told["truth"] = list(map(setting.truth, rows)) if setting.truth else None
-    told["prob"] = np.array([row["prob"] for row in rows]) if "prob" in rows[0] else None
-    told |= {"ids": [row["id"] for row in rows], "sha": card.get("rows_sha256"), "file": file}
-    return told | {"groups": card.get("test_groups") or told["ids"]}
+    told = {"ids": [row["id"] for row in rows], "sha": card.get("rows_sha256"), "file": file}
+    told["groups"] = card.get("test_groups") or told["ids"]
+    if "prob" in setting.PREDICTION:  # all rows at once, which is faster than setting.score()
+        told["prob"], told["truth"] = (np.array([row[name] for row in rows]) for name in PROBABLE)
+        told["said"], told["truth"] = told["prob"] > 0.5, told["truth"] == 1
+        return told | {"score": told["said"] == told["truth"]}
+    told |= {"prob": None, "score": np.array(list(map(setting.score, rows)))}
+    for name in ("said", "truth"):
+        of_row = getattr(setting, name)
+        told[name] = np.array(list(map(of_row, rows))) if of_row else None
+    return told
 
 
 def read_task(folder, lines, setting, metric):
@@ -85,13 +91,14 @@ def read_task(folder, lines, setting, metric):
     for path in dict.fromkeys(path for line in lines for path in line["predictions"].values()):
         told = data[path] = columns(setting, f"{folder}/{path}")
         first = first or told
-        if any(told[name] != first[name] for name in ("ids", "truth", "sha")):
+        same = told["ids"] == first["ids"] and told["sha"] == first["sha"]
+        if not same or not np.array_equal(told["truth"], first["truth"]):
             both = f"{first['file']} and {told['file']}"
             raise BadInput(f"{both} are of other test rows: score both again with eval.py")
         told |= {name: first[name] for name in ("ids", "truth", "groups")}  # once in memory
         told["values"] = told["score"]
         if metric != "acc" and metric in stats.METRICS:
-            told["values"] = stats.METRICS[metric](told["prob"], np.array(told["truth"]))
+            told["values"] = stats.METRICS[metric](told["prob"], told["truth"])
     return data
 
 

@@ -73,6 +73,8 @@ def with_interval(one, key="value", digits=3, sign=""):
     """An estimate as text."""
     if one is None or one[key] is None:
         return "-"
+    if one["low"] is None and one["high"] is None:
+        return f"{one[key]:{sign}.{digits}f}"
     ends = ("?" if one[e] is None else f"{one[e]:{sign}.{digits}f}" for e in ("low", "high"))
     return f"{one[key]:{sign}.{digits}f} [{', '.join(ends)}]"
 
@@ -135,7 +137,9 @@ def tables(section, title):
         blocks += [("head", f"Across tasks{title}"), ("table", over_rows(over))]
         told = "Tasks count as drawn: the intervals are for other tasks like these. Mean and median"
         told += " are over tasks with a PGR; pooled, what was recovered over all gaps together, has"
-        blocks.append(("text", f"{told} all. A median has no interval below six tasks."))
+        blocks.append(
+            ("text", f"{told} all. A median has no interval below six tasks, a mean none of one.")
+        )
     if section["against"]:
         blocks += [("head", f"Rule against rule{title}"), ("table", duel_rows(section, metric))]
         told = "The first rule less the other, on the same rows and seeds, for these tasks; sign:"
@@ -175,11 +179,18 @@ def pictures(folder, section, prefix):
     metric, cells, means = section["metric"], section["cells"], section["means"]
     tasks, rules = figures.once(cells, "task"), figures.once(cells, "rule")
     over = f", means over {len(tasks)} tasks" if len(tasks) > 1 else ""
-    told = f"{cells[0]['task']}: " if len(tasks) == 1 else ""
-    drawn = {"bars": (figures.bars_of_rules(means, metric, lambda one: told + pair(one)),
-        f"Supervisor, students and ceiling, and the PGR below (paper, Fig. 2){over}")}  # fmt: skip
+    of_pgr, names = over.replace("means", "medians"), figures.brief(cells)
+
+    def title(one):
+        models = f"{names[one['supervisor']]} -> {names[one['strong']]}"
+        if len(means) > len(rules):
+            return models
+        of = f"{tasks[0]}: " if len(tasks) == 1 else ""
+        return f"{of}{models}, {one['n']} test rows, {counted(one['seeds'], 'seed')}"
+
+    drawn = {"bars": (figures.bars_of_rules(means, metric, title),
+        f"Supervisor, students and ceiling (paper, Fig. 2){over}; below the PGR{of_pgr}")}  # fmt: skip
     if figures.several_sizes(means):
-        of_pgr = ", medians over tasks" if over else ""
         drawn["pgr_by_size"] = (figures.pgr_by_size(means, metric),
             f"PGR against the student's size (Fig. 3){of_pgr}")  # fmt: skip
         if len(rules) > 1:
@@ -189,12 +200,14 @@ def pictures(folder, section, prefix):
             drawn["agreement"] = (figures.agreement_by_size(means, metric),
                 f"Agreement where the supervisor is right, and wrong (Fig. 8){over}")  # fmt: skip
     if len(tasks) > 1:
+        thin = "; thin lines: the supervisors" * figures.several_sizes(cells)
         for name, figure in figures.tasks(cells, metric).items():
-            drawn[f"tasks-{grids.form(name)}"] = figure, f"Task by task, {name} (Fig. 12)"
+            drawn[f"tasks-{grids.form(name)}"] = figure, f"Task by task: {name} (Fig. 12){thin}"
     blocks = [("head", "Pictures")] if prefix == "" else [("head", f"Pictures ({prefix[:-1]})")]
     for name, (figure, caption) in drawn.items():
         for kind in ("svg", "png"):
             figures.write_figure(figure, f"{folder}/{prefix}{name}.{kind}")
+            figure.set_layout_engine("none")  # it stays as it is, and that is much faster
         blocks.append(("picture", f"{prefix}{name}.png", caption))
     return blocks
 
