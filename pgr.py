@@ -57,12 +57,8 @@ def main(
     cards = [[records.finished_run(run, stages) for run in seed] for seed in runs]
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)
-    if curves and not setting.SOFT:
-        told = "hold no rows out that are right or wrong, so there is no course to draw"
-        raise BadInput(f"--curves: {setting.WHAT} {told}")
     metric = metric or setting.METRIC
-    if metric != setting.METRIC and ("prob" not in setting.PREDICTION or metric == "score"):
-        raise BadInput(f"--metric={metric}: {setting.WHAT} have no such metric")
+    check_setting(setting, metric, curves)
     columns, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
     result = stats.compare(**columns, groups=groups, metric=metric, want=want)
     if alone := [who for who in WHO if result[who][metric] is None]:
@@ -83,6 +79,15 @@ def main(
     chance = metric == "acc" and result["diagnostics"]
     if chance and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
         print("the supervisor is at chance: train it longer, on more rows, or test on more rows")
+
+
+def check_setting(setting, metric, curves):
+    """BadInput for what the runs of this setting cannot be asked."""
+    if curves and not setting.SOFT:
+        told = "hold no rows out that are right or wrong, so there is no course to draw"
+        raise BadInput(f"--curves: {setting.WHAT} {told}")
+    if metric != setting.METRIC and ("prob" not in setting.PREDICTION or metric == "score"):
+        raise BadInput(f"--metric={metric}: {setting.WHAT} have no such metric")
 
 
 def pair_seeds(patterns):

@@ -33,7 +33,7 @@ import tasks
 import train_strong
 from w2s import cli, grids, locks, protocol, records, report, workers
 from w2s.files import BadInput
-from w2s.plans import handed_on, names, show_plan, with_options_of_stages
+from w2s.plans import by_stage, names, show_plan, with_options_of_stages
 from w2s.slurm import no_jobs, noted, ready, runnable, stopped, submit
 
 
@@ -70,11 +70,7 @@ def main(
     shared = {name: handed.pop(name) for name in pgr.RULE if name in handed}
     grid = {"pairs": pairs_of(ds, models, weak, strong), "rules": rules_of(loss, shared)}
     grid["seeds"] = seeds
-    by_stage = {
-        script: {n: value for n, value in handed.items() if n in takes}
-        for script, takes in handed_on().items()
-    }
-    nodes = grids.build(out, grid, by_stage)
+    nodes = grids.build(out, grid, by_stage(handed))
     grids.settle(out, grid, handed, write=False)
     todo = grids.undone(nodes)
     if todo:
@@ -118,7 +114,7 @@ def finish(out, grid, nodes, handed, told, failed):
         report.show(out, report.current(out, tasks.setting_of_card))
     show_failed(out, failed)
     if failed:
-        if waiting := len(grids.undone(nodes)) - len(failed):
+        if (waiting := len(grids.undone(nodes)) - len(failed)) > 0:
             print(f"{waiting} stages that need them were not run", file=sys.stderr)
         sys.exit(1)
 

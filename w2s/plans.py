@@ -21,6 +21,14 @@ def handed_on():
     return found
 
 
+def by_stage(handed):
+    """{script: {name: value}}: for each stage the options, of those given, that it takes."""
+    return {
+        script: {name: value for name, value in handed.items() if name in takes}
+        for script, takes in handed_on().items()
+    }
+
+
 def with_options_of_stages(main):
     """main(), with the options that are handed on in its signature."""
     signature = inspect.signature(main)

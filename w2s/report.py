@@ -189,7 +189,7 @@ def pictures(folder, section, prefix):
         return f"{of}{models}, {one['n']} test rows, {counted(one['seeds'], 'seed')}"
 
     drawn = {"bars": (figures.bars_of_rules(means, metric, title),
-        f"Supervisor, students and ceiling (paper, Fig. 2){over}; below the PGR{of_pgr}")}  # fmt: skip
+        f"Supervisor, students, ceiling (paper, Fig. 2){over}; below the PGR{of_pgr}")}  # fmt: skip
     if figures.several_sizes(means):
         drawn["pgr_by_size"] = (figures.pgr_by_size(means, metric),
             f"PGR against the student's size (Fig. 3){of_pgr}")  # fmt: skip

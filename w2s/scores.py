@@ -64,11 +64,12 @@ def show(metrics, metric="acc"):
     """The tables on the terminal; metrics: {run: those of one run}, `metric` the first of them."""
     width, name = max(32, *map(len, metrics)), "accuracy" if metric == "acc" else f"{metric:>8}"
     extra = ("legal", "precision", "recall", "f1", "ece", "max", "empty", "length")
-    extra = [name for name in extra if name in [*metrics.values()][0]]
-    print(f"\n{'run':<{width}} {name}   95 % interval    rows", *(f"{x:>7}" for x in extra))
+    extra = [name for name in extra if all(name in one for one in metrics.values())]
+    print(f"\n{'run':<{width}} {name}   95 % interval    rows", *(f"{x:>9}" for x in extra))
     for run, one in metrics.items():
-        values = "".join(f"{one[name]['value']:8.3f}" for name in extra if name in one)
-        print(f"{run:<{width}} {as_text(one, metric)} {one['n']:6}{values}")
+        values = (one[name]["value"] for name in extra)
+        told = "".join(f"{'-':>10}" if value is None else f"{value:10.3f}" for value in values)
+        print(f"{run:<{width}} {as_text(one, metric)} {one['n']:6}{told}")
     chance = [run for run, m in metrics.items() if "auroc" in m and m["low"] <= 0.5 <= m["high"]]
     if chance:
         what = "is at chance" if len(chance) == 1 else "are at chance"
