@@ -6,10 +6,12 @@
     python pgr.py 's*/weak' 's*/student' 's*/ceiling'   # seeds, paired by what * matched
     python pgr.py --curves                   # and the course of training: runs/pgr.curves.png
     python pgr.py --metric=auroc --want=0.1  # how many rows and seeds make the PGR known to +-0.1
+    python pgr.py --grid=runs/grid           # report.md, report.html and pictures of a sweep
 
 In: the predictions that eval.py left in the runs. Out: a table, --out (JSON) and --plot (PNG).
 """
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -17,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import tasks
-from w2s import cli, doubts, files, protocol, records, stats
-from w2s.curves import COLOURS, stopping, write_figure
+from w2s import cli, doubts, files, protocol, records, report, stats
+from w2s.curves import stopping
+from w2s.figures import draw
 from w2s.files import BadInput
 from w2s.stats import WHO
 
@@ -31,6 +34,7 @@ def main(
     args, weak: str = "runs/weak", student: str = "runs/student", ceiling: str = "runs/ceiling", *,
     ds: str = None, split: str = "test", out: str = "runs/pgr.json", plot: str = None,
     other_texts: bool = False, curves: bool = False, metric: str = None, want: float = None,
+    grid: str = None,
 ):  # fmt: skip
     """Performance gap recovered, with an interval over groups of test rows and seeds.
 
@@ -43,6 +47,8 @@ def main(
         plot: PNG file to write (default: --out with .png)
         other_texts: allow other texts under the same ids, as after controls.py --kind=suffix
     """
+    if grid:
+        return report_of(grid, args)
     if Path(out).suffix != ".json":
         raise BadInput(f"--out={out} must end in .json")
     plot = plot or str(Path(out).with_suffix(".png"))
@@ -238,48 +244,13 @@ def relations(result):
     return {names.get(name, name): one for name, one in told.items()}
 
 
-def draw(result, path):
-    """Bars of the three as in the paper, and where the student agrees with its supervisor."""
-    from matplotlib.figure import Figure
-
-    both = bool(result["agreement"])
-    figure = Figure(figsize=(8 if both else 4.5, 3.6), layout="constrained")
-    models = " -> ".join(str(result[who]["model"]) for who in WHO[:2])
-    rule = result["student"]["rule"] or "not trained"
-    figure.suptitle(f"{result['task']}: {models}, {rule}", fontsize=9)
-    axes, *agreement = figure.subplots(1, 1 + both, squeeze=False)[0]
-    names, metric = ("weak\nsupervisor", "student", "strong\nceiling"), result["metric"]
-    bars(axes, {name: (result[who], c) for name, who, c in zip(names, WHO, COLOURS)}, metric)
-    pgr, told = result["pgr"], "PGR undefined"
-    if pgr["value"] is not None:
-        told = f"PGR {pgr['value']:.2f} [{pgr['low']:.2f}, {pgr['high']:.2f}]"
-    lowest = min(result[who]["low"] for who in WHO)
-    highest = max(result[who]["high"] for who in WHO)
-    limits = 0.5 if lowest >= 0.5 else min(0, lowest), 1 if 0.5 < highest <= 1 else None
-    axes.set(title=told, ylabel=f"{metric} on the test rows", ylim=limits)
-    for panel in agreement:
-        shown = {
-            f"where it\nis {name}": (one, colour)
-            for name, colour in (("right", COLOURS[0]), ("wrong", COLOURS[1]))
-            if (one := result["agreement"][f"weak_{name}"])["value"] is not None
-        }
-        bars(panel, shown, "value")
-        panel.set(title="student agrees with supervisor", ylim=(0, 1))
-    write_figure(figure, path)
-
-
-def bars(axes, shown, key="acc"):
-    """Estimates with their intervals; shown: {label: ({key, "low", "high"}, colour)}."""
-    above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
-    for x, (one, colour) in enumerate(shown.values()):
-        axes.bar(x, one[key], yerr=whiskers(one, key), color=colour, capsize=5, width=0.7)
-        axes.annotate(f"{one[key]:.3f}", (x, one["high"]), **above)
-    axes.set_xticks(range(len(shown)), list(shown))
-
-
-def whiskers(one, key="value"):
-    """The interval of an estimate as matplotlib wants it: distances below and above."""
-    return [[max(0, one[key] - one["low"])], [max(0, one["high"] - one[key])]]
+def report_of(folder, args):
+    """--grid: the report of a whole grid, and its table on the terminal."""
+    known = inspect.signature(main).parameters
+    also = [name for name, value in args.items() if value != known[name].default]
+    if also := [name for name in also if name not in ("grid", "metric")]:
+        raise BadInput(f"--grid goes with --metric alone: leave {also[0]}={args[also[0]]} out")
+    report.show(folder, report.make(folder, tasks.setting_of_card, args["metric"]))
 
 
 if __name__ == "__main__":

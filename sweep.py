@@ -12,20 +12,20 @@ their files hold the same rows and truth. (Supervisor and ceiling of one size ar
 learn from different halves.) Options of the stages, such as --n_train=500, go on to them.
 
 Called again it does what is missing: after a failure, a kill, or with more tasks, models, rules
-or seeds. Out, in --out: <task>/s<seed>/..., logs/, grid.json, results.jsonl and pgr/.
+or seeds. Out, in --out: <task>/s<seed>/..., logs/, grid.json, results.jsonl, and the report of
+what is finished: report.html, report.md, pictures, and pgr.json with all estimates.
 
 --slurm submits the same as a few dozen jobs at most, for a folder that all nodes see, and returns;
 called again it submits what is neither finished nor in the queue.
 """
 
-import contextlib
 import fnmatch
 import functools
 import glob
+import importlib
 import inspect
-import io
 import itertools
-import json
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -33,11 +33,31 @@ from pathlib import Path
 import pgr
 import tasks
 import train_strong
-from w2s import cli, grids, locks, protocol, records, workers
-from w2s.curves import write_figure
+from w2s import cli, grids, locks, protocol, records, report, workers
 from w2s.files import BadInput
-from w2s.plans import handed_on, names, show_plan, with_options_of_stages
 from w2s.slurm import no_jobs, noted, ready, runnable, stopped, submit
+
+OWN = {"ds", "model", "seed", "out", "target", "loss", "force"}  # options that a grid sets itself
+ONLY = {"label": ("vote", "part", "device", "dtype"), "eval": ("split", "device", "dtype")}
+
+
+def handed_on():
+    """{script: {name: parameter}}: the options of the stages that a grid hands on."""
+    found = {}
+    for script in grids.STAGES:
+        known = inspect.signature(importlib.import_module(script).main).parameters
+        options = {n: p for n, p in known.items() if p.kind is p.KEYWORD_ONLY and n not in OWN}
+        found[script] = {n: p for n, p in options.items() if n in ONLY.get(script, options)}
+    return found
+
+
+def with_options_of_stages(main):
+    """main(), with the options that are handed on in its signature."""
+    signature = inspect.signature(main)
+    own = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    handed = {name: p for options in handed_on().values() for name, p in options.items()}
+    main.__signature__ = signature.replace(parameters=[*own, *handed.values()])
+    return main
 
 
 @with_options_of_stages
@@ -117,7 +137,8 @@ def finish(out, grid, nodes, handed, told, failed):
     """Write and show the results, and tell at last what failed, {name: why}, with exit code 1."""
     lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"))
     print(f"{out}: {told}; {len(lines)} lines in {out}/results.jsonl")
-    show_results(out, lines)
+    if lines:
+        report.show(out, report.current(out, tasks.setting_of_card))
     show_failed(out, failed)
     if failed:
         if waiting := len(grids.undone(nodes)) - len(failed):
@@ -132,6 +153,16 @@ def show_failed(out, failed):
 
 
 # ---- what is asked
+
+
+def names(option, words):
+    """The words of a list, none of them empty or twice."""
+    found = words.split(",")
+    for name in found:
+        if not name or found.count(name) > 1:
+            told = f"names {name} twice" if name else "has an empty name"
+            raise BadInput(f"--{option}={words} {told}: write a,b,c")
+    return found
 
 
 def pairs_of(ds, models, weak, strong):
@@ -207,75 +238,22 @@ def check(grid, handed):
         records.find_model(model)
 
 
-# ---- what came out
-
-
-def show_results(out, lines):
-    """A line for every task, pair and rule, from pgr.py over its seeds, whose file is in pgr/."""
-    groups = {}
-    for line in lines:
-        key = tuple(line[name] for name in grids.KEY[:-1])
-        groups.setdefault(key, []).append(line)
-    told = (
-        "task: supervisor -> student, rule",
-        "weak",
-        "student",
-        "ceiling",
-        "PGR [95 %]",
-        "seeds",
-    )
-    rows, results = [told], {}
-    for (task, weak, strong, rule), seeds in groups.items():
-        name = f"{task}: {weak} -> {strong}, {rule}"
-        try:
-            result = results[rule] = recovered(out, seeds)
-        except BadInput as error:
-            print(f"{name}: {error}")
-            continue
-        one, metric = result["pgr"], result.get("metric", "acc")
-        pgr_told = "undefined" if one["value"] is None else "{value:.2f} [{low:.2f}, {high:.2f}]"
-        values = (f"{result[who][metric]:.3f}" for who in ("weak", "student", "ceiling"))
-        rows.append((name, *values, pgr_told.format(**one), str(len(seeds))))
-    width = max(len(row[0]) for row in rows)
-    for name, weak, student, ceiling, told, n in rows if results else ():
-        print(f"{name:<{width}} {weak:>8} {student:>8} {ceiling:>8}  {told:<20} {n:>5}")
-    if results.keys() == {"xent", "conf"} and len(groups) == 2:
-        draw(results, f"{out}/demo.png")
-
-
-def recovered(out, lines):
-    """pgr.py's result of all seeds of a task, pair and rule; made anew if one is newer."""
-    first = lines[0]
-    name = "-".join(grids.form(first[key]) for key in grids.KEY[:-1])
-    file = Path(out) / "pgr" / f"{name}.json"
-    scored = [Path(out) / path for line in lines for path in line["predictions"].values()]
-    newest = max(path.stat().st_mtime for path in scored)
-    if not file.exists() or file.stat().st_mtime < newest:
-        runs = (path.replace(f"/s{first['seed']}/", "/s*/") for path in first["runs"].values())
-        with contextlib.redirect_stdout(io.StringIO()):
-            pgr.main(*(f"{out}/{run}" for run in runs), split=first["split"], out=str(file))
-    return json.loads(file.read_bytes())
-
-
-def draw(results, path):
-    """The picture of one pair and two rules: accuracies of `results`, {rule: pgr.json}, as bars."""
-    naive, conf = results["xent"], results["conf"]
-    if None in (naive["pgr"]["value"], conf["pgr"]["value"]):
-        return
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    pgr.bars(axes, {
-        "weak\nsupervisor": (naive["weak"], "#c9c9c9"),
-        f"naive student\nPGR {naive['pgr']['value']:.2f}": (naive["student"], "#9e9ac8"),
-        f"confidence loss\nPGR {conf['pgr']['value']:.2f}": (conf["student"], "#6a51a3"),
-        "strong\nceiling": (naive["ceiling"], "#3d3d3d"),
-    })  # fmt: skip
-    models = " -> ".join(naive[who]["model"] for who in ("weak", "student"))
-    title = f"{naive['task']}: {models}, {naive['n']} test rows, {naive['seeds']} seeds"
-    axes.set(title=title, ylabel="test accuracy, 95 % intervals", ylim=(0.5, 0.9))
-    write_figure(figure, path)
+def show_plan(grid, nodes, todo):
+    """The commands, how many runs sharing saves, and an estimate of the time."""
+    for node in todo.values():
+        print("python", shlex.join(node["words"]))
+    trainings = sum(grids.script_of(node).startswith("train") for node in nodes.values())
+    alone = len(grids.cells(grid))
+    told = f"{len(nodes)} stages, {trainings} of them trainings; triples one by one: {7 * alone}"
+    saved = f"{1 - len(nodes) / 7 / alone:.0%} and {1 - trainings / 3 / alone:.0%}"
+    print(f"\n{told} and {3 * alone}, so sharing saves {saved}; {len(todo)} stages are to do")
+    pace, runs = grids.pace([node for name, node in nodes.items() if name not in todo])
+    left = sum(map(grids.work, todo.values())) * pace / 60
+    if runs and todo:
+        print(f"about {left:.1f} minutes of one worker, by the models' sizes and the pace of the")
+        print(f"{runs} trainings here that are finished; loading is not counted")
+    elif todo:
+        print("how long it takes is unknown until a training of this grid is finished")
 
 
 def stop(*_):

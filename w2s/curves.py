@@ -3,9 +3,8 @@
 import numpy as np
 
 from w2s import effects, files, stats
+from w2s.figures import COLOURS, new_figure, write_figure
 from w2s.files import BadInput
-
-COLOURS = ("#c9c9c9", "#6a51a3", "#3d3d3d")  # supervisor, student, ceiling
 
 
 def held_out(run, card):
@@ -27,10 +26,7 @@ def stopping(runs, cards, path):
     last weights. Returns {name: {value, low, high, reason}}. Histories do not say which rows were
     right, so the three accuracies count as independent, which makes the intervals rather wide.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
-    axes, accuracies = figure.add_subplot(), []
+    (figure, (axes,)), accuracies = new_figure(1, height=3.6), []
     print(f"\n{'held-out rows (truth)':<28} {'best':>6} {'epoch':>6} stopped  epoch  final")
     for (_, *names), (_, *both) in zip(runs, cards):
         rows, others = (held_out(*pair) for pair in zip(names, both))
@@ -70,12 +66,3 @@ def course(axes, run, colour):
     told = [f"{line['true_acc']:6.3f} {line['epoch']:6.2f}" for line in (best, stopped)]
     print(f"{run:<28} {'  '.join(told)} {history[-1]['true_acc']:6.3f}")
     return [line["true_acc"] for line in (best, stopped, history[-1])]
-
-
-def write_figure(figure, path):
-    """Save a matplotlib figure as PNG and print its path."""
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    with files.whole(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
-    print(path)

@@ -90,6 +90,7 @@ OPTIONS = {
     "plot": (matching(r".*\.png", "a name that ends in .png"), "PNG file to write"),
     "curves": (None, "plot the course of training too, and tell the PGR at three stops (5.1.1)"),
     "metric": (of(*METRICS), "what is compared (default: acc; of texts that models write score)"),
+    "grid": (None, "the folder of a grid (sweep.py), to report on it as a whole; takes --metric"),
     "want": (POSITIVE, "tell how many rows and seeds make half the PGR's interval this wide"),
     "n": (POSITIVE, "how many rows (default: all, in the halves at most 10,000)"),
     "mirror": (None, "folder to write the named tasks' data to (default: all), for W2S_MIRROR"),

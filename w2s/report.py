@@ -1,0 +1,292 @@
+"""The report of a grid: report.md, a self-contained report.html, pictures, and pgr.json.
+
+What it says is a list of blocks, which pages.py turns into Markdown and HTML.
+"""
+
+import itertools
+import json
+import os
+import platform
+import shlex
+from pathlib import Path
+
+from w2s import figures, files, grids, outcomes, pages
+from w2s.stats import FALLS, WHO
+
+
+def make(folder, setting_of, metric=None):
+    """Write the report of a grid and all that belongs to it; returns what outcomes.measure() does.
+
+    setting_of: line of results.jsonl -> setting.
+    """
+    about, lines = outcomes.read_lines(folder)
+    told = outcomes.measure(folder, lines, setting_of, metric)
+    blocks = opening(folder, about, lines, told)
+    for name, section in told["sections"].items():
+        title = f" ({name})" if len(told["sections"]) > 1 else ""
+        blocks += tables(section, title)
+    for name, section in told["sections"].items():
+        prefix = f"{name}-" if len(told["sections"]) > 1 else ""
+        blocks += pictures(folder, section, prefix)
+    blocks += undefined(told, about, lines) + provenance(folder, about, lines)
+    files.write_text(Path(folder) / "report.md", pages.to_md(blocks))
+    files.write_text(Path(folder) / "report.html", pages.to_html(folder, blocks))
+    files.write_text(Path(folder) / "pgr.json", json.dumps(told, indent=1) + "\n")
+    return told
+
+
+def current(folder, setting_of):
+    """make(), or what it made before, if that is of these results and of the settings' metrics."""
+    made, results = Path(folder) / "pgr.json", Path(folder) / "results.jsonl"
+    if made.exists() and made.stat().st_mtime > results.stat().st_mtime:
+        told = json.loads(made.read_bytes())
+        if told["asked"] is None:
+            return told
+    return make(folder, setting_of)
+
+
+def show(folder, told):
+    """The tables on the terminal."""
+    for section in told["sections"].values():
+        metric = section["metric"]
+        rows = [("task: supervisor -> student, rule", "weak", "student", "ceiling", "PGR", "seeds")]
+        for cell in section["cells"]:
+            name = f"{cell['task']}: {pair(cell)}, {cell['rule']}"
+            values = (f"{cell[who][metric]:.3f}" for who in WHO)
+            rows.append((name, *values, pgr_of(cell), str(cell["seeds"])))
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        print(f"{metric}, PGR with its 95 % interval")
+        for row in rows:
+            print("  ".join(f"{word:<{width}}" for word, width in zip(row, widths)).rstrip())
+    print(f"{folder}/report.html")
+
+
+# ---- words
+
+
+def pair(one):
+    """The models of a cell; of a duel perhaps all."""
+    return f"{one['supervisor']} -> {one['strong']}" if one["strong"] else "all, averaged"
+
+
+def with_interval(one, key="value", digits=3, sign=""):
+    """An estimate as text."""
+    if one is None or one[key] is None:
+        return "-"
+    if one["low"] is None and one["high"] is None:
+        return f"{one[key]:{sign}.{digits}f}"
+    ends = ("?" if one[e] is None else f"{one[e]:{sign}.{digits}f}" for e in ("low", "high"))
+    return f"{one[key]:{sign}.{digits}f} [{', '.join(ends)}]"
+
+
+def pgr_of(cell):
+    """The PGR of a cell, or in a few words why there is none."""
+    if cell["pgr"]["value"] is None:
+        gap = cell["gap"]
+        return f"undefined: gap {gap['low']:+.3f} to {gap['high']:+.3f}"
+    return with_interval(cell["pgr"], digits=2)
+
+
+def counted(n, what):
+    """A number of things in words."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+# ---- what the report says
+
+
+def opening(folder, about, lines, told):
+    """Title, and what the grid is."""
+    pairs = dict.fromkeys((weak, strong) for _, weak, strong in about["pairs"])
+    parts = [counted(len(about["tasks"]), "task"), counted(len(pairs), "pair") + " of models"]
+    parts += [counted(len(about["rules"]), "rule"), counted(about["seeds"], "seed")]
+    most = len(about["pairs"]) * len(about["rules"]) * about["seeds"]
+    done = f"{len(lines)} of {most} combinations are finished"
+    texts = [f"{', '.join(parts)}; {done}. Brackets are 95 % intervals."]
+    if about["seeds"] == 1:
+        texts.append("One seed: they are for these runs, and say nothing of other seeds.")
+    if told["left_out"]:
+        left = " and ".join(told["left_out"])
+        texts.append(f"Left out, as they have no such metric: {left}.")
+    return [
+        ("head", f"Weak to strong: {Path(folder).resolve().name}"),
+        *(("text", one) for one in texts),
+    ]
+
+
+def tables(section, title):
+    """The results, means over tasks, and rules against each other."""
+    metric, cells = section["metric"], section["cells"]
+    named = f"{metric} of" if metric not in FALLS else f"{metric} (low is good) of"
+    head = ["task", "supervisor -> student", "rule", "PGR", f"{named} supervisor", "student"]
+    rows = [(*head, "ceiling", "performs like", "n", "groups", "seeds")]
+    for cell in cells:
+        values = (with_interval(cell[who], metric) for who in WHO)
+        start, like = (cell["task"], pair(cell), cell["rule"], pgr_of(cell)), cell["like"]["told"]
+        rows.append((*start, *values, like, cell["n"], cell["groups"], cell["seeds"]))
+    told = (
+        "PGR, the performance gap recovered, is (student - weak) / (ceiling - weak): 0 is no "
+        "better than the supervisor, 1 as good as with ground truth. Intervals are over groups of "
+        "test rows and seeds. Performs like: the size of a model that scores as the student does "
+        "when it learns from ground truth, between the ceilings (of sizes without one, the "
+        "supervisors), by interpolation in log parameters; < and > name the end it lies beyond."
+    )
+    blocks = [("head", f"Results{title}"), ("table", rows), ("text", told)]
+    over = [one for one in section["means"] if one["over"]]
+    if over:
+        blocks += [("head", f"Across tasks{title}"), ("table", over_rows(over))]
+        told = "Tasks count as drawn: the intervals are for other tasks like these. Mean and median"
+        told += " are over tasks with a PGR; pooled, what was recovered over all gaps together, has"
+        blocks.append(
+            ("text", f"{told} all. A median has no interval below six tasks, a mean none of one.")
+        )
+    if section["against"]:
+        blocks += [("head", f"Rule against rule{title}"), ("table", duel_rows(section, metric))]
+        told = "The first rule less the other, on the same rows and seeds, for these tasks; sign:"
+        blocks.append(("text", f"{told} the probability that the difference has this sign."))
+    return blocks
+
+
+def over_rows(over):
+    """The table of PGRs across tasks."""
+    rows = [("supervisor -> student", "rule", "tasks", "median PGR", "mean PGR", "pooled PGR")]
+    rows[0] += ("without a PGR",)
+    for one in over:
+        values = (with_interval(one["over"][name], digits=2) for name in ("median", "mean"))
+        values = (*values, with_interval(one["over"]["pooled"], digits=2))
+        none = ", ".join(one["over"]["undefined"]) or "none"
+        rows.append((pair(one), one["rule"], one["over"]["tasks"], *values, none))
+    return rows
+
+
+def duel_rows(section, metric):
+    """The table of rules against each other."""
+    several = max(one["tasks"] for one in section["against"]) > 1
+    rows = [("supervisor -> student", "rules", f"difference of {metric}", "sign")]
+    rows[0] += ("for other tasks",) * several + ("difference of PGR", "sign", "tasks")
+    for one in section["against"]:
+        own, pgr = one["metric"], one["pgr"]
+        row = [pair(one), f"{one['rule']} less {one['other']}", with_interval(own, sign="+")]
+        row += [f"{own['sign']:.3f}"] + [with_interval(own["drawn"], sign="+")] * several
+        row += [with_interval(pgr, digits=2, sign="+"), f"{pgr['sign']:.3f}" if pgr else "-"]
+        known = f"{one['tasks']}, {one['pgr_tasks']} with a PGR"
+        rows.append((*row, known if one["pgr_tasks"] < one["tasks"] else one["tasks"]))
+    return rows
+
+
+def pictures(folder, section, prefix):
+    """Draw what there is to see, as PNG and SVG, and say what it is."""
+    metric, cells, means = section["metric"], section["cells"], section["means"]
+    tasks, rules = figures.once(cells, "task"), figures.once(cells, "rule")
+    over = f", means over {len(tasks)} tasks" if len(tasks) > 1 else ""
+    of_pgr, names = over.replace("means", "medians"), figures.brief(cells)
+
+    def title(one):
+        models = f"{names[one['supervisor']]} -> {names[one['strong']]}"
+        if len(means) > len(rules):
+            return models
+        of = f"{tasks[0]}: " if len(tasks) == 1 else ""
+        return f"{of}{models}, {one['n']} test rows, {counted(one['seeds'], 'seed')}"
+
+    drawn = {"bars": (figures.bars_of_rules(means, metric, title),
+        f"Supervisor, students and ceiling (paper, Fig. 2){over}; below the PGR{of_pgr}")}  # fmt: skip
+    if figures.several_sizes(means):
+        drawn["pgr_by_size"] = (figures.pgr_by_size(means, metric),
+            f"PGR against the student's size (Fig. 3){of_pgr}")  # fmt: skip
+        if len(rules) > 1:
+            drawn["rules"] = (figures.rules_by_size(means, metric),
+                f"The rules against the student's size (Fig. 5){over}")  # fmt: skip
+        if any(one["agreement"] for one in means):
+            drawn["agreement"] = (figures.agreement_by_size(means, metric),
+                f"Agreement where the supervisor is right, and wrong (Fig. 8){over}")  # fmt: skip
+    if len(tasks) > 1:
+        thin = "; thin lines: the supervisors" * figures.several_sizes(cells)
+        for name, figure in figures.tasks(cells, metric).items():
+            drawn[f"tasks-{grids.form(name)}"] = figure, f"Task by task: {name} (Fig. 12){thin}"
+    blocks = [("head", "Pictures")] if prefix == "" else [("head", f"Pictures ({prefix[:-1]})")]
+    for name, (figure, caption) in drawn.items():
+        for kind in ("svg", "png"):
+            figures.write_figure(figure, f"{folder}/{prefix}{name}.{kind}")
+            figure.set_layout_engine("none")  # it stays as it is, and that is much faster
+        blocks.append(("picture", f"{prefix}{name}.png", caption))
+    return blocks
+
+
+def undefined(told, about, lines):
+    """Every PGR that is undefined, and every combination that is not finished."""
+    cells = [cell for section in told["sections"].values() for cell in section["cells"]]
+    texts = [
+        f"{cell['task']}, {pair(cell)}, {cell['rule']}: {cell['pgr']['reason']}."
+        for cell in cells
+        if cell["pgr"]["value"] is None
+    ]
+    grid = {"pairs": about["pairs"], "rules": about["rules"], "seeds": about["seeds"]}
+    known = {tuple(line[name] for name in grids.KEY) for line in lines}
+    missing = [cell for cell in grids.cells(grid) if cell not in known]
+    texts += [
+        f"{task}, {weak} -> {strong}, {rule}, seed {seed}: not finished."
+        for task, weak, strong, rule, seed in missing
+    ]
+    found = ("list", texts) if texts else ("text", "Nothing: every PGR is defined.")
+    return [("head", "What is undefined or missing"), found]
+
+
+# ---- where it comes from
+
+
+def commands(folder, about):
+    """The lines of sweep.py that make such a grid: one, or one for tasks that share their pairs."""
+    of_tasks, told = {}, []
+    for task, *models in about["pairs"]:
+        of_tasks.setdefault(task, []).append(tuple(models))
+    alike = {}
+    for task, pairs in of_tasks.items():
+        alike.setdefault(tuple(pairs), []).append(task)
+    shared = [f"--loss={','.join(about['rules'])}", f"--seeds={about['seeds']}", f"--out={folder}"]
+    shared += grids.words_of(about["options"])
+    for pairs, names in alike.items():
+        models = list(dict.fromkeys(itertools.chain(*pairs)))
+        weak, strong = (list(dict.fromkeys(of)) for of in zip(*pairs))
+        if {*pairs} == {*itertools.combinations(models, 2)}:
+            asked = [[f"--models={','.join(models)}"]]
+        elif {*pairs} == {*itertools.product(weak, strong)}:
+            asked = [[f"--weak={','.join(weak)}", f"--strong={','.join(strong)}"]]
+        else:
+            asked = [[f"--weak={one}", f"--strong={other}"] for one, other in pairs]
+        for one in asked:
+            told.append(
+                shlex.join(["python", "sweep.py", f"--ds={','.join(names)}", *one, *shared])
+            )
+    return told
+
+
+def provenance(folder, about, lines):
+    """Commands, hardware, hours, versions and commits, by the cards of the runs."""
+    logs = len([*Path(folder).rglob("logs/**/*.log")])
+    runs = dict.fromkeys(run for line in lines for run in line["runs"].values())
+    cards = [files.read_card(f"{folder}/{run}") or {} for run in runs]
+    resolved = [card.get("resolved", {}) for card in cards]
+    ran = {f"{one.get('device')} in {one.get('dtype')}" for one in resolved}
+    seconds = sum(card.get("seconds", 0) for card in cards)
+    commits = sorted({str(card.get("commit")) for card in cards})
+    versions = {f"{n} {v}" for card in cards for n, v in card.get("versions", {}).items()}
+    times = sorted(card["time"] for card in cards if "time" in card)
+    here = f"{platform.machine()}, {platform.system()}, {os.cpu_count()} CPU cores"
+    hours = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+    texts = [
+        f"Ran on: {', '.join(sorted(ran))}. This report was made on {here}.",
+        f"Time: {hours} in {len(runs)} trainings, the sum over runs that may have run side by "
+        "side. Labelling and scoring are not in it, and the time on the clock is not known.",
+        f"Begun between {times[0]} and {times[-1]}." if times else "When is not known.",
+        f"Versions: {', '.join(sorted(versions))}.",
+        f"Commit: {', '.join(commits)} (+: with changes).",
+        "Every run's card.json has its options, the checksums of what it read, and versions.",
+    ]
+    where = f"It called {counted(logs, 'stage')}; the exact command of each is the first line of "
+    return [
+        ("head", "Commands"),
+        ("code", commands(folder, about)),
+        ("text", f"{where}its log in {folder}/logs."),
+        ("head", "Hardware, time, versions"),
+        ("list", texts),
+    ]
