@@ -86,21 +86,14 @@ def main(
     cli.check(asked)
     out = out or ("runs/grid" if ds != "facts" or models or weak or strong else "runs/demo")
     defaults = inspect.signature(main).parameters
-    asked, handed = (
-        {n: value for n, value in given.items() if value != defaults[n].default}
-        for given in (asked, handed)
-    )
+    asked = {n: value for n, value in asked.items() if value != defaults[n].default}
+    handed = {n: value for n, value in asked.items() if n in handed}
     shared = {name: handed.pop(name) for name in pgr.RULE if name in handed}
     grid = {"pairs": pairs_of(ds, models, weak, strong), "rules": rules_of(loss, shared)}
     grid["seeds"] = seeds
-    by_stage = {
-        script: {n: value for n, value in handed.items() if n in takes}
-        for script, takes in handed_on().items()
-    }
-    nodes = grids.build(out, grid, by_stage)
+    nodes = stages_of(out, grid, handed)
     grids.settle(out, grid, handed, write=False)
-    todo = grids.undone(nodes)
-    if todo:
+    if todo := grids.undone(nodes):
         check(grid, handed)
     if slurm:
         ready(slurm, dry_run)
@@ -119,6 +112,15 @@ def main(
         failed = workers.run(out, todo, jobs, handed.get("device"))
         told = f"{len(nodes)} stages, {len(todo)} of them to do: {len(failed)} failed"
         finish(out, grid, nodes, handed, told, failed)
+
+
+def stages_of(out, grid, handed):
+    """{name: stage} of a grid, each with those of the options that its script takes."""
+    by_stage = {
+        script: {n: value for n, value in handed.items() if n in takes}
+        for script, takes in handed_on().items()
+    }
+    return grids.build(out, grid, by_stage)
 
 
 def be_job(note, out, grid, nodes, handed, jobs):
