@@ -110,8 +110,7 @@ def main(
         if slurm and todo:
             return send(todo)
         failed = workers.run(out, todo, jobs, handed.get("device"))
-        told = f"{len(nodes)} stages, {len(todo)} of them to do: {len(failed)} failed"
-        finish(out, grid, nodes, handed, told, failed)
+        finish(out, grid, nodes, todo, handed, failed)
 
 
 def stages_of(out, grid, handed):
@@ -132,12 +131,13 @@ def be_job(note, out, grid, nodes, handed, jobs):
     show_failed(out, failed)
     Path(note).unlink()
     if not stages:
-        finish(out, grid, nodes, handed, f"{len(nodes)} stages", stopped(nodes))
+        finish(out, grid, nodes, grids.undone(nodes), handed, stopped(nodes))
 
 
-def finish(out, grid, nodes, handed, told, failed):
+def finish(out, grid, nodes, todo, handed, failed):
     """Write and show the results, and tell at last what failed, {name: why}, with exit code 1."""
     lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"))
+    told = f"{len(nodes)} stages, {len(todo)} of them to do: {len(failed)} failed"
     print(f"{out}: {told}; {len(lines)} lines in {out}/results.jsonl")
     if lines:
         report.show(out, report.current(out, tasks.setting_of_card))
