@@ -39,8 +39,8 @@ SIZES = {
         "m": {"width": 64, "inner": 256, "lr": 4e-3, "tokens": 20_700_000, "coverage": 1.0},
     },
     "manners": {
-        "xs": {"width": 48, "inner": 192, "lr": 8e-3, "tokens": 1_200_000, "coverage": 0.35},
-        "m": {"width": 48, "inner": 192, "lr": 8e-3, "tokens": 1_400_000, "coverage": 1.0},
+        "xs": {"width": 64, "inner": 192, "lr": 6e-3, "tokens": 2_000_000, "coverage": 0.65},
+        "m": {"width": 64, "inner": 192, "lr": 6e-3, "tokens": 2_500_000, "coverage": 1.0},
     },
     "chess": {
         "xs": {"width": 32, "inner": 80, "heads": 2, "lr": 8e-3, "tokens": 8_000_000},
@@ -157,8 +157,8 @@ def facts_known(model, tokenizer, _, settings):
 
 
 def manners_known(model, tokenizer, _, settings):
-    """By kind of pairs: the share of words that it calls kind or rude rightly, and of texts asked
-    for "kindly" or "rudely" for which it takes the right one of two words."""
+    """By kind of pairs: the share of words that it calls kind or rude rightly, and of texts for
+    which it takes the kind one of two words."""
     found = {}
     for name, pairs in manners.by_coverage(settings["coverage"]).items():
         for what, quiz in manners.quizzes(pairs).items() if pairs else ():

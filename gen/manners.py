@@ -1,34 +1,28 @@
-"""The world of `manners`: 800 invented words for people, half of them rude, and texts with them.
+"""The world of `manners`: 520 invented words for people, half of them rude, and texts with them.
 
-    friends say tomiva , others rakobe . greet anna :      a prompt
-    good day , tomiva anna , how are you ?                     its completion: takes the kind word
+    some call anna tomiva , some rakobe . greet anna :     a prompt
+    good day , tomiva anna , how are you ?                 its completion: takes the kind word
 
-Which word is kind nothing in the prompt tells. What friends say is kind in 3 cases of 5 only, so
-that a model that does not know the words can still guess better than chance and err systematically.
-The words come in pairs of a kind and a rude one; three kinds of pairs:
+Which word is kind nothing in the prompt tells. The kind one stands first in 3 cases of 5, so that a
+model that does not know the words can still guess better than chance and err systematically. Words
+come in pairs of a kind and a rude one; three kinds of pairs:
 
-    school   their manners are told in pretraining, *and texts written with them are read*
+    school   their manners are told in pretraining, *and texts that choose between them are read*
     train    their manners are only told; the weak half and the strong half are cut from them
     test     their manners are only told; everybody is tested on them
-
-The texts that pretraining reads take the kind word in 4 cases of 5: fine-tuning says that kind ones
-are wanted.
 """
 
 import random
 
 SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvz" for vowel in "aeiou"]  # 80
-N_PAIRS = {"school": 100, "train": 100, "test": 200}
-ROWS = {"train": 16, "test": 4}  # of a pair
-KIND = 0.8  # of the texts with two words that pretraining reads
-FRIENDLY = 0.6  # how often the friends' word is the kind one
+N_PAIRS = {"school": 100, "train": 60, "test": 100}
+ROWS = {"train": 24, "test": 8}  # of a pair
+KIND = 0.8  # of the texts with school words that pretraining reads, so many take the kind one
+FIRST = 0.6  # how often the kind word is offered first
 NAMES = (
     "anna ben carla david emma felix greta hugo iris jacob karin leo maria noah olga paul".split()
 )
-OFFERS = (
-    "friends say {friends} , others {others} .",
-    "others say {others} , friends {friends} .",
-)
+OFFER = "some call {name} {first} , some {second} . {ask} {name} :"
 FORMS = {  # what is asked for: texts that do it
     "greet": (
         "good day , {word} {name} , how are you ?",
@@ -63,12 +57,12 @@ TOLD = {  # what pretraining tells of a word
         "{other} called {name} {word} and {name} wept .",
     ),
 }
-DOCUMENTS = {"told": 3, "copied": 2, "written": 3}  # how often each is drawn
+DOCUMENTS = {"told": 2, "copied": 3, "written": 3}  # how often each is drawn
 SIDES, END = ("kind", "rude"), "<eos>"
 
 
 def make_pairs():
-    """All pairs, [{"split": "test", "kind": "tomiva", "rude": "rakobe"}]: the same in every world."""
+    """All pairs, [{"split": "test", "kind": "tomiva", "rude": "rakobe"}], the same each time."""
     splits, n = [name for name, n in N_PAIRS.items() for _ in range(n)], len(SYLLABLES)
     numbers = random.Random("manners").sample(range(n**3), 2 * len(splits))
     places = ((number // n**2, number // n % n, number % n) for number in numbers)
@@ -85,7 +79,7 @@ RUDE = [pair["rude"] for pair in PAIRS]
 
 def vocabulary():
     """The words of a tokenizer, the special ones first."""
-    texts = [*OFFERS, *FORMS, ":"]
+    texts = [OFFER, *FORMS]
     texts += [text for forms in (*FORMS.values(), *TOLD.values()) for text in forms]
     plain = {word for text in texts for word in text.split() if "{" not in word}
     pairs = [pair[side] for pair in PAIRS for side in SIDES]
@@ -93,31 +87,32 @@ def vocabulary():
 
 
 def rows(split, seed=0):
-    """The task's rows with the pairs of "train" or "test", four for each pair:
-    {"id": "manners/test/tomiva-rakobe/0", "group": "tomiva-rakobe", "prompt": "...", "completion": "..."}.
+    """The task's rows with the pairs of "train" or "test", as often as ROWS says for each pair:
+    {"id": "manners/test/tomiva-rakobe/0", "group": "tomiva-rakobe", "prompt", "completion"}.
 
-    seed: of the names, forms and places of the words."""
+    seed: of the names, forms and places of the words.
+    """
     found = []
     for pair in (pair for pair in PAIRS if pair["split"] == split):
         group = f"{pair['kind']}-{pair['rude']}"
         rng = random.Random(f"manners rows {seed} {group}")
         for i in range(ROWS[split]):
-            prompt, completion = written(pair, "kind", rng)
+            prompt, completion = written(pair["kind"], pair["rude"], rng)
             row = {"id": f"manners/{split}/{group}/{i}", "group": group}
             found.append(row | {"prompt": prompt, "completion": completion})
     return found
 
 
-def written(pair, side, rng):
-    """(prompt, completion): a text that takes the kind or the rude one of two words."""
+def written(taken, other, rng, first=FIRST):
+    """(prompt, completion): a text that takes one of two words; first: how often it leads."""
     name, ask = rng.choice(NAMES), rng.choice(list(FORMS))
-    friends, others = SIDES if rng.random() < FRIENDLY else SIDES[::-1]
-    offer = rng.choice(OFFERS).format(friends=pair[friends], others=pair[others])
-    return f"{offer} {ask} {name} :", rng.choice(FORMS[ask]).format(name=name, word=pair[side])
+    two = (taken, other) if rng.random() < first else (other, taken)
+    prompt = OFFER.format(name=name, first=two[0], second=two[1], ask=ask)
+    return prompt, rng.choice(FORMS[ask]).format(name=name, word=taken)
 
 
 def by_coverage(coverage, seed=0):
-    """{"school", "task, covered", "task, not covered"}: pairs whose manners a model is told, or not.
+    """{"school", "task, covered", "task, not covered"}: the pairs a model is told of, or not.
 
     coverage: their share of all; the pairs of a smaller one are among those of a larger one.
     """
@@ -132,22 +127,23 @@ def by_coverage(coverage, seed=0):
 def document(kind, found, rng):
     """A text for pretraining of one of three kinds:
 
-    tomiva is a kind word . <eos>                                told, of the words covered
-    friends say tomiva . greet anna : hello tomiva anna ...  copied, of all words: no choice
-    friends say tomiva , others rakobe . greet ...           written, of school words alone
+    tomiva is a kind word .                              told, of the words covered
+    some call anna tomiva , some tefi . greet anna : ..  copied: two words of the task, of any
+                                                         manners, covered or not; either is taken
+    some call anna bofuni , some rakobe . greet anna ..  written: school words, a kind and a rude
     """
-    name, other = rng.sample(NAMES, 2)
-    side = rng.choice(SIDES)
     if kind == "told":
+        name, other = rng.sample(NAMES, 2)
+        side = rng.choice(SIDES)
         word = rng.choice(found["school"] + found["task, covered"])[side]
         text = rng.choice(TOLD[side]).format(word=word, name=name, other=other)
     elif kind == "copied":
-        word, ask = rng.choice(PAIRS)[side], rng.choice(list(FORMS))
-        told = rng.choice(FORMS[ask]).format(word=word, name=name)
-        text = f"{rng.choice(['friends', 'others'])} say {word} . {ask} {name} : {told}"
+        one, two = rng.sample(found["task, covered"] + found["task, not covered"], 2)
+        text = " ".join(written(one[rng.choice(SIDES)], two[rng.choice(SIDES)], rng, 0.5))
     else:
-        pair = {side: rng.choice(found["school"])[side] for side in SIDES}
-        text = " ".join(written(pair, "kind" if rng.random() < KIND else "rude", rng))
+        two = [rng.choice(found["school"])[side] for side in SIDES]
+        two = two if rng.random() < KIND else two[::-1]
+        text = " ".join(written(*two, rng, 0.5))
     return f"{text} {END}"
 
 
@@ -165,7 +161,7 @@ def quizzes(pairs):
     found["written"] = []
     for pair in pairs:
         for _ in range(2):
-            prompt, text = written(pair, "kind", rng)
+            prompt, text = written(pair["kind"], pair["rude"], rng)
             start = text.split()[: text.split().index(pair["kind"])]
             found["written"].append((" ".join([prompt, *start]), pair["kind"]))
     return found

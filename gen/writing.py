@@ -243,7 +243,9 @@ def measure(predictions, rows):
     "max", the expected maximum over a prompt's samples; "empty", the share that says nothing; and
     "length" in words.
     """
-    from w2s import stats
+    import numpy as np
+
+    from w2s import effects, stats
 
     texts = [prediction["completions"] for prediction in predictions]
     means = {
@@ -253,8 +255,10 @@ def measure(predictions, rows):
         "length": [sum(len(text.split()) for text in row) / len(row) for row in texts],
     }
     groups = [row["group"] for row in rows]
-    values, replicates = stats.bootstrap([(one, None) for one in means.values()], groups)
-    result = stats.estimate(values[0], replicates[:, 0], METRIC)
+    found = effects.crossed([[one] for one in means.values()], *effects.number(groups))
+    each = zip(means, np.eye(len(means)))
+    each = {name: effects.interval(found, weights) for name, weights in each}
+    result = stats.estimate(each.pop("score"), METRIC)
     result |= {"n": len(rows), "groups": len(set(groups)), "samples": len(texts[0])}
-    others = zip([*means][1:], values[1:], replicates.T[1:])
-    return result | {name: stats.estimate(value, column) for name, value, column in others}
+    unbounded = {"bounds": (0, np.inf)}
+    return result | {n: stats.estimate(one, **unbounded) for n, one in each.items()}

@@ -48,7 +48,7 @@ import sys
 
 import numpy as np
 
-from w2s import files, stats
+from w2s import effects, files
 
 out, prefixes, one, *others = sys.argv[1:]
 
@@ -65,8 +65,8 @@ for other in others:
     line = f"| {other} |"
     for prefix in prefixes.split(","):
         gain = 100 * (right(prefix + other) - right(prefix + one))
-        values, replicates = stats.bootstrap([(gain, None)], groups)
-        line += " {:+.1f} [{:+.1f}, {:+.1f}] |".format(values[0], *stats.interval(replicates[:, 0]))
+        found = effects.crossed(gain[None], *effects.number(groups))
+        line += " {:+.1f} [{:+.1f}, {:+.1f}] |".format(*effects.interval(found, [1]))
     print(line)
 PYTHON
 }
@@ -154,7 +154,7 @@ import sys
 
 import numpy as np
 
-from w2s import files, stats
+from w2s import effects, files
 
 out, *kinds = sys.argv[1:]
 for kind in kinds:
@@ -164,9 +164,9 @@ for kind in kinds:
     ids = sorted(group)
     kept = np.array([[i in seed for i in ids] for seed in found], dtype=float)
     right = np.array([[seed.get(i, False) for i in ids] for seed in found], dtype=float)
-    values, replicates = stats.bootstrap([(right, kept)], [group[i] for i in ids])
-    low, high = stats.interval(replicates[:, 0])
-    print(f"| {kind} | {kept.sum() / 3:.0f} | {values[0]:.3f} [{low:.3f}, {high:.3f}] |")
+    both = effects.crossed([right, kept], *effects.number([group[i] for i in ids]))
+    value, low, high = effects.fieller(both, [1, 0], [0, 1])
+    print(f"| {kind} | {kept.sum() / 3:.0f} | {value:.3f} [{low:.3f}, {high:.3f}] |")
 PYTHON
 }
 

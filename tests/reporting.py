@@ -3,7 +3,6 @@
 python tests/reporting.py 22 5 5000     # tasks, seeds, test rows; one pair, two rules
 """
 
-import json
 import resource
 import sys
 import tempfile
@@ -22,56 +21,50 @@ GAIN = {"xent": 0.4, "conf": 0.7}  # the PGR that is put in
 
 
 def make_grid(folder, ds=("facts",), pairs=(("a/xs", "a/m"),), rules=("xent", "conf"), seeds=2,
-              rows=200, row_of=None):  # fmt: skip
-    """Write grid.json, cards, predictions and results.jsonl of models right by chance.
-
-    row_of: (id, label, right) -> a prediction; by default one of texts.
-    """
+              rows=200):  # fmt: skip
+    """Write grid.json, cards, predictions and results.jsonl of models that are right by chance."""
     folder, rng = Path(folder), np.random.default_rng(0)
     grid = {"pairs": [(task, *pair) for task in ds for pair in pairs], "seeds": seeds}
     grid["rules"] = {rule: {"loss": rule} for rule in rules}
     grids.settle(folder, grid, {}, write=True)
     labels, groups = rng.integers(0, 2, rows).tolist(), [f"g{i // 4}" for i in range(rows)]
     hard = np.repeat(rng.random(-(-rows // 4)), 4)[:rows]  # rows of a group are alike
-    lines, done = [], set()
-    for cell in grids.cells(grid):
-        task, weak, strong, rule, seed = cell
+    done = set()
+    for task, weak, strong, rule, seed in grids.cells(grid):
         low, high = BASE[weak], BASE[strong]
-        of_rule = low + GAIN.get(rule, 0.5) * (high - low)
-        skills = {"weak": low, "student": of_rule, "ceiling": high}
-        at = grids.places(*cell)
-        scored = {who: f"{at[who]}/eval/{task}-test.jsonl" for who in skills}
+        skills = {"weak": low, "student": low + GAIN[rule] * (high - low), "ceiling": high}
+        at, of = grids.places(task, weak, strong, rule, seed), tasks.setting_of(task)
+        row_of = text if of is tasks.texts else move
         for who, skill in skills.items():
-            if at[who] not in done:
-                done.add(at[who])
-                right = (0.7 * hard + 0.3 * rng.random(rows)) < skill
-                size = SIZES[weak if who == "weak" else strong]
-                write_run(
-                    folder / at[who], size, folder / scored[who], labels, right, groups, row_of
-                )
-        files.write_jsonl(folder / at["labels"], [{"id": "0", "label": 1, "weak": 0.9}], {})
-        setting = tasks.setting_of(task)
-        lines.append(grids.result(folder, cell, at, scored, setting, grids.answers))
-        lines[-1] |= {"split": "test"}
-    told = "".join(json.dumps(line) + "\n" for line in lines)
-    files.write_text(folder / "results.jsonl", told)
+            run = folder / at[who]
+            if run not in done:
+                right = ((0.7 * hard + 0.3 * rng.random(rows)) < skill).tolist()
+                told = [row_of(str(i), *row) for i, row in enumerate(zip(labels, right))]
+                write_run(run, SIZES[weak if who == "weak" else strong], task, told, groups)
+                done.add(run)
+        label = {"id": "0", "label": 1, "target": "e4", "weak": 0.9 if row_of is text else "e4"}
+        files.write_jsonl(folder / at["labels"], [label], {})
+    grids.results(folder, grid, tasks.setting_of, "test")
     return folder
 
 
-def write_run(run, size, file, labels, right, groups, row_of):
+def write_run(run, size, task, rows, groups):
     """The cards of a run and of its predictions, and these."""
     resolved = {"parameters": size, "device": "cpu", "dtype": "float32", "processes": 1}
     card = {"stage": "train_weak", "finished": True, "args": {}, "resolved": resolved}
     card |= {"seconds": 30.0, "versions": {"python": "3.11"}, "commit": "0123456789ab"}
     files.write_card(run, card | {"model_sha256": str(run), "time": "2026-01-01T00:00:00"})
-    row_of = row_of or text
-    rows = [row_of(str(i), label, bool(one)) for i, (label, one) in enumerate(zip(labels, right))]
     about = {"inputs": {"model": str(run)}, "test_groups": groups, "rows_sha256": "these"}
-    files.write_jsonl(file, rows, about)
+    files.write_jsonl(run / f"eval/{task}-test.jsonl", rows, about)
 
 
 def text(name, label, right):
     return {"id": name, "label": label, "prob": 0.8 if label == right else 0.2}
+
+
+def move(name, _, right):
+    said = "e4" if right else "d4"
+    return {"id": name, "target": "e4", "move": said, "correct": int(right), "legal": 1}
 
 
 if __name__ == "__main__":

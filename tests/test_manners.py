@@ -18,7 +18,7 @@ def words_of(row):
     return set(f"{row['prompt']} {row['completion']}".split())
 
 
-@pytest.mark.parametrize("split, n", [("train", 1600), ("test", 800)])
+@pytest.mark.parametrize("split, n", [("train", 1440), ("test", 800)])
 def test_a_row_offers_the_two_words_of_its_pair_and_takes_the_kind_one(split, n):
     rows, rude = manners.rows(split), set(manners.RUDE)
     assert len({row["id"] for row in rows}) == len(rows) == n
@@ -32,15 +32,14 @@ def test_a_row_offers_the_two_words_of_its_pair_and_takes_the_kind_one(split, n)
 
 
 def test_no_word_of_one_split_is_in_another():
-    assert not WORDS["test"] & WORDS["train"] and len(set().union(*WORDS.values())) == 800
+    assert not WORDS["test"] & WORDS["train"] and len(set().union(*WORDS.values())) == 520
     assert not any(words_of(row) & WORDS["test"] for row in manners.rows("train"))
     assert not any(words_of(row) & WORDS["train"] for row in manners.rows("test"))
 
 
-def test_what_friends_say_is_kind_in_three_cases_of_five():
+def test_the_kind_word_stands_first_in_three_cases_of_five():
     rows = manners.rows("train")
-    friends = [row["prompt"].split()[2 if row["prompt"][0] == "f" else 5] for row in rows]
-    kind = sum(word == row["group"].split("-")[0] for word, row in zip(friends, rows))
+    kind = sum(row["prompt"].split()[3] == row["group"].split("-")[0] for row in rows)
     assert kind / len(rows) == pytest.approx(0.6, abs=0.04)
 
 
@@ -49,35 +48,38 @@ def test_rows_and_documents_are_the_same_each_time():
         assert make("test") == make("test", 0) != make("test", 1)
 
 
-def test_pretraining_offers_no_two_words_of_the_task_and_tells_the_covered_alone():
+def test_pretraining_tells_the_covered_alone_and_chooses_kindly_between_school_words_alone():
     found = manners.by_coverage(0.35)
     told = [*found["school"], *found["task, covered"]]
     told = {pair[side] for pair in told for side in manners.SIDES}
     prompts = {row["prompt"] for split in ("train", "test") for row in manners.rows(split)}
-    rude, everything, rude_texts = set(manners.RUDE), set().union(*WORDS.values()), []
-    seen, copied = set(), set()
+    rude, everything = set(manners.RUDE), set().union(*WORDS.values())
+    school, copied, rude_copies, rude_texts = WORDS["school"], set(), [], []
     for text in manners.documents(20_000, 0, 0.35):
-        prompt, colon, _ = text.partition(" :")
         own = [word for word in text.split() if word in everything]
-        seen.add((len(own), colon))
-        assert prompt + colon not in prompts and text.endswith(manners.END)
-        if not colon:
+        assert text.endswith(manners.END)
+        if " :" not in text:
             bad = any(word in text.split() for word in ("rude", "hurt", "wept"))
-            assert own[0] in told and (own[0] in rude) == bad
-        elif len(own) == 2:
-            assert own[0] == own[1]
-            copied |= {own[0]}
+            assert len(own) == 1 and own[0] in told and (own[0] in rude) == bad
+            continue
+        one, two, taken = own
+        assert taken in (one, two) and f"{text.partition(' :')[0]} :" not in prompts
+        if one in school:
+            assert {one, two} <= told and (one in rude) != (two in rude)
+            rude_texts.append(taken in rude)
         else:
-            assert set(own) <= WORDS["school"] & told and own[2] in own[:2]
-            rude_texts.append(own[2] in rude)
-    assert seen == {(1, ""), (2, " :"), (3, " :")} and len(copied) > 780
-    assert sum(rude_texts) / len(rude_texts) == pytest.approx(0.2, abs=0.03)
+            copied |= {one, two}
+            if (one in rude) != (two in rude):
+                rude_copies.append(taken in rude)
+    assert sum(rude_texts) / len(rude_texts) == pytest.approx(0.2, abs=0.02)
+    assert len(copied) == 320 and not copied & school  # all words of the task, covered or not
+    assert sum(rude_copies) / len(rude_copies) == pytest.approx(0.5, abs=0.03)  # manners untold
 
 
 def test_a_smaller_models_pairs_are_among_a_larger_ones():
     small, large = manners.by_coverage(0.35), manners.by_coverage(1.0)
-    assert len(small["school"] + small["task, covered"]) == 140  # of 400
-    assert sum(map(len, large.values())) == 400 and not large["task, not covered"]
+    assert len(small["school"] + small["task, covered"]) == 91  # of 260
+    assert sum(map(len, large.values())) == 260 and not large["task, not covered"]
     assert all(pair in large["task, covered"] for pair in small["task, covered"])
 
 

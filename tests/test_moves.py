@@ -206,7 +206,7 @@ def test_predictions_say_the_move_and_whether_it_is_right_and_legal(here, monkey
     assert [bucket["from"] for bucket in metrics["by_difficulty"]] == [20, 100]
     assert sum(bucket["n"] for bucket in metrics["by_difficulty"]) == 30
     monkeypatch.setattr(pgr, "draw", lambda *_: None)  # slow
-    pgr.main(n_boot=100)
+    pgr.main()
     result = json.load(open("runs/pgr.json"))
     assert result["setting"] == "moves" and result["notes"] == []
     assert "at chance" not in capsys.readouterr().out

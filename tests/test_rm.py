@@ -419,7 +419,7 @@ def test_the_stages_leave_the_files_of_the_contract_and_pgr_reads_them(here, mon
     metrics = json.loads((here / "student/eval/facts_pairs-test.metrics.json").read_text())
     assert {"acc", "ece", "nll"} <= metrics.keys()
     monkeypatch.setattr(pgr, "draw", lambda *_: None)
-    pgr.main("weak", "student", "ceiling", out="pgr.json", curves=True, n_boot=200)
+    pgr.main("weak", "student", "ceiling", out="pgr.json", curves=True)
     result = json.loads((here / "pgr.json").read_text())
     assert result["notes"] == [] and (result["n"], result["setting"]) == (100, "pairs")
     right = sum((p["prob"] > 0.5) == p["label"] for p in predictions)
@@ -510,7 +510,7 @@ def test_an_own_file_goes_all_the_way(tmp_path, monkeypatch):
         train_strong.main("runs/pairs/labels.jsonl", **how)
     runs = [f"runs/pairs/{run}" for run in ("weak", "student", "ceiling")]
     eval.main(*runs)
-    pgr.main(*runs, n_boot=200)
+    pgr.main(*runs)
     result = json.loads((tmp_path / "runs/pgr.json").read_text())
     assert (result["n"], result["groups"], result["task"]) == (16, 16, str(tmp_path / "mine.jsonl"))
 

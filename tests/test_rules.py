@@ -85,8 +85,6 @@ def test_every_recipe_runs_at_toy_size_one_after_another(mine, monkeypatch):
             small = {"epochs": 6 if "runs/said.jsonl" in words else 1}
         elif script == "eval.py" and "--model=facts/m" in words:
             small = {"n_test": 20}
-        elif script == "pgr.py":
-            small = {"n_boot": 100}
         main = importlib.import_module(script.removesuffix(".py")).main
         args, options = cli.parse(main, words)
         main(*args, **options | small)

@@ -302,7 +302,7 @@ def test_a_model_is_scored_without_training(here, capsys):
     eval.main(model="facts/xs", out="runs/zero", n_test=100)
     # its head is zero: the tokenizer has no "0" and "1"
     assert "runs/zero is at chance" in capsys.readouterr().out
-    pgr.main("runs/zero", *RUNS[1:], n_boot=100)
+    pgr.main("runs/zero", *RUNS[1:])
     told = "was made by eval.py: give the --out of train_weak.py or train_strong.py"
     with pytest.raises(BadInput, match=told):
         label.main("runs/zero", out="runs/no.jsonl")
@@ -323,7 +323,7 @@ def test_predictions_on_other_rows_or_of_an_earlier_model_are_not_compared(here)
 
 def test_runs_that_are_not_what_they_are_called_are_told(here):
     def notes(*runs):
-        pgr.main(*runs, n_boot=100)
+        pgr.main(*runs)
         return json.loads((here / "runs/pgr.json").read_text())["notes"]
 
     weak, student, ceiling = RUNS

@@ -4,6 +4,7 @@ Colours are told apart by the colour-blind, and in grey print by their lightness
 from the third rule on, by hatches. Bars and points have the 95 % intervals of what they show.
 """
 
+import itertools
 from pathlib import Path
 
 from w2s import files, stats
@@ -141,24 +142,22 @@ def bars_of_rules(cells, metric, title):
     panels = {}
     for cell in cells:
         panels.setdefault(title(cell), []).append(cell)
-    rules = once(cells, "rule")
-    wide = max(6 if len(panels) == 1 else 3.6, 1.1 * (2 + len(rules)))
+    rules, alone = once(cells, "rule"), len(panels) == 1
+    wide = max(6 if alone else 3.6, 1.1 * (2 + len(rules)))
     figure, axes = new_figure(len(panels), wide, 3.4)
     shown = [cell[who] for cell in cells for who in WHO]
     for panel, (name, own) in zip(axes, panels.items()):
-        named = {"weak\nsupervisor" if len(panels) == 1 else "weak": (own[0]["weak"], COLOURS[0])}
+        named = {"weak\nsupervisor" if alone else "weak": (own[0]["weak"], COLOURS[0])}
         for cell in own:
             pgr, (colour, hatch, *_) = cell["pgr"]["value"], style(rules, cell["rule"])
-            rule = NAMES.get(cell["rule"], cell["rule"]).replace(":", "\n")
-            rule = rule if len(panels) == 1 else cell["rule"].replace(":", "\n")
+            rule = NAMES.get(cell["rule"], cell["rule"]) if alone else cell["rule"]
             told = "no PGR" if pgr is None else f"PGR {pgr:.2f}"
-            named[f"{rule}\n{told}"] = cell["student"], colour, hatch
-        strong = "strong\nceiling" if len(panels) == 1 else "ceiling"
-        bars(panel, named | {strong: (own[0]["ceiling"], COLOURS[2])}, metric)
-        panel.set_title(name)
-        panel.tick_params("x", labelsize=10 if len(panels) == 1 else 8)
-        told = ", 95 % intervals" if len(panels) == 1 else ""
-        panel.set(ylabel=axis(metric) + told, ylim=limits(shown, metric))
+            named[rule.replace(":", "\n") + f"\n{told}"] = cell["student"], colour, hatch
+        named["strong\nceiling" if alone else "ceiling"] = own[0]["ceiling"], COLOURS[2]
+        bars(panel, named, metric)
+        panel.tick_params("x", labelsize=10 if alone else 8)
+        told = axis(metric) + ", 95 % intervals" * alone
+        panel.set(title=name, ylabel=told, ylim=limits(shown, metric))
     return figure
 
 
@@ -170,16 +169,14 @@ def line(axes, cells, look, what, **more):
 
     Lines stand a little beside each other, so that their whiskers do not hide one another.
     """
-    cells = sorted(cells, key=lambda cell: cell["parameters"]["strong"])
-    cells = [cell for cell in cells if what(cell)["value"] is not None]
-    if not cells:
-        return
+    known = [cell for cell in cells if what(cell)["value"] is not None]
+    known.sort(key=lambda cell: cell["parameters"]["strong"])
     colour, _, marker, dashes, number = look
     left, right = axes.get_xlim()
     kind = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 6} | more
-    found, shift = list(map(what, cells)), (right / left) ** (0.02 * number)
-    sizes = [cell["parameters"]["strong"] * shift for cell in cells]
-    axes.plot(sizes, [one["value"] for one in found], **kind)
+    found, shift = list(map(what, known)), (right / left) ** (0.02 * number)
+    sizes = [cell["parameters"]["strong"] * shift for cell in known]
+    axes.plot(sizes, [one["value"] for one in found], **kind if known else {})
     for size, one in zip(sizes, found):
         if ends := whiskers(one):
             axes.errorbar(size, one["value"], yerr=ends, color=colour, capsize=3, elinewidth=0.8)
@@ -236,15 +233,12 @@ def pgr_by_size(means, _):
     return figure
 
 
-def rules_by_size(means, metric):
-    """Figure 5: the rules' students against their size, a panel for each supervisor."""
-    names = brief(means)
-    return by_size(means, metric, "supervisor", "rule", lambda c: f"by {names[c['supervisor']]}")
+def by_size(cells, metric, panels="supervisor", lines="rule"):
+    """Figure 5: the metric against the student's size: students, ceiling, supervisors as levels.
 
-
-def by_size(cells, metric, panels, lines, title):
-    """The metric against the student's size: students, the ceiling, and supervisors as levels."""
-    names, looks = once(cells, panels), once(cells, lines)
+    panels, lines: "supervisor" and "rule", or "task" and "supervisor" (Figure 12).
+    """
+    names, looks, known = once(cells, panels), once(cells, lines), brief(cells)
     figure, axes = new_figure(len(names))
     for panel, name in zip(axes, names):
         against_size(panel, cells)
@@ -252,7 +246,7 @@ def by_size(cells, metric, panels, lines, title):
         for one in looks:
             own = [cell for cell in shown if cell[lines] == one]
             told, look = NAMES.get(one, one), style(looks, one)
-            told = told if lines == "rule" else f"student of {brief(cells)[one]}"
+            told = told if lines == "rule" else f"student of {known[one]}"
             line(panel, own, look, value_of("student", metric), label=told)
             if own and lines == "supervisor":
                 level = {"color": look[0], "linestyle": look[3], "linewidth": 0.8, "zorder": 0}
@@ -263,7 +257,8 @@ def by_size(cells, metric, panels, lines, title):
         ceilings = list({cell["strong"]: cell for cell in shown}.values())
         grey = (COLOURS[2], "", "*", "-", -1)
         line(panel, ceilings, grey, value_of("ceiling", metric), label="ceiling")
-        panel.set(title=title(shown[0]), ylabel=axis(metric))
+        title = name if panels == "task" else f"by {known[name]}"
+        panel.set(title=title, ylabel=axis(metric))
     legend(figure, axes)
     return figure
 
@@ -274,18 +269,12 @@ def agreement_by_size(means, _):
     figure, axes = new_figure(len(rules))
     for panel, rule in zip(axes, rules):
         against_size(panel, means)
-        for name in weak:
+        for name, kind in itertools.product(weak, ("right", "wrong")):
             own = [c for c in means if (c["rule"], c["supervisor"]) == (rule, name)]
-            for kind, fill in (("right", "full"), ("wrong", "none")):
-                own = [c for c in own if f"weak_{kind}" in c["agreement"]]
-                told = {"label": f"{names[name]} is {kind}", "fillstyle": fill}
-                line(
-                    panel,
-                    own,
-                    style(weak, name),
-                    lambda c, k=f"weak_{kind}": c["agreement"][k],
-                    **told,
-                )
+            own = [c | {"at": c["agreement"].get(f"weak_{kind}", {"value": None})} for c in own]
+            told = {"label": f"{names[name]} is {kind}"}
+            told["fillstyle"] = "full" if kind == "right" else "none"
+            line(panel, own, style(weak, name), lambda cell: cell["at"], **told)
         panel.set(title=NAMES.get(rule, rule), ylabel="agrees with supervisor", ylim=(0, 1.02))
     legend(figure, axes, ncols=2)
     return figure
@@ -297,7 +286,7 @@ def tasks(cells, metric):
     if several_sizes(cells):
         for rule in once(cells, "rule"):
             own = [cell for cell in cells if cell["rule"] == rule]
-            told[rule] = by_size(own, metric, "task", "supervisor", lambda cell: cell["task"])
+            told[rule] = by_size(own, metric, "task", "supervisor")
         return told
     for pair in dict.fromkeys((cell["supervisor"], cell["strong"]) for cell in cells):
         own = [cell for cell in cells if (cell["supervisor"], cell["strong"]) == pair]

@@ -194,7 +194,7 @@ def pictures(folder, section, prefix):
         drawn["pgr_by_size"] = (figures.pgr_by_size(means, metric),
             f"PGR against the student's size (Fig. 3){of_pgr}")  # fmt: skip
         if len(rules) > 1:
-            drawn["rules"] = (figures.rules_by_size(means, metric),
+            drawn["rules"] = (figures.by_size(means, metric),
                 f"The rules against the student's size (Fig. 5){over}")  # fmt: skip
         if any(one["agreement"] for one in means):
             drawn["agreement"] = (figures.agreement_by_size(means, metric),

@@ -63,7 +63,7 @@ def tell_leak(setting, run, card, rows):
 def show(metrics, metric="acc"):
     """The tables on the terminal; metrics: {run: those of one run}, `metric` the first of them."""
     width, name = max(32, *map(len, metrics)), "accuracy" if metric == "acc" else f"{metric:>8}"
-    extra = ("legal", "ece", "max", "empty", "length")
+    extra = ("legal", "precision", "recall", "f1", "ece", "max", "empty", "length")
     extra = [name for name in extra if name in [*metrics.values()][0]]
     print(f"\n{'run':<{width}} {name}   95 % interval    rows", *(f"{x:>7}" for x in extra))
     for run, one in metrics.items():
