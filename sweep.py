@@ -125,10 +125,11 @@ def stages_of(out, grid, handed):
 def be_job(note, out, grid, nodes, handed, jobs):
     """Be a job of Slurm: run the stages of its note; the last job has none, but ends the grid."""
     stages = noted(note)
-    todo = runnable(stages, nodes)
-    failed = workers.run(out, todo, jobs, handed.get("device"))
-    print(f"{len(todo)} of {len(stages)} stages could run: {len(failed)} failed")
-    show_failed(out, failed)
+    if stages:
+        todo = runnable(stages, nodes)
+        failed = workers.run(out, todo, jobs, handed.get("device"))
+        print(f"{len(todo)} of {len(stages)} stages could run: {len(failed)} failed")
+        show_failed(out, failed)
     Path(note).unlink()
     if not stages:
         finish(out, grid, nodes, grids.undone(nodes), handed, stopped(nodes))
