@@ -22,8 +22,10 @@ called again it submits what is neither finished nor in the queue.
 import fnmatch
 import functools
 import glob
+import importlib
 import inspect
 import itertools
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -33,8 +35,29 @@ import tasks
 import train_strong
 from w2s import cli, grids, locks, protocol, records, report, workers
 from w2s.files import BadInput
-from w2s.plans import by_stage, names, show_plan, with_options_of_stages
 from w2s.slurm import no_jobs, noted, ready, runnable, stopped, submit
+
+OWN = {"ds", "model", "seed", "out", "target", "loss", "force"}  # options that a grid sets itself
+ONLY = {"label": ("vote", "part", "device", "dtype"), "eval": ("split", "device", "dtype")}
+
+
+def handed_on():
+    """{script: {name: parameter}}: the options of the stages that a grid hands on."""
+    found = {}
+    for script in grids.STAGES:
+        known = inspect.signature(importlib.import_module(script).main).parameters
+        options = {n: p for n, p in known.items() if p.kind is p.KEYWORD_ONLY and n not in OWN}
+        found[script] = {n: p for n, p in options.items() if n in ONLY.get(script, options)}
+    return found
+
+
+def with_options_of_stages(main):
+    """main(), with the options that are handed on in its signature."""
+    signature = inspect.signature(main)
+    own = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    handed = {name: p for options in handed_on().values() for name, p in options.items()}
+    main.__signature__ = signature.replace(parameters=[*own, *handed.values()])
+    return main
 
 
 @with_options_of_stages
@@ -63,17 +86,14 @@ def main(
     cli.check(asked)
     out = out or ("runs/grid" if ds != "facts" or models or weak or strong else "runs/demo")
     defaults = inspect.signature(main).parameters
-    asked, handed = (
-        {n: value for n, value in given.items() if value != defaults[n].default}
-        for given in (asked, handed)
-    )
+    asked = {n: value for n, value in asked.items() if value != defaults[n].default}
+    handed = {n: value for n, value in asked.items() if n in handed}
     shared = {name: handed.pop(name) for name in pgr.RULE if name in handed}
     grid = {"pairs": pairs_of(ds, models, weak, strong), "rules": rules_of(loss, shared)}
     grid["seeds"] = seeds
-    nodes = grids.build(out, grid, by_stage(handed))
+    nodes = stages_of(out, grid, handed)
     grids.settle(out, grid, handed, write=False)
-    todo = grids.undone(nodes)
-    if todo:
+    if todo := grids.undone(nodes):
         check(grid, handed)
     if slurm:
         ready(slurm, dry_run)
@@ -90,31 +110,41 @@ def main(
         if slurm and todo:
             return send(todo)
         failed = workers.run(out, todo, jobs, handed.get("device"))
-        told = f"{len(nodes)} stages, {len(todo)} of them to do: {len(failed)} failed"
-        finish(out, grid, nodes, handed, told, failed)
+        finish(out, grid, nodes, todo, handed, failed)
+
+
+def stages_of(out, grid, handed):
+    """{name: stage} of a grid, each with those of the options that its script takes."""
+    by_stage = {
+        script: {n: value for n, value in handed.items() if n in takes}
+        for script, takes in handed_on().items()
+    }
+    return grids.build(out, grid, by_stage)
 
 
 def be_job(note, out, grid, nodes, handed, jobs):
     """Be a job of Slurm: run the stages of its note; the last job has none, but ends the grid."""
     stages = noted(note)
-    todo = runnable(stages, nodes)
-    failed = workers.run(out, todo, jobs, handed.get("device"))
-    print(f"{len(todo)} of {len(stages)} stages could run: {len(failed)} failed")
-    show_failed(out, failed)
+    if stages:
+        todo = runnable(stages, nodes)
+        failed = workers.run(out, todo, jobs, handed.get("device"))
+        print(f"{len(todo)} of {len(stages)} stages could run: {len(failed)} failed")
+        show_failed(out, failed)
     Path(note).unlink()
     if not stages:
-        finish(out, grid, nodes, handed, f"{len(nodes)} stages", stopped(nodes))
+        finish(out, grid, nodes, grids.undone(nodes), handed, stopped(nodes))
 
 
-def finish(out, grid, nodes, handed, told, failed):
+def finish(out, grid, nodes, todo, handed, failed):
     """Write and show the results, and tell at last what failed, {name: why}, with exit code 1."""
     lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"))
+    told = f"{len(nodes)} stages, {len(todo)} of them to do: {len(failed)} failed"
     print(f"{out}: {told}; {len(lines)} lines in {out}/results.jsonl")
     if lines:
         report.show(out, report.current(out, tasks.setting_of_card))
     show_failed(out, failed)
     if failed:
-        if (waiting := len(grids.undone(nodes)) - len(failed)) > 0:
+        if waiting := len(grids.undone(nodes)) - len(failed):
             print(f"{waiting} stages that need them were not run", file=sys.stderr)
         sys.exit(1)
 
@@ -126,6 +156,16 @@ def show_failed(out, failed):
 
 
 # ---- what is asked
+
+
+def names(option, words):
+    """The words of a list, none of them empty or twice."""
+    found = words.split(",")
+    for name in found:
+        if not name or found.count(name) > 1:
+            told = f"names {name} twice" if name else "has an empty name"
+            raise BadInput(f"--{option}={words} {told}: write a,b,c")
+    return found
 
 
 def pairs_of(ds, models, weak, strong):
@@ -199,6 +239,24 @@ def check(grid, handed):
             train_strong.chosen_rule(setting, unset | options, None)
     for model in dict.fromkeys(model for _, *pair in grid["pairs"] for model in pair):
         records.find_model(model)
+
+
+def show_plan(grid, nodes, todo):
+    """The commands, how many runs sharing saves, and an estimate of the time."""
+    for node in todo.values():
+        print("python", shlex.join(node["words"]))
+    trainings = sum(grids.script_of(node).startswith("train") for node in nodes.values())
+    alone = len(grids.cells(grid))
+    told = f"{len(nodes)} stages, {trainings} of them trainings; triples one by one: {7 * alone}"
+    saved = f"{1 - len(nodes) / 7 / alone:.0%} and {1 - trainings / 3 / alone:.0%}"
+    print(f"\n{told} and {3 * alone}, so sharing saves {saved}; {len(todo)} stages are to do")
+    pace, runs = grids.pace([node for name, node in nodes.items() if name not in todo])
+    left = sum(map(grids.work, todo.values())) * pace / 60
+    if runs and todo:
+        print(f"about {left:.1f} minutes of one worker, by the models' sizes and the pace of the")
+        print(f"{runs} trainings here that are finished; loading is not counted")
+    elif todo:
+        print("how long it takes is unknown until a training of this grid is finished")
 
 
 def stop(*_):

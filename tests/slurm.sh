@@ -12,7 +12,7 @@ dir=$(realpath -m "$2")
 export SLURM_CONF=$dir/slurm.conf
 
 kill_node() { # the daemon, then the steps, which left it, then what those run
-  kill -9 "$(cat "$dir/$1.pid")" || true
+  kill -9 "$(cat "$dir/$1.pid")" 2>/dev/null || true
   steps=() tasks=()
   for process in $(grep -slzx "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ); do
     grep -sqzx "SLURMD_NODENAME=$1" "$process" || continue

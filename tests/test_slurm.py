@@ -195,7 +195,9 @@ def test_a_job_removes_its_note_whatever_failed_and_the_last_tells_it(
     with pytest.raises(SystemExit, match="1"):
         here(folder, *GRID, f"--only={notes['106']}")
     told = capsys.readouterr()
-    assert "44 stages; 0 lines" in told.out and not notes["106"].exists()
+    assert (
+        "44 stages, 44 of them to do: 4 failed; 0 lines" in told.out and not notes["106"].exists()
+    )
     assert "failed: facts/s1/weak-facts-s: it failed, or its job was stopped" in told.err
     assert "40 stages that need them were not run" in told.err
 
@@ -242,7 +244,7 @@ def test_a_real_slurm_makes_the_grid(cluster, tmp_path, capsys):
         assert time.monotonic() < until, (folder / "logs/slurm-4.log").read_text()
         time.sleep(0.2)
     log = (folder / "logs/slurm-6.log").read_text()
-    assert f"7 stages; 1 lines in {folder}/results.jsonl" in log
+    assert f"7 stages, 0 of them to do: 0 failed; 1 lines in {folder}/results.jsonl" in log
     assert files.read_jsonl(folder / "results.jsonl", ["pgr", "values"], {})
     here(folder, *grid)
     assert "7 stages, 0 of them to do: 0 failed" in capsys.readouterr().out

@@ -37,8 +37,8 @@ def submit(folder, nodes, todo, words, options, dry_run=False):
     """Submit what is to do and not in the queue, and a last job for the results.
 
     nodes, todo: stages, as grids.build() and undone() make them; words: of the grid, for sweep.py;
-    options: of sbatch, as one text, that are ready(). Where Slurm refuses a job, earlier ones stay,
-    for they are noted: the next call goes on. dry_run: print the commands.
+    options: of sbatch, as one text, after ready(). Where Slurm refuses a job, earlier ones stay:
+    they are noted, and the next call goes on. dry_run: print the commands.
     """
     queued, made = waiting(folder), []
     job_of = {name: job for job, stages in queued.items() for name in stages}
