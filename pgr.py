@@ -80,9 +80,6 @@ def main(
     files.write_text(out, json.dumps(result, indent=2) + "\n")
     print(out)
     draw(result, plot)
-    chance = metric == "acc" and result["diagnostics"]
-    if chance and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
-        print("the supervisor is at chance: train it longer, on more rows, or test on more rows")
 
 
 def pair_seeds(patterns):
@@ -219,6 +216,9 @@ def show(result):
         print("one seed: the intervals are for these runs, and say nothing of other seeds")
     for note in result["notes"]:
         print(f"note: {note}")
+    chance = metric == "acc" and result["diagnostics"]
+    if chance and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
+        print("the supervisor is at chance: train it longer, on more rows, or test on more rows")
 
 
 def show_needed(result, want):

@@ -79,10 +79,7 @@ def main(
     shared = {name: handed.pop(name) for name in pgr.RULE if name in handed}
     grid = {"pairs": pairs_of(ds, models, weak, strong), "rules": rules_of(loss, shared)}
     grid["seeds"] = seeds
-    by_stage = {
-        script: {n: value for n, value in handed.items() if n in takes}
-        for script, takes in handed_on().items()
-    }
+    by_stage = {s: {n: handed[n] for n in own if n in handed} for s, own in handed_on().items()}
     nodes = grids.build(out, grid, by_stage)
     grids.settle(out, grid, handed, write=False)
     todo = grids.undone(nodes)

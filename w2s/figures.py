@@ -79,8 +79,9 @@ def brief(cells):
 def axis(metric):
     """What an axis of a metric is called."""
     known = {"acc": "test accuracy", "score": "badness by the judge", "nll": "nats a test row"}
-    low = ", low is good" if metric in stats.FALLS else ""
-    return known.get(metric, f"{metric} on the test rows") + low
+    return known.get(metric, f"{metric} on the test rows") + ", low is good" * (
+        metric in stats.FALLS
+    )
 
 
 def limits(shown, metric):
@@ -205,10 +206,12 @@ def legend(figure, axes, **more):
     """One legend below all panels."""
     found = {}
     for panel in axes:
-        found = dict(zip(*reversed(panel.get_legend_handles_labels()))) | found
-    columns = 2 if max(map(len, found)) > 20 else 3
-    look = {"loc": "outside lower center", "frameon": False, "ncols": min(len(found), columns)}
-    figure.legend(found.values(), found.keys(), **look | more)
+        for handle, name in zip(*panel.get_legend_handles_labels()):
+            found.setdefault(name, handle)
+    columns = min(len(found), 2 if max(map(len, found)) > 20 else 3)
+    look = {"loc": "outside lower center", "frameon": False, "ncols": columns} | more
+    figure.set_figheight(figure.get_figheight() + 0.25 * len(found) / look["ncols"])
+    figure.legend(found.values(), found.keys(), **look)
 
 
 def pgr_by_size(means, _):
@@ -223,9 +226,9 @@ def pgr_by_size(means, _):
             own = [c for c in means if (c["rule"], c["supervisor"]) == (rule, name)]
             look, label = style(weak, name), f"by {names[name]}"
             line(panel, own, look, lambda cell: cell["pgr"], label=label)
-            none = [c | {"at": {"value": bottom}} for c in own if c["pgr"]["value"] is None]
+            none = [cell for cell in own if cell["pgr"]["value"] is None]
             cross = {"marker": "x", "linestyle": "", "clip_on": False, "label": label}
-            line(panel, none, look, lambda cell: cell["at"], **cross)
+            line(panel, none, look, lambda _: {"value": bottom}, **cross)
         for level in (0, 1):
             panel.axhline(level, color="#b0b0b0", linewidth=0.8, zorder=0)
         panel.set(title=NAMES.get(rule, rule), ylabel="PGR (x: undefined)", ylim=(bottom, top))
@@ -245,8 +248,8 @@ def by_size(cells, metric, panels="supervisor", lines="rule"):
         shown = [cell for cell in cells if cell[panels] == name]
         for one in looks:
             own = [cell for cell in shown if cell[lines] == one]
-            told, look = NAMES.get(one, one), style(looks, one)
-            told = told if lines == "rule" else f"student of {known[one]}"
+            told = NAMES.get(one, one) if lines == "rule" else f"student of {known[one]}"
+            look = style(looks, one)
             line(panel, own, look, value_of("student", metric), label=told)
             if own and lines == "supervisor":
                 level = {"color": look[0], "linestyle": look[3], "linewidth": 0.8, "zorder": 0}
@@ -254,9 +257,8 @@ def by_size(cells, metric, panels="supervisor", lines="rule"):
         if lines == "rule":
             level = {"color": "#8c8c8c", "linewidth": 1.5, "zorder": 0, "label": "supervisor"}
             panel.axhline(shown[0]["weak"][metric], **level)
-        ceilings = list({cell["strong"]: cell for cell in shown}.values())
-        grey = (COLOURS[2], "", "*", "-", -1)
-        line(panel, ceilings, grey, value_of("ceiling", metric), label="ceiling")
+        ceilings, grey = {cell["strong"]: cell for cell in shown}, (COLOURS[2], "", "*", "-", -1)
+        line(panel, ceilings.values(), grey, value_of("ceiling", metric), label="ceiling")
         title = name if panels == "task" else f"by {known[name]}"
         panel.set(title=title, ylabel=axis(metric))
     legend(figure, axes)
