@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import tasks
-from w2s import cli, doubts, files, protocol, records, report, stats
+from w2s import cli, doubts, files, outcomes, protocol, records, report, stats
 from w2s.curves import stopping
 from w2s.figures import draw
 from w2s.files import BadInput
@@ -58,10 +58,9 @@ def main(
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)
     if curves and not setting.SOFT:
-        told = "hold no rows out that are right or wrong, so there is no course to draw"
-        raise BadInput(f"--curves: {setting.WHAT} {told}")
+        raise BadInput(f"--curves: {setting.WHAT} hold no rows out that are right or wrong")
     metric = metric or setting.METRIC
-    if metric != setting.METRIC and ("prob" not in setting.PREDICTION or metric == "score"):
+    if not outcomes.has_metric(setting, metric):
         raise BadInput(f"--metric={metric}: {setting.WHAT} have no such metric")
     columns, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
     result = stats.compare(**columns, groups=groups, metric=metric, want=want)
@@ -80,6 +79,7 @@ def main(
     files.write_text(out, json.dumps(result, indent=2) + "\n")
     print(out)
     draw(result, plot)
+    tell_chance(result)
 
 
 def pair_seeds(patterns):
@@ -216,7 +216,11 @@ def show(result):
         print("one seed: the intervals are for these runs, and say nothing of other seeds")
     for note in result["notes"]:
         print(f"note: {note}")
-    chance = metric == "acc" and result["diagnostics"]
+
+
+def tell_chance(result):
+    """Say so if the supervisor is no better than a coin."""
+    chance = result["metric"] == "acc" and result["diagnostics"]
     if chance and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
         print("the supervisor is at chance: train it longer, on more rows, or test on more rows")
 

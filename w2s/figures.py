@@ -51,9 +51,9 @@ def write_figure(figure, path):
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     kind = Path(path).suffix[1:]
-    same = {"metadata": {"Date": None}} if kind == "svg" else {}  # the same bytes every time
+    same = {"Date": None} if kind == "svg" else {}  # the same bytes every time
     with files.whole(path) as temporary, rc_context(SIZES):
-        figure.savefig(temporary, dpi=150, format=kind, **same)
+        figure.savefig(temporary, dpi=150, format=kind, metadata=same)
     print(path)
 
 
@@ -121,12 +121,12 @@ def draw(result, path):
     models = " -> ".join(str(result[who]["model"]) for who in WHO[:2])
     rule = result["student"]["rule"] or "not trained"
     figure.suptitle(f"{result['task']}: {models}, {rule}", fontsize=10)
-    names = ("weak\nsupervisor", "student", "strong\nceiling")
-    bars(axes, {name: (result[who], c) for name, who, c in zip(names, WHO, COLOURS)}, metric)
+    three, names = [result[who] for who in WHO], ("weak\nsupervisor", "student", "strong\nceiling")
+    bars(axes, dict(zip(names, zip(three, COLOURS))), metric)
     pgr, told = result["pgr"], "PGR undefined"
     if pgr["value"] is not None:
         told = f"PGR {pgr['value']:.2f} [{pgr['low']:.2f}, {pgr['high']:.2f}]"
-    axes.set(title=told, ylabel=axis(metric), ylim=limits([result[who] for who in WHO], metric))
+    axes.set(title=told, ylabel=axis(metric), ylim=limits(three, metric))
     for panel in agreement:
         shown = {
             f"where it\nis {name}": (one, colour)
@@ -229,8 +229,7 @@ def pgr_by_size(means, _):
             none = [cell for cell in own if cell["pgr"]["value"] is None]
             cross = {"marker": "x", "linestyle": "", "clip_on": False, "label": label}
             line(panel, none, look, lambda _: {"value": bottom}, **cross)
-        for level in (0, 1):
-            panel.axhline(level, color="#b0b0b0", linewidth=0.8, zorder=0)
+        panel.hlines((0, 1), *panel.get_xlim(), color="#b0b0b0", linewidth=0.8, zorder=0)
         panel.set(title=NAMES.get(rule, rule), ylabel="PGR (x: undefined)", ylim=(bottom, top))
     legend(figure, axes)
     return figure
@@ -285,12 +284,11 @@ def agreement_by_size(means, _):
 def tasks(cells, metric):
     """{name: figure} of Figure 12, a panel for each task: against size for each rule, or bars."""
     told = {}
-    if several_sizes(cells):
-        for rule in once(cells, "rule"):
-            own = [cell for cell in cells if cell["rule"] == rule]
-            told[rule] = by_size(own, metric, "task", "supervisor")
-        return told
-    for pair in dict.fromkeys((cell["supervisor"], cell["strong"]) for cell in cells):
+    for rule in once(cells, "rule") if several_sizes(cells) else ():
+        own = [cell for cell in cells if cell["rule"] == rule]
+        told[rule] = by_size(own, metric, "task", "supervisor")
+    pairs = dict.fromkeys((cell["supervisor"], cell["strong"]) for cell in cells)
+    for pair in () if told else pairs:
         own = [cell for cell in cells if (cell["supervisor"], cell["strong"]) == pair]
         told["-".join(pair)] = bars_of_rules(own, metric, lambda cell: cell["task"])
     return told
