@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import tasks
-from w2s import cli, doubts, files, protocol, records, report, stats
+from w2s import cli, doubts, files, outcomes, protocol, records, report, stats
 from w2s.curves import stopping
 from w2s.figures import draw
 from w2s.files import BadInput
@@ -57,8 +57,11 @@ def main(
     cards = [[records.finished_run(run, stages) for run in seed] for seed in runs]
     setting = tasks.setting_of_card(cards[0][0])
     doubts.check_copies(runs, cards)
+    if curves and not setting.SOFT:
+        raise BadInput(f"--curves: {setting.WHAT} hold no rows out that are right or wrong")
     metric = metric or setting.METRIC
-    check_setting(setting, metric, curves)
+    if not outcomes.has_metric(setting, metric):
+        raise BadInput(f"--metric={metric}: {setting.WHAT} have no such metric")
     columns, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
     result = stats.compare(**columns, groups=groups, metric=metric, want=want)
     if alone := [who for who in WHO if result[who][metric] is None]:
@@ -76,18 +79,7 @@ def main(
     files.write_text(out, json.dumps(result, indent=2) + "\n")
     print(out)
     draw(result, plot)
-    chance = metric == "acc" and result["diagnostics"]
-    if chance and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
-        print("the supervisor is at chance: train it longer, on more rows, or test on more rows")
-
-
-def check_setting(setting, metric, curves):
-    """BadInput for what the runs of this setting cannot be asked."""
-    if curves and not setting.SOFT:
-        told = "hold no rows out that are right or wrong, so there is no course to draw"
-        raise BadInput(f"--curves: {setting.WHAT} {told}")
-    if metric != setting.METRIC and ("prob" not in setting.PREDICTION or metric == "score"):
-        raise BadInput(f"--metric={metric}: {setting.WHAT} have no such metric")
+    tell_chance(result)
 
 
 def pair_seeds(patterns):
@@ -188,11 +180,9 @@ def read(setting, run, card, ds, split):
     about = files.read_card(file) or {}
     if about and about["inputs"]["model"] != card["model_sha256"]:
         raise BadInput(f"{file} is of an earlier model of {run}: {again}")
-    if about and about.get("sha256") == files.sha256(file):
-        # as eval.py wrote it: a million rows need not be checked again one by one
-        lines = files.read_bytes(file).decode().strip().replace("\n", ",")
-        return json.loads(f"[{lines}]"), about
-    return files.read_jsonl(file, setting.PREDICTION), about
+    # its card's sha256 says that eval.py wrote it: a million rows need not be checked again
+    known = {"required": (), "checks": {}} if about else {"required": setting.PREDICTION}
+    return files.read_jsonl(file, **known), about
 
 
 def describe(result, matched, cards, setting, ds, split):
@@ -226,6 +216,13 @@ def show(result):
         print("one seed: the intervals are for these runs, and say nothing of other seeds")
     for note in result["notes"]:
         print(f"note: {note}")
+
+
+def tell_chance(result):
+    """Say so if the supervisor is no better than a coin."""
+    chance = result["metric"] == "acc" and result["diagnostics"]
+    if chance and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
+        print("the supervisor is at chance: train it longer, on more rows, or test on more rows")
 
 
 def show_needed(result, want):

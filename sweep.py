@@ -144,7 +144,7 @@ def finish(out, grid, nodes, todo, handed, failed):
         report.show(out, report.current(out, tasks.setting_of_card))
     show_failed(out, failed)
     if failed:
-        if waiting := len(grids.undone(nodes)) - len(failed):
+        if (waiting := len(grids.undone(nodes)) - len(failed)) > 0:
             print(f"{waiting} stages that need them were not run", file=sys.stderr)
         sys.exit(1)
 

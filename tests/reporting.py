@@ -79,5 +79,4 @@ if __name__ == "__main__":
         print(f"statistics: {time.monotonic() - began:.1f} s, CPU {time.process_time() - cpu:.1f}")
         report.make(folder, tasks.setting_of_card)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        took = time.monotonic() - began
-        print(f"and all with pictures: {took:.1f} s; {before:.0f} -> {peak:.0f} MB")
+        print(f"with pictures: {time.monotonic() - began:.1f} s; {before:.0f} -> {peak:.0f} MB")

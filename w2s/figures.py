@@ -51,9 +51,9 @@ def write_figure(figure, path):
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     kind = Path(path).suffix[1:]
-    same = {"metadata": {"Date": None}} if kind == "svg" else {}  # the same bytes every time
+    same = {"Date": None} if kind == "svg" else {}  # the same bytes every time
     with files.whole(path) as temporary, rc_context(SIZES):
-        figure.savefig(temporary, dpi=150, format=kind, **same)
+        figure.savefig(temporary, dpi=150, format=kind, metadata=same)
     print(path)
 
 
@@ -79,8 +79,9 @@ def brief(cells):
 def axis(metric):
     """What an axis of a metric is called."""
     known = {"acc": "test accuracy", "score": "badness by the judge", "nll": "nats a test row"}
-    low = ", low is good" if metric in stats.FALLS else ""
-    return known.get(metric, f"{metric} on the test rows") + low
+    return known.get(metric, f"{metric} on the test rows") + ", low is good" * (
+        metric in stats.FALLS
+    )
 
 
 def limits(shown, metric):
@@ -120,12 +121,12 @@ def draw(result, path):
     models = " -> ".join(str(result[who]["model"]) for who in WHO[:2])
     rule = result["student"]["rule"] or "not trained"
     figure.suptitle(f"{result['task']}: {models}, {rule}", fontsize=10)
-    names = ("weak\nsupervisor", "student", "strong\nceiling")
-    bars(axes, {name: (result[who], c) for name, who, c in zip(names, WHO, COLOURS)}, metric)
+    three, names = [result[who] for who in WHO], ("weak\nsupervisor", "student", "strong\nceiling")
+    bars(axes, dict(zip(names, zip(three, COLOURS))), metric)
     pgr, told = result["pgr"], "PGR undefined"
     if pgr["value"] is not None:
         told = f"PGR {pgr['value']:.2f} [{pgr['low']:.2f}, {pgr['high']:.2f}]"
-    axes.set(title=told, ylabel=axis(metric), ylim=limits([result[who] for who in WHO], metric))
+    axes.set(title=told, ylabel=axis(metric), ylim=limits(three, metric))
     for panel in agreement:
         shown = {
             f"where it\nis {name}": (one, colour)
@@ -205,10 +206,12 @@ def legend(figure, axes, **more):
     """One legend below all panels."""
     found = {}
     for panel in axes:
-        found = dict(zip(*reversed(panel.get_legend_handles_labels()))) | found
-    columns = 2 if max(map(len, found)) > 20 else 3
-    look = {"loc": "outside lower center", "frameon": False, "ncols": min(len(found), columns)}
-    figure.legend(found.values(), found.keys(), **look | more)
+        for handle, name in zip(*panel.get_legend_handles_labels()):
+            found.setdefault(name, handle)
+    columns = min(len(found), 2 if max(map(len, found)) > 20 else 3)
+    look = {"loc": "outside lower center", "frameon": False, "ncols": columns} | more
+    figure.set_figheight(figure.get_figheight() + 0.25 * len(found) / look["ncols"])
+    figure.legend(found.values(), found.keys(), **look)
 
 
 def pgr_by_size(means, _):
@@ -223,11 +226,10 @@ def pgr_by_size(means, _):
             own = [c for c in means if (c["rule"], c["supervisor"]) == (rule, name)]
             look, label = style(weak, name), f"by {names[name]}"
             line(panel, own, look, lambda cell: cell["pgr"], label=label)
-            none = [c | {"at": {"value": bottom}} for c in own if c["pgr"]["value"] is None]
+            none = [cell for cell in own if cell["pgr"]["value"] is None]
             cross = {"marker": "x", "linestyle": "", "clip_on": False, "label": label}
-            line(panel, none, look, lambda cell: cell["at"], **cross)
-        for level in (0, 1):
-            panel.axhline(level, color="#b0b0b0", linewidth=0.8, zorder=0)
+            line(panel, none, look, lambda _: {"value": bottom}, **cross)
+        panel.hlines((0, 1), *panel.get_xlim(), color="#b0b0b0", linewidth=0.8, zorder=0)
         panel.set(title=NAMES.get(rule, rule), ylabel="PGR (x: undefined)", ylim=(bottom, top))
     legend(figure, axes)
     return figure
@@ -245,8 +247,8 @@ def by_size(cells, metric, panels="supervisor", lines="rule"):
         shown = [cell for cell in cells if cell[panels] == name]
         for one in looks:
             own = [cell for cell in shown if cell[lines] == one]
-            told, look = NAMES.get(one, one), style(looks, one)
-            told = told if lines == "rule" else f"student of {known[one]}"
+            told = NAMES.get(one, one) if lines == "rule" else f"student of {known[one]}"
+            look = style(looks, one)
             line(panel, own, look, value_of("student", metric), label=told)
             if own and lines == "supervisor":
                 level = {"color": look[0], "linestyle": look[3], "linewidth": 0.8, "zorder": 0}
@@ -254,9 +256,8 @@ def by_size(cells, metric, panels="supervisor", lines="rule"):
         if lines == "rule":
             level = {"color": "#8c8c8c", "linewidth": 1.5, "zorder": 0, "label": "supervisor"}
             panel.axhline(shown[0]["weak"][metric], **level)
-        ceilings = list({cell["strong"]: cell for cell in shown}.values())
-        grey = (COLOURS[2], "", "*", "-", -1)
-        line(panel, ceilings, grey, value_of("ceiling", metric), label="ceiling")
+        ceilings, grey = {cell["strong"]: cell for cell in shown}, (COLOURS[2], "", "*", "-", -1)
+        line(panel, ceilings.values(), grey, value_of("ceiling", metric), label="ceiling")
         title = name if panels == "task" else f"by {known[name]}"
         panel.set(title=title, ylabel=axis(metric))
     legend(figure, axes)
@@ -283,12 +284,11 @@ def agreement_by_size(means, _):
 def tasks(cells, metric):
     """{name: figure} of Figure 12, a panel for each task: against size for each rule, or bars."""
     told = {}
-    if several_sizes(cells):
-        for rule in once(cells, "rule"):
-            own = [cell for cell in cells if cell["rule"] == rule]
-            told[rule] = by_size(own, metric, "task", "supervisor")
-        return told
-    for pair in dict.fromkeys((cell["supervisor"], cell["strong"]) for cell in cells):
+    for rule in once(cells, "rule") if several_sizes(cells) else ():
+        own = [cell for cell in cells if cell["rule"] == rule]
+        told[rule] = by_size(own, metric, "task", "supervisor")
+    pairs = dict.fromkeys((cell["supervisor"], cell["strong"]) for cell in cells)
+    for pair in () if told else pairs:
         own = [cell for cell in cells if (cell["supervisor"], cell["strong"]) == pair]
         told["-".join(pair)] = bars_of_rules(own, metric, lambda cell: cell["task"])
     return told

@@ -33,13 +33,18 @@ def measure(folder, lines, setting_of, metric=None):
     told = {"asked": metric, "sections": {}, "left_out": []}
     for name, own in of_settings.items():
         setting = setting_of(own[0])
-        if metric in (None, setting.METRIC) or ("prob" in setting.PREDICTION and metric != "score"):
+        if has_metric(setting, metric or setting.METRIC):
             told["sections"][name] = section(folder, own, setting, metric or setting.METRIC)
         else:
             told["left_out"].append(setting.WHAT)
     if not told["sections"]:
         raise BadInput(f"--metric={metric}: {' and '.join(told['left_out'])} have no such metric")
     return told
+
+
+def has_metric(setting, metric):
+    """Whether predictions of a setting have a metric: its own, or any of probabilities."""
+    return metric == setting.METRIC or ("prob" in setting.PREDICTION and metric != "score")
 
 
 def section(folder, lines, setting, metric):

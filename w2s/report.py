@@ -13,6 +13,12 @@ from pathlib import Path
 from w2s import figures, files, grids, outcomes, pages
 from w2s.stats import FALLS, WHO
 
+BY_SIZE = {
+    "pgr_by_size": (figures.pgr_by_size, "PGR against the student's size (Fig. 3)"),
+    "rules": (figures.by_size, "Students and ceiling against their size (Fig. 5)"),
+    "agreement": (figures.agreement_by_size, "Agreement with a right or wrong supervisor (Fig. 8)"),
+}
+
 
 def make(folder, setting_of, metric=None):
     """Write the report of a grid and all that belongs to it; returns what outcomes.measure() does.
@@ -21,10 +27,10 @@ def make(folder, setting_of, metric=None):
     """
     about, lines = outcomes.read_lines(folder)
     told = outcomes.measure(folder, lines, setting_of, metric)
-    blocks = opening(folder, about, lines, told)
+    blocks, (first, *_) = opening(folder, about, lines, told), told["sections"].values()
     for name, section in told["sections"].items():
         title = f" ({name})" if len(told["sections"]) > 1 else ""
-        blocks += tables(section, title)
+        blocks += tables(section, title, explain=section is first)
     for name, section in told["sections"].items():
         prefix = f"{name}-" if len(told["sections"]) > 1 else ""
         blocks += pictures(folder, section, prefix)
@@ -114,7 +120,7 @@ def opening(folder, about, lines, told):
     ]
 
 
-def tables(section, title):
+def tables(section, title, explain):
     """The results, means over tasks, and rules against each other."""
     metric, cells = section["metric"], section["cells"]
     named = f"{metric} of" if metric not in FALLS else f"{metric} (low is good) of"
@@ -131,7 +137,7 @@ def tables(section, title):
         "when it learns from ground truth, between the ceilings (of sizes without one, the "
         "supervisors), by interpolation in log parameters; < and > name the end it lies beyond."
     )
-    blocks = [("head", f"Results{title}"), ("table", rows), ("text", told)]
+    blocks = [("head", f"Results{title}"), ("table", rows)] + [("text", told)] * explain
     over = [one for one in section["means"] if one["over"]]
     if over:
         blocks += [("head", f"Across tasks{title}"), ("table", over_rows(over))]
@@ -188,17 +194,12 @@ def pictures(folder, section, prefix):
         of = f"{tasks[0]}: " if len(tasks) == 1 else ""
         return f"{of}{models}, {one['n']} test rows, {counted(one['seeds'], 'seed')}"
 
-    drawn = {"bars": (figures.bars_of_rules(means, metric, title),
-        f"Supervisor, students, ceiling (paper, Fig. 2){over}; below the PGR{of_pgr}")}  # fmt: skip
-    if figures.several_sizes(means):
-        drawn["pgr_by_size"] = (figures.pgr_by_size(means, metric),
-            f"PGR against the student's size (Fig. 3){of_pgr}")  # fmt: skip
-        if len(rules) > 1:
-            drawn["rules"] = (figures.by_size(means, metric),
-                f"The rules against the student's size (Fig. 5){over}")  # fmt: skip
-        if any(one["agreement"] for one in means):
-            drawn["agreement"] = (figures.agreement_by_size(means, metric),
-                f"Agreement where the supervisor is right, and wrong (Fig. 8){over}")  # fmt: skip
+    told = f"Supervisor, students and ceiling (paper, Fig. 2){over}; below the PGR{of_pgr}"
+    drawn = {"bars": (figures.bars_of_rules(means, metric, title), told)}
+    for name, (figure_of, caption) in BY_SIZE.items() if figures.several_sizes(means) else ():
+        if name != "agreement" or any(one["agreement"] for one in means):
+            told = caption + (of_pgr if name == "pgr_by_size" else over)
+            drawn[name] = figure_of(means, metric), told
     if len(tasks) > 1:
         thin = "; thin lines: the supervisors" * figures.several_sizes(cells)
         for name, figure in figures.tasks(cells, metric).items():
