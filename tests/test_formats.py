@@ -496,7 +496,7 @@ def test_the_table_has_a_line_for_every_split(capsys):
         "ca4c45feaf089ecfc375" in line and "dialogue" in line and " ? " in line for line in lines
     )
     assert {line.split()[1] for line in lines[3:]} == set(tasks.TASKS)
-    assert {line.split()[0] for line in lines[3:]} == {"texts", "pairs", "moves"}
+    assert {line.split()[0] for line in lines[3:]} == {"texts", "pairs", "moves", "writing"}
 
 
 # ---- real rows
