@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from w2s import options, effects, stats
+from w2s import effects, options, stats
 
 
 def answers(rng, shape, accuracy, label):
