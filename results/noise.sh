@@ -15,7 +15,7 @@ one() { # a seed
     $python train_weak.py --seed=$1 --out=$here/weak
     $python label.py $here/weak --out=$here/labels.jsonl
     $python train_strong.py $here/labels.jsonl --target=truth --seed=$1 --out=$here/ceiling
-    for rate in 0.1 0.2 0.3 0.4 0.45; do
+    for rate in 0.1 0.2 0.3 0.4; do
         for kind in random unconfident; do
             labels=$here/$kind-$rate.jsonl
             $python controls.py $here/labels.jsonl --kind=$kind --rate=$rate --seed=$1 \
