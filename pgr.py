@@ -12,7 +12,9 @@ In: the predictions that eval.py left in the runs. Out: a table, --out (JSON) an
 """
 
 import inspect
+import itertools
 import json
+import os
 import re
 from pathlib import Path
 
@@ -32,7 +34,7 @@ WRITTEN = ("samples", "temperature", "top_p", "max_new")
 @cli.stage
 def main(
     args, weak: str = "runs/weak", student: str = "runs/student", ceiling: str = "runs/ceiling", *,
-    ds: str = None, split: str = "test", out: str = "runs/pgr.json", plot: str = None,
+    ds: str = None, split: str = "test", out: str = None, plot: str = None,
     other_texts: bool = False, curves: bool = False, metric: str = None, want: float = None,
     grid: str = None,
 ):  # fmt: skip
@@ -43,12 +45,13 @@ def main(
         student: likewise
         ceiling: likewise
         ds: the task whose predictions to read (default: the one that the runs were trained for)
-        out: JSON file to write
+        out: JSON file to write (default: pgr.json in the folder that all these runs are in)
         plot: PNG file to write (default: --out with .png)
         other_texts: allow other texts under the same ids, as after controls.py --kind=suffix
     """
     if grid:
         return report_of(grid, args)
+    out = out or beside_all(weak, student, ceiling)
     if Path(out).suffix != ".json":
         raise BadInput(f"--out={out} must end in .json")
     plot = plot or str(Path(out).with_suffix(".png"))
@@ -72,14 +75,20 @@ def main(
     for seed, names in zip(cards, runs):
         result["notes"] += doubts.roles(seed, names)
     show(result)
-    if want:
-        show_needed(result, want)
+    show_needed(result, want)
     if curves:
         result["stopping"] = stopping(runs, cards, Path(plot).with_suffix(".curves.png"))
     files.write_text(out, json.dumps(result, indent=2) + "\n")
     print(out)
     draw(result, plot)
     tell_chance(result)
+
+
+def beside_all(*patterns):
+    """The default --out: pgr.json in the folder that all the runs are in."""
+    common = os.path.commonpath({str(Path(pattern).parent) for pattern in patterns})
+    fixed = itertools.takewhile(lambda part: "*" not in part, Path(common).parts)
+    return str(Path(*fixed, "pgr.json"))
 
 
 def pair_seeds(patterns):
@@ -229,6 +238,8 @@ def tell_chance(result):
 
 def show_needed(result, want):
     """How many seeds and groups of rows would do, on the terminal."""
+    if not want:
+        return
     rough = "as far as these data tell"
     if result["pgr"]["value"] is None:
         rough = (

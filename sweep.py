@@ -38,7 +38,10 @@ from w2s.files import BadInput
 from w2s.slurm import no_jobs, noted, ready, runnable, stopped, submit
 
 OWN = {"ds", "model", "seed", "out", "target", "loss", "force"}  # options that a grid sets itself
-ONLY = {"label": ("vote", "part", "device", "dtype"), "eval": ("split", "device", "dtype")}
+ONLY = {
+    "label": ("vote", "part", "device", "dtype"),
+    "eval": ("split", "device", "dtype", "judge", "bad", "samples", "temperature", "top_p"),
+}
 
 
 def handed_on():
@@ -63,7 +66,7 @@ def with_options_of_stages(main):
 @with_options_of_stages
 def main(
     *, ds: str = "facts", models: str = None, weak: str = None, strong: str = None,
-    loss: str = "xent,conf", seeds: int = 3, out: str = None, jobs: int = None,
+    loss: str = None, seeds: int = 3, out: str = None, jobs: int = None,
     dry_run: bool = False, slurm: str = None, only: str = None, **handed,
 ):  # fmt: skip
     """Run a grid, or what is missing of it.
@@ -73,7 +76,7 @@ def main(
         models: models, from weak to strong; each supervises every later one (default: by task)
         weak: supervisors, together with --strong, instead of --models
         strong: students of every supervisor
-        loss: rules of train_strong.py, each with its own options: xent,conf,conf:alpha=0.75
+        loss: rules, each with its own options: xent,conf:alpha=0.75 (default: xent, and conf)
         seeds: how many seeds, from 0
         out: the folder of the grid (default: runs/demo, or runs/grid with --ds or models)
         jobs: stages side by side (default: one a GPU; on a CPU the cores, as far as needed)
@@ -89,8 +92,8 @@ def main(
     asked = {n: value for n, value in asked.items() if value != defaults[n].default}
     handed = {n: value for n, value in asked.items() if n in handed}
     shared = {name: handed.pop(name) for name in pgr.RULE if name in handed}
-    grid = {"pairs": pairs_of(ds, models, weak, strong), "rules": rules_of(loss, shared)}
-    grid["seeds"] = seeds
+    pairs = pairs_of(ds, models, weak, strong)
+    grid = {"pairs": pairs, "seeds": seeds, "rules": rules_of(loss or default_rules(pairs), shared)}
     nodes = stages_of(out, grid, handed)
     grids.settle(out, grid, handed, write=False)
     if todo := grids.undone(nodes):
@@ -111,6 +114,12 @@ def main(
             return send(todo)
         failed = workers.run(out, todo, jobs, handed.get("device"))
         finish(out, grid, nodes, todo, handed, failed)
+
+
+def default_rules(pairs):
+    """Naive and the confidence loss; naive alone where a task has hard labels."""
+    soft = all(tasks.setting_of(task).SOFT for task, *_ in pairs)
+    return "xent,conf" if soft else "xent"
 
 
 def stages_of(out, grid, handed):
@@ -233,6 +242,8 @@ def check(grid, handed):
     for task in dict.fromkeys(task for task, *_ in grid["pairs"]):
         setting = tasks.setting_of(task)
         protocol.describe(setting, task, test=handed.get("test"))
+        if setting is tasks.writing:
+            setting.judge_of(task, handed.get("judge"), handed.get("bad"))
         if split not in protocol.test_splits(setting, task):
             raise BadInput(f"--split={split}: {task} has no such test split")
         for options in grid["rules"].values():

@@ -162,7 +162,7 @@ def test_the_papers_grid_shares_half_of_its_stages():
         (["--n_trian=5"], "no option --n_trian .did you mean --n_train"),
         (["--keep=0.5"], "there is no option --keep"),
         (["--split=hard"], "--split=hard: facts has no such test split"),
-        (["--ds=puzzles"], "moves are hard labels"),
+        (["--ds=puzzles", "--loss=conf"], "moves are hard labels"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_runs(tmp_path, words, told, monkeypatch):

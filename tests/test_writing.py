@@ -376,7 +376,9 @@ def test_a_run_of_ours_judges_and_runs_of_other_judges_are_not_compared(here, tm
     np.testing.assert_allclose([row["score"] for row in one], probs.mean(axis=1), atol=1e-6)
     np.testing.assert_allclose([row["max"] for row in one], probs.max(axis=1), atol=1e-6)
     for judge, samples in (("words.txt", 3), ("runs/judge", 2)):
-        eval.main(out[0], judge=judge, **how | {"samples": samples})
+        with pytest.raises(BadInput, match="holds this model's texts with another (judge|samples)"):
+            eval.main(out[0], judge=judge, **how | {"samples": samples})
+        eval.main(out[0], judge=judge, force=True, **how | {"samples": samples})
         with pytest.raises(BadInput, match="were judged by different models, or wrote in other"):
             pgr.main(*out, out[1], out=f"{tmp_path}/pgr.json")
 
@@ -456,7 +458,10 @@ WEAK = "runs/weak"
         (["eval.py", WEAK, "--judge=words.txt", "--samples=3"], "all the same without --temp"),
         (["eval.py", WEAK, "--judge=words.txt", "--top_p=0.5"], "--top_p goes with --temperature"),
         (["eval.py", WEAK, "--judge=words.txt", "--seed=1"], "--seed goes with --"),
-        (["eval.py", WEAK, "--judge=words.txt", "--max_new=64"], "--max_new=64 leaves no room"),
+        (
+            ["eval.py", WEAK, "--judge=words.txt", "--max_new=64", "--force"],
+            "--max_new=64 leaves no",
+        ),
         (["eval.py", "runs/judge", "--samples=3"], "--samples is for texts that models write"),
         (["label.py", "runs/judge", "--max_new=3"], "--max_new is for texts that models write"),
         (["label.py", "runs/judge", "--seed=3"], "--seed draws texts that models write, not"),

@@ -90,7 +90,7 @@ def limits(shown, metric):
     values = [one[metric] for one in shown]
     low, high = min(lows + values), max(highs + values)
     bottom = 0.5 if low >= 0.5 and high <= 1 else min(0, low)
-    return bottom, high + 0.12 * (high - bottom)
+    return bottom, high + max(0.12 * (high - bottom), 0.01)
 
 
 # ---- bars

@@ -6,6 +6,8 @@ from pathlib import Path
 from w2s import files, protocol, records
 from w2s.files import BadInput
 
+WRITING = ("judge", "samples", "temperature", "top_p", "max_new", "seed")  # of texts it wrote
+
 
 def place(run, card, data, split, how, judge=None):
     """(file of a run's predictions, what their card has as args, and as inputs).
@@ -21,11 +23,17 @@ def place(run, card, data, split, how, judge=None):
 def known(file, args, inputs):
     """The metrics of predictions of these arguments and this model, None if there are none.
 
-    BadInput if the predictions are this model's answers to other rows.
+    BadInput if the predictions are this model's answers to other rows, or texts that it wrote in
+    another way or that another judged.
     """
     before, metrics_file = files.read_card(file), file.with_suffix(".metrics.json")
-    if not before or before["inputs"] != inputs:
+    if not before or before["inputs"]["model"] != inputs["model"]:
         return None
+    for name in WRITING:
+        values = [one.get(name) for one in (before["args"] | before["inputs"], args | inputs)]
+        if values[0] != values[1]:
+            told = f"texts with another {name} ({values[0]}, now {values[1]})"
+            raise BadInput(f"{file} holds this model's {told}: add --force to replace them")
     if before["args"]["data"] != args["data"]:
         told = "answers to other rows (--ds, --test, --n_test): add --force to replace them"
         raise BadInput(f"{file} holds this model's {told}")
