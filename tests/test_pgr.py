@@ -341,3 +341,17 @@ def test_there_are_no_curves_of_runs_on_easy_rows_alone():
     card = {"args": {"labels": "labels.jsonl", "easy": 20}, "kept": {"true_acc": 0.5}}
     with pytest.raises(BadInput, match="held out rows of the whole file"):
         curves.held_out("runs/student", card)
+
+
+@pytest.mark.parametrize(
+    ("runs", "out"),
+    [
+        (("runs/weak", "runs/student", "runs/ceiling"), "runs/pgr.json"),
+        (("runs/s*/weak", "runs/s*/student", "runs/s*/ceiling"), "runs/pgr.json"),
+        (("s*/weak", "s*/student", "s*/ceiling"), "pgr.json"),
+        (("runs/a/weak", "runs/a/student", "runs/b/ceiling"), "runs/pgr.json"),
+        (("/x/a/weak", "/x/a/student", "/x/a/ceiling"), "/x/a/pgr.json"),
+    ],
+)
+def test_the_result_goes_where_the_runs_are(runs, out):
+    assert pgr.beside_all(*runs) == out

@@ -510,8 +510,8 @@ def test_an_own_file_goes_all_the_way(tmp_path, monkeypatch):
         train_strong.main("runs/pairs/labels.jsonl", **how)
     runs = [f"runs/pairs/{run}" for run in ("weak", "student", "ceiling")]
     eval.main(*runs)
-    pgr.main(*runs)
-    result = json.loads((tmp_path / "runs/pgr.json").read_text())
+    pgr.main(*runs)  # beside the runs
+    result = json.loads((tmp_path / "runs/pairs/pgr.json").read_text())
     assert (result["n"], result["groups"], result["task"]) == (16, 16, str(tmp_path / "mine.jsonl"))
 
 

@@ -323,7 +323,7 @@ def test_predictions_on_other_rows_or_of_an_earlier_model_are_not_compared(here)
 
 def test_runs_that_are_not_what_they_are_called_are_told(here):
     def notes(*runs):
-        pgr.main(*runs)
+        pgr.main(*runs, out="runs/pgr.json")
         return json.loads((here / "runs/pgr.json").read_text())["notes"]
 
     weak, student, ceiling = RUNS
