@@ -122,7 +122,7 @@ def start(how, device, threads):
     return ours, process, device
 
 
-def run(folder, todo, jobs=None, device=None):
+def run(folder, todo, jobs=None, device=None, order=None):
     """Run the stages of `todo`, those that need nothing more to do side by side.
 
     Returns {name: why it failed, in a line}. What needs a failed stage is left; a worker that dies
@@ -131,7 +131,7 @@ def run(folder, todo, jobs=None, device=None):
     if not todo:
         return {}  # at once, without torch
     devices, how, threads = machine(todo, jobs, device)
-    left, failed, free, workers, busy = by_urgency(todo), {}, list(devices), {}, {}
+    left, failed, free, workers, busy = (order or by_urgency)(todo), {}, list(devices), {}, {}
     open_ones, total = set(todo), sum(map(grids.work, todo.values()))
     tqdm.monitor_interval = 0  # no thread of its own: we fork
     shown = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}, {remaining} to go]"
