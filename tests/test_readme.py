@@ -79,6 +79,7 @@ def test_every_command_of_the_documents_is_understood(command):
 
     script, *words = shlex.split(command)
     assert script in SCRIPTS
+    sys.path.append(str(HERE / script.rpartition("/")[0]))
     main = importlib.import_module(Path(script).stem).main
     if "--help" in words:
         with pytest.raises(SystemExit):
@@ -225,6 +226,7 @@ def test_arrows_go_down_only():
     settings = {Path(name).stem for name in CODE if name.split("/")[0] in SETTINGS}
     for name in CODE:
         above = set() if name == "sweep.py" else scripts - {Path(name).stem}
+        above -= {"sweep"} if name == "results/record.py" else set()  # a grid and more
         if name.startswith("w2s/"):
             above |= settings | {"tasks"}
         elif "/" in name and name not in SCRIPTS:

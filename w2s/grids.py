@@ -191,7 +191,8 @@ def work(node):
     sizes = (
         [path.stat().st_size // 4 for path in folders[0].glob("*.safetensors")] if folders else ()
     )
-    return (sum(sizes) or UNKNOWN) * SHARE.get(script_of(node), 1) + 1_000_000  # to load and to save
+    share = SHARE.get(script_of(node), 1)
+    return (sum(sizes) or UNKNOWN) * share + 1_000_000  # to load and to save
 
 
 def pace(nodes):
