@@ -161,6 +161,7 @@ def score(setting, run, card, data, split, rows, how, scorer, force):
     how texts are written, which the scorer judges (writing.judge_of).
     """
     file, *about = scores.place(run, card, data, split, how, scorer)
+    locks.hold(file, writes=False)
     if not force and (metrics := scores.known(file, *about)):
         return metrics
     locks.hold(file)

@@ -4,12 +4,13 @@
     python tests/kills.py --points --n=50     # just before random changes of a file or folder
     python tests/kills.py --races=100         # two processes that start at once in one folder
 
-The stages of all three embedded settings, from train_weak.py to pgr.py, run one after another in
-one process, a fork of this one, so that a call costs no import. What they leave is compared with
+The stages of an embedded setting, from train_weak.py to pgr.py, run one after another in one
+process, a fork of this one, so that a call costs no import. What they leave is compared with
 what they leave when nobody kills them, all but the times in cards.
 """
 
 import contextlib
+import importlib
 import inspect
 import json
 import multiprocessing
@@ -34,31 +35,27 @@ TIMES = ("time", "seconds")  # of cards
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.symlink", "os.mkdir", "os.link"}
 # by setting: the model of both, options of the supervisor, and of all trainings
 SMALL = {
-    "facts": ("facts/xs", ["--n_train=400", "--n_test=60"], []),
-    "facts_pairs": ("facts/xs", ["--n_train=200", "--n_test=60"], ["--batch_size=16"]),
+    "facts": ("facts/xs", ["--n_train=200", "--n_test=60"], []),
+    "facts_pairs": ("facts/xs", ["--n_train=100", "--n_test=60"], ["--batch_size=16"]),
     "puzzles": ("chess/xs", ["--n_train=64", "--n_test=30"], ["--epochs=1", "--batch_size=16"]),
 }
 
 
-def chain(settings=tuple(SMALL), save_every=2):
-    """The words of all stages, in order, for the current folder."""
-    every, lines = ["--dtype=float32", "--device=cpu"], []
+def chain(ds, save_every=2):
+    """The words of all stages of a setting, in order, for the current folder."""
+    model, sizes, recipe = SMALL[ds]
+    how = [f"--model={model}", "--n_val=20", *recipe, "--dtype=float32", "--device=cpu"]
     if "save_every" in inspect.signature(train_weak.main).parameters:
-        every.append(f"--save_every={save_every}")
-    for ds in settings:
-        model, sizes, recipe = SMALL[ds]
-        runs = [f"{ds}/{who}" for who in ("weak", "student", "ceiling")]
-        how = [f"--model={model}", *recipe, *every]
-        strong, rule = ["train_strong.py", f"{ds}/labels.jsonl", *how], ["--loss=conf"]
-        lines += [
-            ["train_weak.py", f"--ds={ds}", f"--out={runs[0]}", *sizes, *how],
-            ["label.py", runs[0], "--dtype=float32"],
-            [*strong, f"--out={runs[1]}", *rule * (ds != "puzzles")],
-            [*strong, f"--out={runs[2]}", "--target=truth"],
-            ["eval.py", *runs, "--dtype=float32"],
-            ["pgr.py", *runs, f"--out={ds}/pgr.json"],
-        ]
-    return lines
+        how.append(f"--save_every={save_every}")
+    strong, rule = ["train_strong.py", "labels.jsonl", *how], ["--loss=conf"] * (ds != "puzzles")
+    return [
+        ["train_weak.py", f"--ds={ds}", "--out=weak", *sizes, *how],
+        ["label.py", "weak", "--dtype=float32"],
+        [*strong, "--out=student", *rule],
+        [*strong, "--out=ceiling", "--target=truth"],
+        ["eval.py", "weak", "student", "ceiling", "--dtype=float32"],
+        ["pgr.py", "weak", "student", "ceiling", "--out=pgr.json"],
+    ]
 
 
 def run(lines, folder, point=None, counts=None):
@@ -110,38 +107,46 @@ def contents(folder):
     return found
 
 
-def reference(lines, folder):
-    """(contents, seconds, changes of files) of stages that nobody kills."""
+def reference(ds, folder):
+    """(contents, seconds, changes of files) of the stages of a setting that nobody kills."""
     ours, its = FORK.Pipe()
     Path(folder).mkdir(parents=True)
-    code, _ = call(lines, folder, counts=its)
+    code, seconds = call(chain(ds), folder, counts=its)
     assert code == 0, Path(f"{folder}.log").read_text()
-    shutil.rmtree(folder)
-    Path(folder).mkdir()
-    _, seconds = call(lines, folder)  # without counting
     return contents(folder), seconds, ours.recv()
 
 
-def kills(home, n, seed, lines, points=False, tell=print):
-    """(how many of n killed chains end the same, the most seconds that one lost)."""
-    (wanted, seconds, changes), rng = reference(lines, f"{home}/reference"), random.Random(seed)
-    same, worst = 0, 0.0
+def warm_up():
+    """Import what the stages do, so that no fork has to."""
+    for name in ("torch", "matplotlib.figure", "label", "train_strong", "eval", "pgr"):
+        importlib.import_module(name)
+    from w2s import loop, models  # noqa: F401
+
+
+def kills(home, n, seed, points=False, tell=print):
+    """(how many of n killed calls end the same, the most seconds that one lost).
+
+    A moment is drawn from all settings together, so a setting that takes longer is killed more.
+    """
+    warm_up()
+    wanted = {ds: reference(ds, f"{home}/{ds}") for ds in SMALL}
+    rng, same, worst = random.Random(seed), 0, 0.0
     for k in range(n):
-        folder, at = f"{home}/{k}", rng.random()
+        ds = rng.choices([*SMALL], [one[2 if points else 1] for one in wanted.values()])[0]
+        (files_of, seconds, changes), at = wanted[ds], rng.random()
+        folder = f"{home}/{k}"
         Path(folder).mkdir()
         how = {"point": 1 + int(at * changes)} if points else {"seconds": at * seconds}
-        killed, first = call(lines, folder, **how)
-        code, second = call(lines, folder)
+        _, first = call(chain(ds), folder, **how)
+        code, second = call(chain(ds), folder)
         found = contents(folder)
-        differ = [n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n)]
+        differ = {n for n in files_of.keys() | found.keys() if files_of.get(n) != found.get(n)}
         same += code == 0 and not differ
-        lost = first + second - seconds
-        worst = max(worst, lost)
-        tell(f"kill {k} at {how}: {'the same' if not differ else differ}, {lost:.1f} s lost")
+        worst = max(worst, first + second - seconds)
+        tell(f"{ds} killed at {how}: {differ or 'the same'}, {first + second - seconds:.1f} s lost")
         if code or differ:
             tell(Path(f"{folder}.log").read_text())
-        else:
-            shutil.rmtree(folder)
+        shutil.rmtree(folder)
     return same, worst
 
 
@@ -209,11 +214,7 @@ def main(*, n: int = 50, seed: int = 0, points: bool = False, races: int = None)
             free, dead = race(f"{home}/free", races), race(f"{home}/dead", races, dead=True)
             print(f"{free} of {races}: one worked, one was told; {dead} of {races} over a dead one")
             return
-        import torch  # noqa: F401 before the forks
-
-        from w2s import loop, models  # noqa: F401
-
-        same, worst = kills(home, n, seed, chain(), points)
+        same, worst = kills(home, n, seed, points)
         print(f"{same} of {n} the same, lost at most {worst:.1f} s")
         sys.exit(same < n)
 

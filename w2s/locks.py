@@ -24,6 +24,7 @@ from pathlib import Path
 
 from w2s.files import BadInput, card_path, remove
 
+BESIDE = (".card.json", ".metrics.json", ".png", ".curves.png")  # of labels.jsonl, of pgr.json
 CALLS = []  # (ExitStack, locks that it holds) of the calls of stages that are under way
 
 
@@ -38,13 +39,16 @@ def call():
             CALLS.pop()
 
 
-def hold(out):
+def hold(out, writes=True):
     """Hold an output, a file or run directory, until the stage that calls this has ended.
 
-    What dead processes left half written of it is removed. BadInput as in held(), or where `out`
-    is read-only. Under torchrun the first process holds it for all.
+    What dead processes left half written of it is removed. writes: False where it is whole already
+    and will be read; held then if there is a lock, of somebody who writes or of the dead. BadInput
+    as in held(), or where `out` is read-only. Under torchrun the first process holds it for all.
     """
     (stack, outs), lock = CALLS[-1], lock_of(out)
+    if not writes and not os.path.lexists(lock):
+        return
     if lock in outs or os.environ.get("RANK", "0") != "0":
         return
     if os.path.exists(out) and not os.access(out, os.W_OK):
@@ -144,8 +148,8 @@ def lock_of(out):
 
 def leftovers(out):
     """What is called .NAME.PID.tmp of an output: its holder's, or left by a dead process."""
-    if out.suffix == ".jsonl":
-        return temporary(out.parent, {out.name, card_path(out).name, f"{out.stem}.metrics.json"})
+    if out.suffix in (".jsonl", ".json"):
+        return temporary(out.parent, {out.name, *(out.stem + end for end in BESIDE)})
     inside = temporary(out)
     ours = card_path(out).exists() or len(inside) == len(os.listdir(out)) if inside else False
     return temporary(out.parent, {out.name}) + (inside if ours else [])

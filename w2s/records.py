@@ -76,8 +76,7 @@ def is_done(out, args, inputs, force, suffix=""):
     out = Path(out)
     if (out.suffix == ".jsonl") != bool(suffix):
         raise BadInput(f"--out={out}: labels end in .jsonl, a run is a folder")
-    if force or not (files.read_card(out) or {}).get("finished"):
-        locks.hold(out)  # first: from here on nobody else changes what is there
+    locks.hold(out, force or not (files.read_card(out) or {}).get("finished"))
     card = files.read_card(out)
     if card is None:
         check_is_free(out, force)
