@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -85,14 +86,15 @@ def run(lines, folder, point=None, counts=None):
 
 
 def call(lines, folder, seconds=None, **how):
-    """Run the stages, and kill them after so many seconds; (exit code, seconds that it took)."""
-    began = time.monotonic()
+    """Run the stages, and kill them after so many seconds; (exit code, processor time it took)."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = FORK.Process(target=run, args=(lines, folder), kwargs=how)
     process.start()
     process.join(seconds)
     process.kill()
     process.join()
-    return process.exitcode, time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return process.exitcode, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def contents(folder):
@@ -108,12 +110,14 @@ def contents(folder):
 
 
 def reference(ds, folder):
-    """(contents, seconds, changes of files) of the stages of a setting that nobody kills."""
+    """(contents, seconds, changes of files, processor time) of stages that nobody kills."""
+    began = time.monotonic()
     ours, its = FORK.Pipe()
     Path(folder).mkdir(parents=True)
-    code, seconds = call(chain(ds), folder, counts=its)
+    code, work = call(chain(ds), folder, counts=its)
+    seconds = time.monotonic() - began
     assert code == 0, Path(f"{folder}.log").read_text()
-    return contents(folder), seconds, ours.recv()
+    return contents(folder), seconds, ours.recv(), work
 
 
 def warm_up():
@@ -124,7 +128,7 @@ def warm_up():
 
 
 def kills(home, n, seed, points=False, tell=print):
-    """(how many of n killed calls end the same, the most seconds that one lost).
+    """(how many of n killed calls end the same, the most seconds of work that one lost).
 
     A moment is drawn from all settings together, so a setting that takes longer is killed more.
     """
@@ -133,7 +137,7 @@ def kills(home, n, seed, points=False, tell=print):
     rng, same, worst = random.Random(seed), 0, 0.0
     for k in range(n):
         ds = rng.choices([*SMALL], [one[2 if points else 1] for one in wanted.values()])[0]
-        (files_of, seconds, changes), at = wanted[ds], rng.random()
+        (files_of, seconds, changes, work), at = wanted[ds], rng.random()
         folder = f"{home}/{k}"
         Path(folder).mkdir()
         how = {"point": 1 + int(at * changes)} if points else {"seconds": at * seconds}
@@ -142,8 +146,8 @@ def kills(home, n, seed, points=False, tell=print):
         found = contents(folder)
         differ = {n for n in files_of.keys() | found.keys() if files_of.get(n) != found.get(n)}
         same += code == 0 and not differ
-        worst = max(worst, first + second - seconds)
-        tell(f"{ds} killed at {how}: {differ or 'the same'}, {first + second - seconds:.1f} s lost")
+        worst = max(worst, first + second - work)
+        tell(f"{ds} killed at {how}: {differ or 'the same'}, {first + second - work:.1f} s lost")
         if code or differ:
             tell(Path(f"{folder}.log").read_text())
         shutil.rmtree(folder)
@@ -215,7 +219,7 @@ def main(*, n: int = 50, seed: int = 0, points: bool = False, races: int = None)
             print(f"{free} of {races}: one worked, one was told; {dead} of {races} over a dead one")
             return
         same, worst = kills(home, n, seed, points)
-        print(f"{same} of {n} the same, lost at most {worst:.1f} s")
+        print(f"{same} of {n} the same, lost at most {worst:.1f} s of work")
         sys.exit(same < n)
 
 

@@ -13,6 +13,7 @@ two machines, whose namespaces have one number, could be taken for each other.
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import platform
@@ -85,11 +86,14 @@ def take(out, lock, made):
     pid = os.getpid()
     mine = {"pid": pid, "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     mine |= {"born": born(pid), "where": where(), "token": secrets.token_hex(8)}
-    while True:
-        with contextlib.suppress(FileNotFoundError):  # its folder was just removed: make it again
+    for attempt in itertools.count():
+        try:
             made[:0] = make_folders(lock.parent)
             if create(lock, mine):
                 return mine
+        except FileNotFoundError:  # its folder was just removed: make it again
+            if attempt == 100:
+                raise
         if (holder := read(lock)) is None:  # it was just released
             continue
         told = "process {pid} on {host} since {since}".format_map(holder)
