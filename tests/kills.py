@@ -32,7 +32,7 @@ import train_weak  # noqa: E402
 from w2s import cli, files, locks, records, workers  # noqa: E402
 
 FORK = multiprocessing.get_context("fork")
-TIMES = ("time", "seconds")  # of cards
+TIMES = ("time", "seconds", "commit")  # of cards; the code may be committed meanwhile
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.symlink", "os.mkdir", "os.link"}
 # by setting: the model of both, options of the supervisor, and of all trainings
 SMALL = {

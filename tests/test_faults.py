@@ -1,4 +1,4 @@
-"""What the machine does to a stage: one line, an exit code, nothing half written, old results kept."""
+"""What a machine does to a stage: one line, an exit code, nothing half written, the old kept."""
 
 import json
 import os
@@ -80,8 +80,8 @@ def test_on_a_full_disk_a_forced_stage_fails_in_one_line_and_the_old_one_stays(
         assert code == 2 and re.match("error: .* cannot be written: .*No space left", lines[-1]), (
             words
         )
-        assert len(lines) == 1 and kills.contents(disk) | {"new": b""} == before | {"new": b""}
-        shutil.rmtree("new", ignore_errors=True)
+        shutil.rmtree("new", ignore_errors=True)  # begun, and not finished
+        assert len(lines) == 1 and kills.contents(disk) == before
     (disk / "filled").unlink()
     for words in FORCED:
         command(*words.split())
@@ -103,7 +103,7 @@ def test_a_read_only_disk_is_told_before_any_work(disk, command, capsys, monkeyp
 @pytest.mark.parametrize(
     ("out", "why"),
     [
-        ("file/weak", "cannot be written: Not a directory"),
+        ("file/weak", "/file is a file"),
         ("x" * 300, "has a name of over 200 bytes"),
         ("new/" + "é" * 101, "has a name of over 200 bytes"),
         ("\udcff", "is not UTF-8: choose another name"),

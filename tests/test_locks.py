@@ -1,4 +1,4 @@
-"""One writer for every output: a second is told who holds it, whoever dies and however they race."""
+"""One writer for every output: a second is told who holds it, whoever dies, however they race."""
 
 import json
 import os

@@ -159,10 +159,12 @@ def write_text(path, text, card=None):
             write_card(path, card)
 
 
-def write_jsonl(path, rows, card):
-    """Write rows and, after them, their card; it holds the file's sha256, so a cut is noticed."""
+def write_jsonl(path, rows, card, beside=()):
+    """Write rows, (path, text) beside them and their card; of its sha256, a cut file is noticed."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_text(path, lines, card | {"finished": False})  # cut short it leaves no false pair
+    write_text(path, lines, card | {"finished": False})  # cut short, no false pair
+    for other, text in beside:
+        write_text(other, text)
     write_card(path, card | {"rows": len(rows), "sha256": sha256(path)})
 
 

@@ -111,6 +111,8 @@ def take(out, lock, made):
 def make_folders(folder):
     """Make a folder and those above it; returns those that were not there, the lowest first."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    if folder.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file")
     folder.mkdir(parents=True, exist_ok=True)
     return missing
 

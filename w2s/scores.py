@@ -51,11 +51,8 @@ def write(setting, file, args, inputs, data, rows, predictions):
     of_rows = [[row[name] for name in ("id", setting.KEY, setting.TRUTH)] for row in rows]
     about |= {"test_groups": [row["group"] for row in rows]}
     about |= {"rows_sha256": files.hashed(json.dumps(of_rows)).hex()}
-    metrics_file = file.with_suffix(".metrics.json")
-    with files.whole(metrics_file) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-        metrics_file.unlink(missing_ok=True)  # never beside predictions that are not its own
-        files.write_jsonl(file, predictions, about)
+    told = file.with_suffix(".metrics.json"), json.dumps(metrics, indent=2) + "\n"
+    files.write_jsonl(file, predictions, about, [told])
     print(file)
     return metrics
 
