@@ -19,7 +19,7 @@ import math
 from pathlib import Path
 
 import tasks
-from w2s import cli, files, protocol, records, scores
+from w2s import cli, files, locks, protocol, records, scores
 from w2s.files import BadInput
 
 RATED = "ethics_utilitarianism"
@@ -161,8 +161,10 @@ def score(setting, run, card, data, split, rows, how, scorer, force):
     how texts are written, which the scorer judges (writing.judge_of).
     """
     file, *about = scores.place(run, card, data, split, how, scorer)
+    locks.hold(file, writes=False)
     if not force and (metrics := scores.known(file, *about)):
         return metrics
+    locks.hold(file)
     scores.tell_leak(setting, run, card, rows)
     answers = ask(setting, run, card, data, rows, how)
     if scorer:

@@ -183,6 +183,8 @@ def tell(setting, out, rows, kept, args):
     print(f"{out}: {len(kept)} {of}, {right:.1%} of the weak labels are {are}")
     if setting.SOFT:
         print(f"{sum(row['weak'] > 0.5 for row in kept) / len(kept):.1%} of the labels say 1")
+    if len({row["weak"] > 0.5 if setting.SOFT else row["weak"] for row in kept}) == 1:
+        print("warning: all labels say the same, and that is all that a student could learn")
     if setting.SOFT and right <= 0.5:
         print("warning: that is chance or worse: is the supervisor's model or --n_train too small?")
     for remark in setting.remarks(kept):

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import tasks
-from w2s import cli, doubts, files, outcomes, protocol, records, report, stats
+from w2s import cli, doubts, files, locks, outcomes, protocol, records, report, stats
 from w2s.curves import stopping
 from w2s.figures import draw
 from w2s.files import BadInput
@@ -62,9 +62,9 @@ def main(
     doubts.check_copies(runs, cards)
     if curves and not setting.SOFT:
         raise BadInput(f"--curves: {setting.WHAT} hold no rows out that are right or wrong")
-    metric = metric or setting.METRIC
-    if not outcomes.has_metric(setting, metric):
+    if not outcomes.has_metric(setting, metric := metric or setting.METRIC):
         raise BadInput(f"--metric={metric}: {setting.WHAT} have no such metric")
+    locks.hold(out)
     columns, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
     result = stats.compare(**columns, groups=groups, metric=metric, want=want)
     if alone := [who for who in WHO if result[who][metric] is None]:

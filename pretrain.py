@@ -29,7 +29,7 @@ from pathlib import Path
 sys.path += [str(Path(__file__).resolve().parent / folder) for folder in ("facts", "gen", "chess")]
 import manners
 import world
-from w2s import cli, files
+from w2s import cli, files, locks
 
 # tokens: to train on; smaller models see fewer, as they would in a family trained for its size
 SIZES = {
@@ -241,6 +241,7 @@ def pretrain(settings, data, out, resume, device):
     return {"texts": len(rows), "parameters": model.num_parameters(), "history": history}
 
 
+@locks.call()
 def main(
     corpus: str, *, size: str = "xs", games: str = None, file: str = None, out: str = None,
     tokens: int = None, min_elo: int = 1800, world_seed: int = 0, seed: int = 0,
@@ -268,6 +269,7 @@ def main(
         raise files.BadInput(f"{corpus} needs {'--games' if corpus == 'chess' else '--file'}=FILE")
     out = Path(out or files.HERE / FOLDERS.get(corpus, corpus) / size)
     began, card_file = time.monotonic(), out / "pretraining.json"
+    locks.hold(out)
     if out.exists() and not force:
         before = json.loads(files.read_bytes(card_file)) if card_file.exists() else {}
         if not settings.items() <= before.items():

@@ -26,7 +26,6 @@ import importlib
 import inspect
 import itertools
 import shlex
-import signal
 import sys
 from pathlib import Path
 
@@ -270,12 +269,5 @@ def show_plan(grid, nodes, todo):
         print("how long it takes is unknown until a training of this grid is finished")
 
 
-def stop(*_):
-    """SIGTERM ends a sweep, and its workers with it."""
-    print("stopped; call again to go on", file=sys.stderr)
-    sys.exit(143)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, stop)
     cli.run(main)

@@ -94,7 +94,7 @@ def main(
         raise BadInput(f"{names[0]} has no split {split!r}; it has {', '.join(splits)}")
     read = protocol.half if split in ("weak", "strong") else protocol.test_rows
     for row in read(setting, data, split):
-        print(json.dumps(row, ensure_ascii=False))
+        print(json.dumps(row, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
 
 
 if __name__ == "__main__":

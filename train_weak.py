@@ -63,7 +63,7 @@ def main(
         micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,
         outputs=setting.outputs, name=out,
     )  # fmt: skip
-    models.save(model, tokenizer, f"{out}/model")
+    models.save(model, tokenizer, f"{out}/new")
     records.end(out, card, history, loop.kept(history) if recipe["stop"] else history[-1])
     labels = files.beside(out, "labels.jsonl")
     records.tell_next(["label.py", out, f"--out={labels}"])

@@ -79,7 +79,7 @@ def finetune(rows, data, args, inputs):
     how = ("epochs", "batch_size", "micro_batch", "seed", "checkpointing")
     how = plan | {name: args[name] for name in how}
     history = loop.fit(model, texts, lm.share_of_loss, **how, outputs=lm.nll, name=out)
-    models.save(model, tokenizer, f"{out}/model")
+    models.save(model, tokenizer, f"{out}/new")
     records.end(out, card, history, history[-1])
     first, last = history[0]["loss"], history[-1]["loss"]
     print(f"{out}: {first:.3f} nats a token at first, {last:.3f} at the end")

@@ -6,7 +6,7 @@ import pytest
 
 import pgr
 import texts
-from w2s import files, records
+from w2s import files, locks, records
 from w2s.files import BadInput
 
 GOOD = {"id": "a", "group": "a", "text": "words", "label": 1, "weak": 0.5}
@@ -128,6 +128,12 @@ def test_join_is_by_id_and_refuses_a_mismatch():
 def finished(path, **changes):
     card = records.new_card("train_weak", texts, {"seed": 0}, {"in": "x"}, None)
     files.write_card(path, card | changes)
+
+
+@pytest.fixture(autouse=True)
+def stage():
+    with locks.call():
+        yield
 
 
 def test_a_finished_run_is_kept_refused_or_replaced(tmp_path, capsys):

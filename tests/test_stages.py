@@ -230,14 +230,22 @@ def test_an_interrupted_run_is_told_trained_again_and_never_scored(here, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(loop, "fit", interrupted)
         with pytest.raises(KeyboardInterrupt):
+            train_weak.main(out="runs/new", **SMALL)
+        before = contents(here)
+        with pytest.raises(KeyboardInterrupt):  # what was finished stays until it is replaced
             train_weak.main(out="runs/s0/weak", force=True, **SMALL)
-    told = "runs/s0/weak is not finished: call train_weak.py again with the same"
-    for stage, runs in ((label, RUNS[:1]), (eval, RUNS[:1]), (pgr, RUNS)):
+        assert contents(here) == before
+    told = "runs/new is not finished: call train_weak.py again with the same"
+    for stage, runs in (
+        (label, ["runs/new"]),
+        (eval, ["runs/new"]),
+        (pgr, ["runs/new"] + RUNS[1:]),
+    ):
         with pytest.raises(BadInput, match=told):
             stage.main(*runs)
-    train_weak.main(out="runs/s0/weak", **SMALL)
+    train_weak.main(out="runs/new", **SMALL)
     assert "begun and not finished: starting again" in capsys.readouterr().out
-    assert files.sha256("runs/s0/weak/model") == whole
+    assert files.sha256("runs/new/model") == whole
 
 
 # ---- labels

@@ -1,6 +1,5 @@
 """Grids: every stage once, what is missing and no more, whatever fails or is killed."""
 
-import json
 import os
 import shutil
 import signal
@@ -182,22 +181,6 @@ def test_a_folder_is_of_one_grid_and_one_sweep(grid, tmp_path):
     with locks.held(grid), pytest.raises(BadInput, match=f"in use by process {os.getpid()} on "):
         here(grid, *ASKED)
     here(grid, *ASKED)
-
-
-def test_a_lock_outlives_its_holder_on_another_host_alone(tmp_path, capsys):
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    with locks.held(tmp_path):
-        mine = json.loads((tmp_path / ".lock").read_text())
-    assert mine["pid"] == os.getpid() and (tmp_path / ".lock").read_text() == ""
-    # dead; or another process that has its number now; or, who knows, alive on another machine
-    for other in ({"pid": gone.pid}, {"born": "0"}):
-        (tmp_path / ".lock").write_text(json.dumps(mine | other))
-        with locks.held(tmp_path):
-            assert "which is no more" in capsys.readouterr().out
-    (tmp_path / ".lock").write_text(json.dumps(mine | {"host": "elsewhere"}))
-    with pytest.raises(BadInput, match="on elsewhere since .* delete .*lock"), locks.held(tmp_path):
-        pass
 
 
 def test_a_worker_that_dies_or_a_full_disk_fails_its_stage_alone(tmp_path, monkeypatch):

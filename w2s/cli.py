@@ -14,10 +14,12 @@ import math
 import os
 import re
 import signal
+import subprocess
 import sys
 from contextlib import redirect_stderr, suppress
 
-from w2s.files import BadInput
+from w2s import locks
+from w2s.files import HERE, BadInput, first_line
 from w2s.options import OPTIONS
 
 # Threads that wait for others must not spin: on a busy machine that costs several times the time.
@@ -41,7 +43,8 @@ def stage(main):
         bound.apply_defaults()
         check(bound.arguments)
         args = {name: value for name, value in bound.arguments.items() if name != "force"}
-        return main(args, *words, **options)
+        with locks.call():
+            return main(args, *words, **options)
 
     call.__signature__ = own
     return call
@@ -69,7 +72,15 @@ def expand(patterns):
         if not found:
             raise BadInput(f"{pattern!r} matches no folder")
         paths += found
+    check_utf8(paths)
     return paths
+
+
+def check_utf8(words):
+    """BadInput for a word that is no UTF-8, which no card could hold."""
+    for word in words:
+        if re.search(r"[\ud800-\udfff]", word):
+            raise BadInput(f"{word!r} is not UTF-8: choose another name")
 
 
 # ---- running a script
@@ -78,8 +89,11 @@ def expand(patterns):
 def run(main, processes=False):
     """Call main() with the command line's arguments; processes: it may run under torchrun.
 
-    Exit code 0: done; 2: the user's input is wrong; 1: anything else.
+    Exit code 0: done; 2: the user's input is wrong; 143: SIGTERM; 1: anything else.
     """
+    signal.signal(signal.SIGTERM, stop)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     # Library bars and warnings must not drown the one line that tells what is wrong.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -88,16 +102,30 @@ def run(main, processes=False):
             raise BadInput("torchrun is for the scripts that train: call this one with python")
         args, options = parse(main, sys.argv[1:])
         main(*args, **options)
+        sys.stdout.flush()
     except (BadInput, FloatingPointError) as error:  # or the loss is not finite
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput) else 1)
-    except BrokenPipeError:  # the reader of a pipe (`| head`) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk; or the reader of a pipe (`| head`) has seen enough
+        if not isinstance(error, BrokenPipeError):
+            where = "standard output: " if type(error) is OSError and not error.filename else ""
+            print(f"error: {where}{first_line(error)}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it fails once more
         sys.exit(1)
+    except SystemExit as end:
+        if end.code == 143:
+            print("stopped; call again to go on", file=sys.stderr)
+        raise
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)  # so that a shell loop around us stops too
+
+
+def stop(*_):
+    """SIGTERM ends a call in order: half-written files are removed, outputs released."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # asked twice, it still ends in order
+    raise SystemExit(143)
 
 
 def world_size():
@@ -108,6 +136,14 @@ def world_size():
     return int(size)
 
 
+def commit():
+    """The git commit of this code, with a + where files differ from it; None outside git."""
+    # without locks: a training must not get in the way of a commit
+    git = ["git", "--no-optional-locks", "-C", str(HERE), "describe", "--always", "--exclude=*"]
+    said = subprocess.run([*git, "--dirty=+", "--abbrev=12"], capture_output=True, text=True)
+    return said.stdout.strip() or None
+
+
 def parse(main, words):
     """(args, options) for main(*args, **options) from the words of a command line.
 
@@ -116,6 +152,7 @@ def parse(main, words):
     import fire
 
     known = inspect.signature(main).parameters
+    check_utf8(words)
     if "--help" in words or "-h" in words:
         show_help(main, known)
         sys.exit(0)

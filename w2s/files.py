@@ -18,6 +18,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -122,33 +123,48 @@ def read_bytes(path):
 
 @contextlib.contextmanager
 def whole(path):
-    """A temporary path to write to, which takes the place of `path` once all is written."""
+    """A temporary path for a file or folder, which takes the place of `path` once it is whole."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if temporary.is_dir():
+            remove(path)
         os.replace(temporary, path)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror or error}") from None
+    except Exception as error:
+        if not isinstance(error, (OSError, UnicodeError)) and "os error" not in str(error):
+            raise  # it is none of the system's, which Rust's libraries tell in their own way
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise BadInput(f"{path} cannot be written: {why}") from None
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        remove(temporary)
 
 
-def write_text(path, text):
-    """Write a file whole or not at all, and onto the disk."""
-    with whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def remove(path):
+    """Remove a file, a link, or a folder and all in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        return shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
-def write_jsonl(path, rows, card):
-    """Write rows and, after them, their card; it holds the file's sha256, so a cut is noticed."""
-    # The old card goes first: an interruption between the two writes must leave no false pair.
-    card_path(path).unlink(missing_ok=True)
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def write_text(path, text, card=None):
+    """Write a file whole or not at all, and onto the disk; card: just before it takes its place."""
+    with whole(path) as temporary:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if card:
+            write_card(path, card)
+
+
+def write_jsonl(path, rows, card, beside=()):
+    """Write rows, (path, text) beside them and their card; of its sha256, a cut file is noticed."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(path, lines, card | {"finished": False})  # cut short, no false pair
+    for other, text in beside:
+        write_text(other, text)
     write_card(path, card | {"rows": len(rows), "sha256": sha256(path)})
 
 

@@ -139,15 +139,6 @@ def is_done(node):
     return stamp in (inputs.get("labels"), inputs.get("model"), *inputs.get("runs", ()))
 
 
-def clear(node):
-    """Remove what a killed stage left half written, which it would take for somebody else's."""
-    out = Path(node["out"])
-    for left in (*out.parent.glob(f".{out.name}.*.tmp"), *out.glob(".card.json.*.tmp")):
-        left.unlink()
-    if out.suffix == ".jsonl" and not files.card_path(out).exists():
-        out.unlink(missing_ok=True)
-
-
 def settle(folder, grid, options, write):
     """Make `folder` that of this grid, or of all that it holds and this one, in grid.json.
 

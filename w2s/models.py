@@ -7,11 +7,8 @@ All of it lives in transformers' ForSequenceClassification classes: anybody can 
 
 import contextlib
 import ctypes
-import os
 import platform
-import shutil
 import warnings
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -20,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
-from w2s import checks, oddities, records
+from w2s import checks, files, oddities, records
 from w2s.checks import check_tokens, set_pad_token
 from w2s.files import BadInput, first_line
 from w2s.packing import logits
@@ -148,18 +145,15 @@ def save(model, tokenizer, folder):
         from w2s import lora
 
         lora.merge(model)
-    weights, folder = None, Path(folder)
+    weights = None
     if world() > 1:
         from w2s import parallel
 
         weights = parallel.whole_weights(model)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     tokenizer.model_max_length = model.w2s["max_len"]
-    model.save_pretrained(temporary, state_dict=weights)
-    tokenizer.save_pretrained(temporary)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(temporary, folder)
+    with files.whole(folder) as temporary:
+        model.save_pretrained(temporary, state_dict=weights)
+        tokenizer.save_pretrained(temporary)
 
 
 # ---- texts to tokens

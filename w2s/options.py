@@ -3,10 +3,15 @@
 A stage's signature has its type and default (cli.py).
 """
 
+import os
 import re
 
 POSITIVE = (lambda value: value > 0, "must be positive")
 NATURAL = (lambda value: 0 <= value < 2**63, "must not be negative, nor larger than 2^63")
+NAME = (
+    lambda value: all(len(os.fsencode(part)) <= 200 for part in value.split("/")),
+    "has a name of over 200 bytes",
+)
 
 
 def share(most):
@@ -31,7 +36,7 @@ OPTIONS = {
     "test": (None, "JSONL file of test rows, when --ds is a file (default: a fifth of its groups)"),
     "split": (None, "test, or another test split of the task (ETHICS has test_hard)"),
     "model": (None, "folder or hub id of a causal model or encoder (default: by task)"),
-    "out": (None, "the run directory, or the file, to make"),
+    "out": (NAME, "the run directory, or the file, to make"),
     "labels": (None, "the labels file; it is used whole"),
     "runs": (None, "run directories; globs in quotes"),
     "target": (of("weak", "truth"), "weak: the weak labels; truth: ground truth, for the ceiling"),

@@ -7,14 +7,13 @@ the inputs, and which rows the experiment is about (protocol.describe).
 """
 
 import json
+import os
 import platform
 import shlex
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
-from w2s import cli, files
+from w2s import cli, files, locks
 from w2s.files import HERE, BadInput
 
 TRAINERS = ("train_weak", "train_strong")
@@ -30,30 +29,31 @@ def new_card(stage, setting, args, inputs, data):
     packages = filter(util.find_spec, ("torch", "transformers", "datasets", "numpy"))
     versions = {package: metadata.version(package) for package in packages}
     card = {"stage": stage, "setting": setting.__name__, "finished": True, "args": args}
-    card |= {"inputs": inputs, "data": data, "commit": commit()}
+    card |= {"inputs": inputs, "data": data, "commit": cli.commit()}
     card |= {"versions": {"python": platform.python_version()} | versions}
     return card | {"time": time.strftime("%Y-%m-%dT%H:%M:%S")}
 
 
 def begin(out, card, model, train, held_out, plan):
-    """Make the run directory anew; with its card, not yet finished, the folder is a run under way.
-
-    What the defaults came to is printed and kept, "resolved"; plan: epochs, batch, stop and rates.
+    """Make the folder a run under way, by a card that is not finished; a finished run stays until
+    end(). What the defaults came to is printed and kept, "resolved"; plan: epochs, rates and so on.
     """
-    for old in ("model", "eval"):
-        shutil.rmtree(Path(out) / old, ignore_errors=True)
-    (Path(out) / "history.jsonl").unlink(missing_ok=True)
     resolved = {"rows": len(train), "held_out": len(held_out)} | plan | model.w2s
     resolved |= {"device": str(model.device), "processes": cli.world_size()}
     card = card | {"finished": False, "resolved": resolved}
-    files.write_card(out, card)
+    if not (files.read_card(out) or {}).get("finished"):
+        files.write_card(out, card)
     print(f"{out}: " + ", ".join(f"{name} {value}" for name, value in resolved.items()))
     return card | {"began": time.monotonic()}
 
 
 def end(out, card, history, kept):
-    """Write history and card of a run whose model is saved; kept: the line of its weights."""
+    """The model saved in OUT/new becomes the run's, with history and card; kept: of its weights."""
     seconds = round(time.monotonic() - card.pop("began"), 1)
+    files.write_card(out, card)  # not finished: what was there before is gone from here on
+    for old in ("model", "eval"):
+        files.remove(Path(out) / old)
+    os.replace(f"{out}/new", f"{out}/model")
     lines = "".join(json.dumps(line) + "\n" for line in history)
     files.write_text(Path(out) / "history.jsonl", lines)
     finished = {"finished": True, "seconds": seconds, "kept": kept}
@@ -62,14 +62,6 @@ def end(out, card, history, kept):
     if "agreement" in kept:
         agrees = f", agrees with {kept['agreement']:.1%} of the held-out labels"
     print(f"{out}: kept the weights of epoch {kept['epoch']:.2f}{agrees}; {seconds} s")
-
-
-def commit():
-    """The git commit of this code, with a + where files differ from it; None outside git."""
-    # without locks: a training must not get in the way of a commit
-    git = ["git", "--no-optional-locks", "-C", str(HERE), "describe", "--always", "--exclude=*"]
-    said = subprocess.run([*git, "--dirty=+", "--abbrev=12"], capture_output=True, text=True)
-    return said.stdout.strip() or None
 
 
 # ---- done already?
@@ -84,6 +76,7 @@ def is_done(out, args, inputs, force, suffix=""):
     out = Path(out)
     if (out.suffix == ".jsonl") != bool(suffix):
         raise BadInput(f"--out={out}: labels end in .jsonl, a run is a folder")
+    locks.hold(out, force or not (files.read_card(out) or {}).get("finished"))
     card = files.read_card(out)
     if card is None:
         check_is_free(out, force)
@@ -96,7 +89,7 @@ def is_done(out, args, inputs, force, suffix=""):
         told = f"{out} was made with other arguments or inputs ({changes})"
         raise BadInput(f"{told}: choose another --out, or add --force")
     elif not force:
-        made, now = card["commit"], commit()
+        made, now = card["commit"], cli.commit()
         since = f" (by commit {made}; the code is now at {now})" if made != now else ""
         print(f"{out} is already done with the same arguments and inputs{since}; see --force")
         return True

@@ -27,7 +27,7 @@ def known(file, args, inputs):
     another way or that another judged.
     """
     before, metrics_file = files.read_card(file), file.with_suffix(".metrics.json")
-    if not before or before["inputs"]["model"] != inputs["model"]:
+    if not (before or {}).get("finished") or before["inputs"]["model"] != inputs["model"]:
         return None
     for name in WRITING:
         values = [one.get(name) for one in (before["args"] | before["inputs"], args | inputs)]
@@ -46,13 +46,13 @@ def known(file, args, inputs):
 def write(setting, file, args, inputs, data, rows, predictions):
     """Write predictions on test rows, their card and metrics; the metrics are returned."""
     metrics = setting.measure(predictions, rows)
-    files.write_text(file.with_suffix(".metrics.json"), json.dumps(metrics, indent=2) + "\n")
     about = records.new_card("eval", setting, args, inputs, data)
     # groups, by which pgr.py resamples, and which rows these are: predictions say neither
     of_rows = [[row[name] for name in ("id", setting.KEY, setting.TRUTH)] for row in rows]
     about |= {"test_groups": [row["group"] for row in rows]}
     about |= {"rows_sha256": files.hashed(json.dumps(of_rows)).hex()}
-    files.write_jsonl(file, predictions, about)
+    told = file.with_suffix(".metrics.json"), json.dumps(metrics, indent=2) + "\n"
+    files.write_jsonl(file, predictions, about, [told])
     print(file)
     return metrics
 

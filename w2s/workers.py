@@ -18,6 +18,8 @@ from tqdm import tqdm
 from w2s import cli, files, grids
 from w2s.files import BadInput
 
+GRACE = 20  # seconds in which a stage that is stopped keeps what it needs to go on
+
 # ---- in a worker
 
 
@@ -27,7 +29,7 @@ def serve(pipe, parent, visible, threads):
     visible: the CUDA device of this worker, or None; threads: of torch, or None.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, cli.stop)
     threading.Thread(target=outlive_nobody, args=(parent,), daemon=True).start()
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible  # before torch looks for devices
@@ -75,7 +77,7 @@ def in_words(words):
         return None
     except (BadInput, FloatingPointError) as error:
         told = f"error: {error}"
-    except BaseException as error:
+    except Exception as error:
         traceback.print_exc()
         return f"{type(error).__name__}: {files.first_line(error)}"
     print(told)
@@ -126,7 +128,7 @@ def run(folder, todo, jobs=None, device=None, order=None):
     """Run the stages of `todo`, those that need nothing more to do side by side.
 
     Returns {name: why it failed, in a line}. What needs a failed stage is left; a worker that dies
-    is replaced. On an interruption all workers are killed: a stage leaves whole files alone.
+    is replaced. On an interruption all workers are ended, and killed if that takes too long.
     """
     if not todo:
         return {}  # at once, without torch
@@ -145,7 +147,6 @@ def run(folder, todo, jobs=None, device=None, order=None):
                         pipe, *worker = start(how, free.pop(), threads)
                         workers[pipe] = worker
                     pipe = idle[0] if idle else pipe
-                    grids.clear(todo[name])
                     pipe.send((todo[name]["words"], f"{folder}/logs/{name}.log"))
                     busy[pipe] = name
                     left.remove(name)
@@ -164,6 +165,10 @@ def run(folder, todo, jobs=None, device=None, order=None):
                     bar.update(grids.work(todo[name]))
     finally:
         for process, _ in workers.values():
+            process.terminate()
+        until = time.monotonic() + GRACE
+        for process, _ in workers.values():
+            process.join(max(0, until - time.monotonic()))
             process.kill()
             process.join()
 
