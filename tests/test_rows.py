@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import CARD
 
 import pgr
 import texts
@@ -38,10 +39,10 @@ def write(path, *lines):
         ([GOOD | {"label": "1"}], "field 'label' is \"1\""),
         ([GOOD | {"label": 1.0}], "field 'label' is 1.0"),
         ([GOOD | {"weak": 1.01}], "field 'weak' is 1.01; it must be a number from 0 to 1"),
-        ([GOOD | {"weak": float("nan")}], "field 'weak' is NaN"),
+        ([GOOD | {"weak": float("nan")}], "has the number NaN, which is not finite"),
         ([GOOD | {"weak": None}], "field 'weak' is null"),
         ([GOOD | {"text": "  "}], "field 'text' is"),
-        ([GOOD | {"text": "\ud800"}], "field 'text' is"),
+        ([GOOD | {"text": "\ud800"}], "half a character"),
         ([GOOD, GOOD | {"text": "others"}], ":2 repeats the id 'a' of line 1"),
         ([b'{"id": "a", "text": "\xff"}\n'], ":1 is not UTF-8"),
     ],
@@ -71,7 +72,7 @@ def test_lines_are_newlines_not_unicode_line_separators(tmp_path):
     )
     with pytest.raises(BadInput, match=":2 is not JSON"):
         files.read_jsonl(file, ["id"])
-    files.write_jsonl(file, [GOOD | {"text": odd}], {})
+    files.write_jsonl(file, [GOOD | {"text": odd}], CARD)
     assert files.read_jsonl(file, ["id"])[0]["text"] == odd
 
 
@@ -87,7 +88,7 @@ def test_integer_ids_become_strings(tmp_path):
 
 def test_a_file_of_ours_cut_between_two_lines_differs_from_its_card(tmp_path):
     file = tmp_path / "labels.jsonl"
-    files.write_jsonl(file, [GOOD, GOOD | {"id": "b"}], {"stage": "label"})
+    files.write_jsonl(file, [GOOD, GOOD | {"id": "b"}], CARD)
     assert len(files.read_jsonl(file, ["id"])) == 2
     file.write_bytes(file.read_bytes().splitlines(keepends=True)[0])
     with pytest.raises(BadInput, match=r"\(1 rows\) differs from .*labels.card.json \(2 rows\)"):

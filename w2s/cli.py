@@ -17,8 +17,9 @@ import signal
 import sys
 from contextlib import redirect_stderr, suppress
 
-from w2s.files import BadInput
+from w2s import strict
 from w2s.options import OPTIONS
+from w2s.strict import BadInput
 
 # Threads that wait for others must not spin: on a busy machine that costs several times the time.
 # Set before torch is imported; OpenMP reads it once.
@@ -68,6 +69,7 @@ def expand(patterns):
         found = sorted(filter(os.path.isdir, glob.glob(pattern))) if is_glob else [pattern]
         if not found:
             raise BadInput(f"{pattern!r} matches no folder")
+        strict.check_names(found)
         paths += found
     return paths
 
@@ -83,13 +85,16 @@ def run(main, processes=False):
     # Library bars and warnings must not drown the one line that tells what is wrong.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # a terminal without Unicode gets escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         if world_size() > 1 and not processes:
             raise BadInput("torchrun is for the scripts that train: call this one with python")
         args, options = parse(main, sys.argv[1:])
         main(*args, **options)
     except (BadInput, FloatingPointError) as error:  # or the loss is not finite
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {strict.printable(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput) else 1)
     except BrokenPipeError:  # the reader of a pipe (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -137,6 +142,7 @@ def parse(main, words):
         how = "options are --name=value, globs are written in quotes"
         raise BadInput(f"{told}: {how}; see --help") from None
     args, options = bound
+    strict.check_names([*args, *(word for name, word in options.items() if name != "system")])
     if "" in args:
         raise BadInput("an argument is empty: was a shell variable not set?")
     return args, {name: convert(name, word, known[name]) for name, word in options.items()}

@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from w2s import cli, files
+from w2s import cli, files, folders
 from w2s.files import HERE, BadInput
 
 TRAINERS = ("train_weak", "train_strong")
@@ -135,6 +135,7 @@ def find_model(name):
     """
     for folder in (Path(name), HERE / name):
         if (folder / "config.json").is_file():
+            folders.check(name, folder)
             return str(folder), None
         if (folder / "model" / "config.json").is_file():
             raise BadInput(f"--model={name} is a run directory: its model is {folder / 'model'}")
@@ -159,8 +160,8 @@ def model_input(name):
 def finished_run(path, stages=TRAINERS):
     """The card of a finished run directory made by one of these stages; BadInput for all else."""
     wanted = "give the --out of " + " or ".join(f"{stage}.py" for stage in stages)
-    card = None if Path(path).suffix == ".jsonl" else files.read_card(path)
-    if card is None or "args" not in card:
+    card = None if Path(path).suffix == ".jsonl" else files.read_card(path, run=True)
+    if card is None:
         no_run = "is not a run directory (it has no card.json)"
         raise BadInput(f"{path} {no_run if Path(path).exists() else 'does not exist'}: {wanted}")
     if card["stage"] not in stages:
