@@ -19,7 +19,7 @@ JSON = ("config.json", "tokenizer_config.json", "generation_config.json", INDEX)
 CONVERT = (
     "import sys, torch; from safetensors.torch import save_file; save_file({k: v.clone("
     "memory_format=torch.contiguous_format) for f in sys.argv[2:] for k, v in torch.load(f, "
-    "map_location='cpu', weights_only=True).items()}, sys.argv[1], {'format': 'pt'})"
+    'map_location="cpu", weights_only=True).items()}, sys.argv[1], {"format": "pt"})'
 )
 # Config files have numbers of their own: 1e30 is "no limit", Mamba's time steps end at Infinity.
 RELAXED = json.JSONDecoder(object_pairs_hook=strict.once, parse_constant=lambda word: number(word))
