@@ -17,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fuzz
 import pytest
 from conftest import CARD
 
@@ -30,7 +31,7 @@ ROW = {"id": "r", "group": "r", "text": "the pet of ba mi ru is cat ?", "label":
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """own.jsonl, labels.jsonl, a model, three scored runs, a mirror of hh_helpful and a grid's folder."""
+    """own.jsonl, labels.jsonl, a model, three scored runs, a mirror of hh_helpful."""
     here = tmp_path_factory.mktemp("good")
     rows = [ROW | {"id": f"r{i}", "group": f"r{i}", "label": i % 2} for i in range(60)]
     for i, row in enumerate(rows):
@@ -239,7 +240,6 @@ STRONG, LABEL = (
 THIRD, LCARD, WCARD = "own.jsonl:3", "labels.card.json", "weak/card.json"
 PCARD = "student/eval/own-test.card.json"
 EPOCHS = "must be positive, and at most 1,000,000"
-# fmt: off
 CASES = {
     # lines and rows
     "a line of 100 MB": (line(b'{"text": "' + b"x" * 100_000_000), OWN, [THIRD, "over 10 MB"]),
@@ -251,7 +251,11 @@ CASES = {
     "100,000 lists in each other": (line(DEEP), OWN, [THIRD, "nested over 100 deep"]),
     "500 lists in each other": (line(DEEP[99_500:-99_500]), OWN, [THIRD, "nested over 100 deep"]),
     "200 objects in each other": (line(b'{"a":' * 200 + b"1" + b"}" * 200), OWN, [THIRD, "nested"]),
-    "UTF-16": (raw("own.jsonl", json.dumps(ROW).encode("utf-16")), OWN, ["own.jsonl:1 is not UTF-8"]),
+    "UTF-16": (
+        raw("own.jsonl", json.dumps(ROW).encode("utf-16")),
+        OWN,
+        ["own.jsonl:1 is not UTF-8"],
+    ),
     "Latin-1": (line('{"text": "café", "label": 1}'.encode("latin-1")), OWN, [THIRD, "not UTF-8"]),
     "a mark of byte order in the middle": (line(b"\xef\xbb\xbf{}"), OWN, [THIRD, "not JSON"]),
     "half a character": (row(text="\ud800"), OWN, [THIRD, "half a character"]),
@@ -259,7 +263,11 @@ CASES = {
     "a key twice": (line(b'{"text": "a", "label": 1, "label": 0}'), OWN, [THIRD, "'label' twice"]),
     "a key twice, deep inside": (line(b'{"a": [{"b": 1, "b": 1}]}'), OWN, [THIRD, "'b' twice"]),
     "2^63": (row(id=2**63), OWN, [THIRD, str(2**63), "over 2^63"]),
-    "a number of 5,000 digits": (line(b'{"label": ' + b"9" * 5000 + b"}"), OWN, [THIRD, "over 2^63"]),
+    "a number of 5,000 digits": (
+        line(b'{"label": ' + b"9" * 5000 + b"}"),
+        OWN,
+        [THIRD, "over 2^63"],
+    ),
     "a NUL byte": (line(b'{"text": "a\0b", "label": 1}'), OWN, [THIRD, "not JSON"]),
     "zeros": (raw("own.jsonl", bytes(4096)), OWN, ["own.jsonl:1 is not JSON"]),
     "an empty file": (raw("own.jsonl", b""), OWN, ["own.jsonl is empty"]),
@@ -273,24 +281,52 @@ CASES = {
     "an id twice": (row(id="r0"), OWN, [THIRD, "repeats the id 'r0' of line 1"]),
     "an id that moves the cursor": (row(id="\x1b[2J\x1b[1;1H"), OWN, [THIRD, "'id'", "\\u001b"]),
     "an id of two lines": (row(id="a\nerror: b"), OWN, [THIRD, "'id'"]),
-    "a key that moves the cursor": (line(b'{"\\u001b[2J": 1}', at=1), OWN, ["own.jsonl:1", "\\u001b[2J"]),
+    "a key that moves the cursor": (
+        line(b'{"\\u001b[2J": 1}', at=1),
+        OWN,
+        ["own.jsonl:1", "\\u001b[2J"],
+    ),
     "a key that turns the direction": (line('{"\u202e": 1}'.encode(), at=1), OWN, ["\\u202e"]),
     "the end is cut": (line(b'{"id": "x", "te', at=60), OWN, ["own.jsonl:60", "not JSON"]),
     # what is no file
     "a pipe": (instead("own.jsonl", os.mkfifo), OWN, ["own.jsonl", "a pipe or a device"]),
     "a folder": (instead("own.jsonl", os.mkdir), OWN, ["own.jsonl", "a folder"]),
     "a device": (instead("own.jsonl", lambda p: os.symlink("/dev/zero", p)), OWN, ["a device"]),
-    "a link to itself": (instead("own.jsonl", lambda p: os.symlink(p, p)), OWN, ["own.jsonl", "links"]),
-    "a link to nothing": (instead("own.jsonl", lambda p: os.symlink("no", p)), OWN, ["does not exist"]),
-    "a pipe of test rows": (lambda: os.mkfifo("t.jsonl"), [*OWN, "--test=t.jsonl"], ["t.jsonl", "pipe"]),
-    "a name of 300 letters": (nothing, ["tasks.py", "x" * 300 + ".jsonl"], ["x.jsonl", "name too long"]),
+    "a link to itself": (
+        instead("own.jsonl", lambda p: os.symlink(p, p)),
+        OWN,
+        ["own.jsonl", "links"],
+    ),
+    "a link to nothing": (
+        instead("own.jsonl", lambda p: os.symlink("no", p)),
+        OWN,
+        ["does not exist"],
+    ),
+    "a pipe of test rows": (
+        lambda: os.mkfifo("t.jsonl"),
+        [*OWN, "--test=t.jsonl"],
+        ["t.jsonl", "pipe"],
+    ),
+    "a name of 300 letters": (
+        nothing,
+        ["tasks.py", "x" * 300 + ".jsonl"],
+        ["x.jsonl", "name too long"],
+    ),
     "a pipe as card": (instead(LCARD, os.mkfifo), STRONG, [LCARD, "a pipe"]),
     "a pipe as run": (instead("weak", os.mkfifo), LABEL, ["weak"]),
     # names
     "a name that moves the cursor": (nothing, ["tasks.py", "\x1b[2J.jsonl"], ["\\u001b[2J.jsonl"]),
     "a name of two lines": (nothing, ["train_weak.py", "--out=a\nb"], ["a\\nb", "control"]),
-    "a name that is not UTF-8": (nothing, ["train_weak.py", "--out=a\udce9"], ["a\\udce9", "UTF-8"]),
-    "a match that moves the cursor": (lambda: os.mkdir("weak\x1b[2J"), ["label.py", "weak*"], ["u001b"]),
+    "a name that is not UTF-8": (
+        nothing,
+        ["train_weak.py", "--out=a\udce9"],
+        ["a\\udce9", "UTF-8"],
+    ),
+    "a match that moves the cursor": (
+        lambda: os.mkdir("weak\x1b[2J"),
+        ["label.py", "weak*"],
+        ["u001b"],
+    ),
     # cards
     "a card {}": (raw(LCARD, b"{}"), STRONG, [LCARD, "lacks 'stage'"]),
     "a card []": (raw(LCARD, b"[]"), STRONG, [LCARD, "is []"]),
@@ -312,11 +348,17 @@ CASES = {
     "ds a pipe": (lambda: (os.mkfifo("f"), part(WCARD, "data", ds="f")()), LABEL, ["f is gone"]),
     "stage a number": (card(WCARD, stage=7), LABEL, [WCARD, "'stage' as 7"]),
     "finished no": (card(WCARD, finished="no"), LABEL, [WCARD, "'finished'", "true or false"]),
-    "target unknown": (part("student/card.json", "args", target="both"), ["label.py", "student"],
-                       ["student/card.json", "'args.target'", "both"]),
+    "target unknown": (
+        part("student/card.json", "args", target="both"),
+        ["label.py", "student"],
+        ["student/card.json", "'args.target'", "both"],
+    ),
     "model_sha256 a list": (card(WCARD, model_sha256=[]), LABEL, [WCARD, "'model_sha256'"]),
-    "supervisor a number": (card("student/card.json", supervisor=5), ["label.py", "student"],
-                            ["student/card.json", "'supervisor'"]),
+    "supervisor a number": (
+        card("student/card.json", supervisor=5),
+        ["label.py", "student"],
+        ["student/card.json", "'supervisor'"],
+    ),
     "setting unknown": (card(LCARD, setting="sounds"), STRONG, ["made by an earlier version"]),
     "only the sha256": (lambda: card(LCARD, without=CARD)(), STRONG, [LCARD, "lacks 'stage'"]),
     "rows as the card does not say": (card(LCARD, rows=61), STRONG, ["60 rows", "61 rows"]),
@@ -325,76 +367,192 @@ CASES = {
     "predictions without inputs": (card(PCARD, without=["inputs"]), PGR, [PCARD, "lacks 'inputs'"]),
     "inputs without model": (card(PCARD, inputs={}), PGR, [PCARD, "lacks 'inputs.model'"]),
     "predictions with NaN": (
-        lambda: (os.remove(PCARD), line(b'{"id": "r2", "label": 1, "prob": NaN}', PCARD[:-10] + ".jsonl")()),
-        PGR, ["student/eval/own-test.jsonl:3", "NaN"]),
+        lambda: (
+            os.remove(PCARD),
+            line(b'{"id": "r2", "label": 1, "prob": NaN}', PCARD[:-10] + ".jsonl")(),
+        ),
+        PGR,
+        ["student/eval/own-test.jsonl:3", "NaN"],
+    ),
     # model folders
-    "a pickle alone": (pickled("pytorch_model.bin"), MODEL,
-                       ["pytorch_model.bin, a pickle", "python -c", "weights_only=True"]),
+    "a pickle alone": (
+        pickled("pytorch_model.bin"),
+        MODEL,
+        ["pytorch_model.bin, a pickle", "python -c", "weights_only=True"],
+    ),
     "a .pt alone": (pickled("model.pt"), MODEL, ["model.pt, a pickle", "weights_only=True"]),
     "a .ckpt alone": (pickled("last.ckpt"), MODEL, ["last.ckpt, a pickle", "weights_only=True"]),
     "a .pkl alone": (pickled("w.pkl"), MODEL, ["w.pkl, a pickle", "weights_only=True"]),
-    "no weights": (lambda: os.remove("model/model.safetensors"), MODEL, ["model.safetensors is missing"]),
-    "code of its own": (config(auto_map={"AutoConfig": "code.C"}, model_type="mine"), MODEL,
-                        ["--model=model", "auto_map", "never run"]),
+    "no weights": (
+        lambda: os.remove("model/model.safetensors"),
+        MODEL,
+        ["model.safetensors is missing"],
+    ),
+    "code of its own": (
+        config(auto_map={"AutoConfig": "code.C"}, model_type="mine"),
+        MODEL,
+        ["--model=model", "auto_map", "never run"],
+    ),
     "code of the hub": (config(attn_implementation="a/kernel"), MODEL, ["attn_implementation"]),
-    "weights by another name": (config(transformers_weights="x.bin"), MODEL, ["transformers_weights"]),
+    "weights by another name": (
+        config(transformers_weights="x.bin"),
+        MODEL,
+        ["transformers_weights"],
+    ),
     "a configuration with NaN": (config(rms_norm_eps=float("nan")), MODEL, ["config.json", "NaN"]),
     "10^9 layers": (config(num_hidden_layers=10**9), MODEL, ["num_hidden_layers is 1000000000"]),
     "10^9 labels": (config(num_labels=10**9), MODEL, ["num_labels is 1000000000"]),
     "less than no layers": (config(num_hidden_layers=-1), MODEL, ["num_hidden_layers is -1"]),
     "a vocabulary of 10^11": (config(vocab_size=10**11), MODEL, ["asks for 3,200,000,0"]),
     "a width of 10^6": (config(hidden_size=10**6), MODEL, ["do not belong together"]),
-    "a width of 10^18": (config(intermediate_size=10**18), MODEL, ["--model=model cannot be loaded"]),
+    "a width of 10^18": (
+        config(intermediate_size=10**18),
+        MODEL,
+        ["--model=model cannot be loaded"],
+    ),
     "no heads": (config(num_attention_heads=0), MODEL, ["--model=model cannot be loaded"]),
     "another width": (config(intermediate_size=64), MODEL, ["(32, 128)", "by its config.json"]),
-    "a configuration 100,000 deep": (raw("model/config.json", DEEP), MODEL, ["config.json is nested"]),
-    "a configuration that is a list": (raw("model/config.json", b"[]"), MODEL, ["config.json", "object"]),
-    "a tokenizer that is broken": (raw("model/tokenizer.json", b'{"a": '), MODEL, ["cannot be loaded"]),
+    "a configuration 100,000 deep": (
+        raw("model/config.json", DEEP),
+        MODEL,
+        ["config.json is nested"],
+    ),
+    "a configuration that is a list": (
+        raw("model/config.json", b"[]"),
+        MODEL,
+        ["config.json", "object"],
+    ),
+    "a tokenizer that is broken": (
+        raw("model/tokenizer.json", b'{"a": '),
+        MODEL,
+        ["cannot be loaded"],
+    ),
     "a tokenizer 100,000 deep": (raw("model/tokenizer.json", DEEP), MODEL, ["cannot be loaded"]),
-    "settings of a tokenizer cut": (raw("model/tokenizer_config.json", b"{"), MODEL, ["tokenizer_config"]),
-    "a pipe among the files": (lambda: os.mkfifo("model/notes"), MODEL, ["notes is no file but a pipe"]),
+    "settings of a tokenizer cut": (
+        raw("model/tokenizer_config.json", b"{"),
+        MODEL,
+        ["tokenizer_config"],
+    ),
+    "a pipe among the files": (
+        lambda: os.mkfifo("model/notes"),
+        MODEL,
+        ["notes is no file but a pipe"],
+    ),
     "a pipe as weights": (instead("model/model.safetensors", os.mkfifo), MODEL, ["a pipe"]),
-    "a link to nothing among them": (lambda: os.symlink("no", "model/x"), MODEL, ["x is a link to nothing"]),
+    "a link to nothing among them": (
+        lambda: os.symlink("no", "model/x"),
+        MODEL,
+        ["x is a link to nothing"],
+    ),
     "a name that moves it": (raw("model/\x1b[2J", b""), MODEL, ["\\u001b[2J", "control"]),
-    "weights of no bytes": (raw("model/model.safetensors", b""), MODEL, ["model.safetensors", "cut"]),
-    "weights that are a page": (raw("model/model.safetensors", b"<html>" * 99), MODEL, ["header says"]),
-    "a header beyond the file": (header(lambda h, d: whole(h, d, 2**62)), MODEL, ["header says 46116"]),
-    "numbers beyond the file": (header(lambda h, d: whole(h, d[:-9])), MODEL, ["ends beyond the file"]),
+    "weights of no bytes": (
+        raw("model/model.safetensors", b""),
+        MODEL,
+        ["model.safetensors", "cut"],
+    ),
+    "weights that are a page": (
+        raw("model/model.safetensors", b"<html>" * 99),
+        MODEL,
+        ["header says"],
+    ),
+    "a header beyond the file": (
+        header(lambda h, d: whole(h, d, 2**62)),
+        MODEL,
+        ["header says 46116"],
+    ),
+    "numbers beyond the file": (
+        header(lambda h, d: whole(h, d[:-9])),
+        MODEL,
+        ["ends beyond the file"],
+    ),
     "a header of lists": (header(lambda h, d: whole([h], d)), MODEL, ["the header", "JSON object"]),
     "a shape that is a text": (
         header(lambda h, d: whole(h | {"model.norm.weight": {"dtype": "F32", "shape": "32"}}, d)),
-        MODEL, ["'model.norm.weight.shape'"]),
+        MODEL,
+        ["'model.norm.weight.shape'"],
+    ),
     "shapes that overlap": (
-        header(lambda h, d: whole(h | {"more": h["model.norm.weight"]}, d)), MODEL, ["cannot be loaded"]),
+        header(lambda h, d: whole(h | {"more": h["model.norm.weight"]}, d)),
+        MODEL,
+        ["cannot be loaded"],
+    ),
     "weights that are NaN": (
-        weights(lambda w: w["model.norm.weight"].fill_(float("nan"))), MODEL,
-        ["model.norm.weight is not finite"]),
-    "a weight missing": (weights(lambda w: w.pop("model.norm.weight")), MODEL,
-                         ["model.norm.weight is missing"]),
-    "a shard missing": (sharded({"a": SHARD, "b": "model-00002-of-00002.safetensors"}), MODEL,
-                        ["model-00002-of-00002.safetensors is missing"]),
+        weights(lambda w: w["model.norm.weight"].fill_(float("nan"))),
+        MODEL,
+        ["model.norm.weight is not finite"],
+    ),
+    "a weight missing": (
+        weights(lambda w: w.pop("model.norm.weight")),
+        MODEL,
+        ["model.norm.weight is missing"],
+    ),
+    "a shard missing": (
+        sharded({"a": SHARD, "b": "model-00002-of-00002.safetensors"}),
+        MODEL,
+        ["model-00002-of-00002.safetensors is missing"],
+    ),
     "a shard elsewhere": (sharded({"a": f"../model/{SHARD}"}), MODEL, ["'../model/", "beside it"]),
-    "a shard that is a pickle": (sharded({"a": "pytorch_model.bin"}), MODEL, ["'pytorch_model.bin'"]),
+    "a shard that is a pickle": (
+        sharded({"a": "pytorch_model.bin"}),
+        MODEL,
+        ["'pytorch_model.bin'"],
+    ),
     "an index of nothing": (raw("model/model.safetensors.index.json", b"{"), MODEL, ["index.json"]),
     # mirrors
-    "a parquet that is none": (raw("mirror/Anthropic/hh-rlhf/helpful-base/test.parquet", b"PAR1"), PAIRS,
-                               ["helpful-base/test.parquet cannot be read"]),
+    "a parquet that is none": (
+        raw("mirror/Anthropic/hh-rlhf/helpful-base/test.parquet", b"PAR1"),
+        PAIRS,
+        ["helpful-base/test.parquet cannot be read"],
+    ),
     "a parquet cut short": (
-        lambda: os.truncate("mirror/Anthropic/hh-rlhf/helpful-base/test.parquet", 600), PAIRS, ["cannot be read"]),
+        lambda: os.truncate("mirror/Anthropic/hh-rlhf/helpful-base/test.parquet", 600),
+        PAIRS,
+        ["cannot be read"],
+    ),
     "texts that are not UTF-8": (parquet(half_utf8), PAIRS, ["helpful-base/test.parquet", "UTF8"]),
-    "another column": (parquet(lambda p: p.table({"chosen": ["a"]})), PAIRS, ["no column 'rejected'"]),
-    "numbers for texts": (parquet(lambda p: p.table({"chosen": ["a"], "rejected": [5]})), PAIRS,
-                       ["row 0", "column 'rejected' is '5'"]),
-    "a column that moves the cursor": (parquet(lambda p: p.table({"\x1b[2J": ["a"]})), PAIRS, ["u001b"]),
-    "a mirror that is gone": (lambda: shutil.rmtree("mirror"), PAIRS, ["W2S_MIRROR", "does not exist"]),
-    "a mirror that is a file": (instead("mirror", lambda p: Path(p).touch()), PAIRS, ["W2S_MIRROR"]),
+    "another column": (
+        parquet(lambda p: p.table({"chosen": ["a"]})),
+        PAIRS,
+        ["no column 'rejected'"],
+    ),
+    "numbers for texts": (
+        parquet(lambda p: p.table({"chosen": ["a"], "rejected": [5]})),
+        PAIRS,
+        ["row 0", "column 'rejected' is '5'"],
+    ),
+    "a column that moves the cursor": (
+        parquet(lambda p: p.table({"\x1b[2J": ["a"]})),
+        PAIRS,
+        ["u001b"],
+    ),
+    "a mirror that is gone": (
+        lambda: shutil.rmtree("mirror"),
+        PAIRS,
+        ["W2S_MIRROR", "does not exist"],
+    ),
+    "a mirror that is a file": (
+        instead("mirror", lambda p: Path(p).touch()),
+        PAIRS,
+        ["W2S_MIRROR"],
+    ),
     # numbers
-    "epochs without end": (nothing, [*MODEL, "--epochs=100000000000"], ["--epochs=100000000000", EPOCHS]),
-    "rows without end": (nothing, [*MODEL, "--n_train=99999999999999999999"], ["--n_train=999", "most"]),
-    "seeds without end": (nothing, ["sweep.py", "--seeds=999999999"], ["--seeds=999999999", "most"]),
+    "epochs without end": (
+        nothing,
+        [*MODEL, "--epochs=100000000000"],
+        ["--epochs=100000000000", EPOCHS],
+    ),
+    "rows without end": (
+        nothing,
+        [*MODEL, "--n_train=99999999999999999999"],
+        ["--n_train=999", "most"],
+    ),
+    "seeds without end": (
+        nothing,
+        ["sweep.py", "--seeds=999999999"],
+        ["--seeds=999999999", "most"],
+    ),
     "a rank without end": (nothing, [*MODEL, "--lora=1000000000"], ["--lora=1000000000", "most"]),
 }
-# fmt: on
 
 
 @pytest.fixture
@@ -411,7 +569,7 @@ def here(good, tmp_path, monkeypatch):
 
 
 def tree(folder):
-    """{path: what is there} below a folder; bytes by their hash, and nothing is opened that waits."""
+    """{path: what is there} below a folder; bytes by their hash; no pipe is opened."""
     told = {}
     for path in sorted(Path(folder).rglob("*")):
         mode = path.lstat().st_mode
@@ -444,6 +602,17 @@ def test_there_are_over_80_of_them():
     assert len(CASES) > 80
 
 
+def test_files_by_chance_are_taken_or_refused(monkeypatch, capsys):
+    """A few of those of python tests/fuzz.py --n=100000; a reader that raises anything is red."""
+    made = fuzz.main(n=400)
+    assert sum(told["tried"] for told in made.values()) >= 400
+    assert all(0 < told["taken"] < told["tried"] for told in made.values())
+
+    monkeypatch.setitem(fuzz.READERS, "rows", (fuzz.LINES, json.loads))
+    with pytest.raises((ValueError, ExceptionGroup)):
+        fuzz.main(n=400)
+
+
 def test_what_is_not_spoiled_is_taken(here, command, capsys):
     """Marks of byte order, CRLF, odd texts and links are no reason to refuse anything."""
     rows = Path("own.jsonl").read_bytes().replace(b"\n", b"\r\n")
@@ -452,8 +621,8 @@ def test_what_is_not_spoiled_is_taken(here, command, capsys):
     command(*OWN, "--split=weak")
     command(*OWN, "--split=test")
     command(*PAIRS)
-    command("train_strong.py", "labels.jsonl", "--model=model", "--out=new", "--epochs=1", "--n_val=10",
-            "--device=cpu")  # fmt: skip
+    command("train_strong.py", "labels.jsonl", "--model=model", "--out=new", "--epochs=1",
+            "--n_val=10", "--device=cpu")  # fmt: skip
     command(*PGR)
     shown = capsys.readouterr().out
     assert not strict.UNSAFE.search(shown.replace("\n", "")) and "PGR" in shown

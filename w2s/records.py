@@ -185,13 +185,14 @@ def read_labels(setting, labels):
         raise BadInput(f"{labels} is a task, no labels file: see train_weak.py --ds={labels}")
     fields = ["weak", "id", *setting.FIELDS]
     rows = files.read_jsonl(labels, fields, setting.CHECKS, setting.OPTIONAL)
+    rows = [{"group": row["id"]} | row for row in rows]
     if not card:
         if not setting.SOFT:
             rows = setting.finish(rows, 0)  # perhaps in another notation
         print(f"{labels} has no card of ours: its task is not known, so eval.py will need --ds")
     if card.get("test_rows"):
         raise BadInput(f"{labels} holds test rows (label.py --test_rows): nobody may train on them")
-    return [{"group": row["id"]} | row for row in rows], card
+    return rows, card
 
 
 def check_training(setting, args):

@@ -39,7 +39,7 @@ def printable(text):
 def check_names(names):
     """BadInput for a name, of a file or a model, that cannot be printed as it is."""
     for name in names:
-        if UNSAFE.search(name):
+        if UNSAFE.search(str(name)):
             told = "holds control characters or is not UTF-8: give it another name"
             raise BadInput(f"the name {json.dumps(name)} {told}")
 
@@ -204,7 +204,7 @@ def in_words(wanted):
     return names[type(wanted)] if isinstance(wanted, dict | list) else json.dumps(wanted)
 
 
-TEXT, COUNT = (str, None), (int, None)
+TEXT, COUNT, LABELS = (str, None), (int, None), {"labels": str}
 DATA = {"ds": str, "test": TEXT, "sha256": dict, "data_seed": int, "n_train": COUNT}
 DATA |= {"n_test": COUNT}
 ARGS = {  # of a card, by its stage, what later stages read without asking
@@ -214,9 +214,10 @@ ARGS = {  # of a card, by its stage, what later stages read without asking
     "eval": {"data?": dict, "model?": TEXT},
 }
 CARD = {
-    "stage": str, "setting?": str, "finished": bool, "args": dict, "inputs": dict, "data": (DATA, None),
-    "model_sha256?": str, "supervisor?": ([str], None), "supervisors?": ([str], None),
-    "labels_from?": TEXT, "models?": [str], "test_rows?": bool, "test_groups?": [str],
+    "stage": str, "setting?": str, "finished": bool, "args": dict, "inputs": dict,
+    "data": (DATA, None), "model_sha256?": str, "supervisor?": ([str], None),
+    "supervisors?": ([str], None), "labels_from?": TEXT, "models?": [str], "test_rows?": bool,
+    "test_groups?": [str],
     "rows?": int, "sha256?": str, "rows_sha256?": TEXT, "commit?": TEXT, "seconds?": float,
     "resolved?": dict, "versions?": dict, "kept?": dict, "time?": str,
 }  # fmt: skip
@@ -230,7 +231,9 @@ def read_card(file, of, run=False):
     card = parse(read_bytes(file, LARGEST), file)
     told = misfit(card, CARD) or wrong_names(card)
     if not told and run and card["finished"]:
-        told = misfit(card, {"args": ARGS.get(card["stage"], dict)})
+        told = misfit(card, {"args": ARGS.get(card["stage"], dict), "model_sha256": str})
+        if not told and card.get("supervisor"):  # it learned from labels
+            told = misfit(card, {"labels_from": TEXT, "args": {"labels": str}, "inputs": LABELS})
     if not told and "test_groups" in card:
         told = misfit(card, {"inputs": {"model": str}, "rows": int})
         if not told and len(card["test_groups"]) != card["rows"]:
