@@ -29,7 +29,7 @@ from pathlib import Path
 sys.path += [str(Path(__file__).resolve().parent / folder) for folder in ("facts", "gen", "chess")]
 import manners
 import world
-from w2s import cli, files, locks
+from w2s import cli, files, locks, strict
 
 # tokens: to train on; smaller models see fewer, as they would in a family trained for its size
 SIZES = {
@@ -271,7 +271,7 @@ def main(
     began, card_file = time.monotonic(), out / "pretraining.json"
     locks.hold(out)
     if out.exists() and not force:
-        before = json.loads(files.read_bytes(card_file)) if card_file.exists() else {}
+        before = strict.read(card_file, dict) if card_file.exists() else {}
         if not settings.items() <= before.items():
             told = f"{out} holds something else than this model"
             raise files.BadInput(f"{told}: choose another --out, or add --force to replace it")

@@ -18,7 +18,7 @@ import moves
 import pairs
 import texts
 import writing
-from w2s import cli, files, protocol, sources
+from w2s import cli, files, protocol, sources, strict
 from w2s.files import BadInput
 
 SETTINGS = (texts, pairs, moves, writing)
@@ -93,8 +93,9 @@ def main(
     if split not in splits:
         raise BadInput(f"{names[0]} has no split {split!r}; it has {', '.join(splits)}")
     read = protocol.half if split in ("weak", "strong") else protocol.test_rows
+    plain = "utf" not in (sys.stdout.encoding or "").lower()
     for row in read(setting, data, split):
-        print(json.dumps(row, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
+        print(strict.printable(json.dumps(row, ensure_ascii=plain)))
 
 
 if __name__ == "__main__":

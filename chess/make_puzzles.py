@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import board
 import moves
-from w2s import cli, files, records
+from w2s import cli, files, records, strict
 
 MARGIN, SHORT_MARGIN = 0.3, 0.1  # expected score above the second best move, by long, short search
 SHORT = 200  # nodes of a short search
@@ -116,7 +116,7 @@ def main(
     begun = Path(f"{out}.begun")
     state = {"about": [args, inputs], "games": 0, "rows": []}
     if begun.exists() and not force:
-        state = json.loads(files.read_bytes(begun))
+        state = strict.read(begun, {"about": list, "games": int, "rows": [dict]})
         if state["about"] != [args, inputs]:
             raise files.BadInput(f"{begun}: interrupted call with other arguments, see --force")
         print(f"{begun}: going on after {state['games']} games, {len(state['rows'])} puzzles")

@@ -33,7 +33,7 @@ TASKS = {
 }
 # fmt: on
 WHAT, KEY, BALANCED = "puzzles", "prompt", False
-FIELDS, OPTIONAL = ("prompt", "target"), ("fen", "difficulty")
+FIELDS, OPTIONAL = ("prompt", "target"), ("fen", "difficulty", "weak")
 CHECKS = files.CHECKS | {"weak": files.TEXT}
 PREDICTION = ("id", "target", "move", "correct", "legal")
 

@@ -8,7 +8,7 @@ from multiprocessing.pool import ThreadPool
 
 from tqdm import tqdm
 
-from w2s import files
+from w2s import files, strict
 from w2s.files import BadInput
 
 RETRIES = 8  # by openai's client: after .5 s, 1 s, ... 8 s, less a random part, or Retry-After
@@ -85,7 +85,11 @@ def answered(partial):
     end = data.rfind(b"\n") + 1
     if end < len(data):
         os.truncate(partial, end)
-    return dict(map(json.loads, data[:end].splitlines()))
+    lines = [strict.parse(line, f"{partial}: a line") for line in data[:end].splitlines()]
+    answer = {"answer": str, "prob": (float, None)}
+    if wrong := next(filter(None, (strict.misfit(line, [(str, answer)]) for line in lines)), None):
+        raise BadInput(f"{partial}: a line {wrong}: delete the file, or call with --force")
+    return dict(lines)
 
 
 def alternatives(question, row):

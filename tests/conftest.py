@@ -127,6 +127,11 @@ def make_model(folder, architecture):
     return str(folder)
 
 
+# the least that a card of ours holds
+CARD = {"stage": "label", "setting": "texts", "finished": True, "args": {}, "inputs": {}}
+CARD |= {"data": None}
+
+
 @pytest.fixture
 def command(monkeypatch):
     """command("train_weak.py", "--out=x") does in this process what the shell would in another."""

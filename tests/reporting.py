@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from conftest import CARD
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tasks
@@ -43,7 +44,7 @@ def make_grid(folder, ds=("facts",), pairs=(("a/xs", "a/m"),), rules=("xent", "c
                 write_run(run, SIZES[weak if who == "weak" else strong], task, told, groups)
                 done.add(run)
         label = {"id": "0", "label": 1, "target": "e4", "weak": 0.9 if row_of is text else "e4"}
-        files.write_jsonl(folder / at["labels"], [label], {})
+        files.write_jsonl(folder / at["labels"], [label], CARD)
     grids.results(folder, grid, tasks.setting_of, "test")
     return folder
 
@@ -51,10 +52,10 @@ def make_grid(folder, ds=("facts",), pairs=(("a/xs", "a/m"),), rules=("xent", "c
 def write_run(run, size, task, rows, groups):
     """The cards of a run and of its predictions, and these."""
     resolved = {"parameters": size, "device": "cpu", "dtype": "float32", "processes": 1}
-    card = {"stage": "train_weak", "finished": True, "args": {}, "resolved": resolved}
+    card = CARD | {"stage": "train_weak", "resolved": resolved}
     card |= {"seconds": 30.0, "versions": {"python": "3.11"}, "commit": "0123456789ab"}
     files.write_card(run, card | {"model_sha256": str(run), "time": "2026-01-01T00:00:00"})
-    about = {"inputs": {"model": str(run)}, "test_groups": groups, "rows_sha256": "these"}
+    about = CARD | {"inputs": {"model": str(run)}, "test_groups": groups, "rows_sha256": "these"}
     files.write_jsonl(run / f"eval/{task}-test.jsonl", rows, about)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import openai_rules
 import openai_stub
 import pytest
+from conftest import CARD
 
 import api
 import served
@@ -31,8 +32,8 @@ def labels(tmp_path, monkeypatch):
     rows = protocol.half(tasks.texts, data, "strong")
     for i, row in enumerate(rows):
         row["weak"] = [0.1, 0.5, 0.74, 0.9][i % 4]
-    card = {"stage": "label", "setting": "texts", "data": data, "supervisors": ["a weak model"]}
-    files.write_jsonl("runs/labels.jsonl", rows, card | {"args": {}, "inputs": {}})
+    card = CARD | {"data": data, "supervisors": ["a weak model"]}
+    files.write_jsonl("runs/labels.jsonl", rows, card)
     return rows
 
 
@@ -252,6 +253,7 @@ def test_runs_of_an_api_and_of_models_here_are_compared(labels, openai, truth, c
     with openai_stub.running(lambda text: ("1", 0.9)) as server:
         ask(server, "runs/weak")
     weak = {"stage": "train_weak", "model_sha256": "a weak model"}
+    weak |= {"args": {"model": "m", "n_val": None}}
     weak |= {"data": files.read_card("runs/labels.jsonl")["data"]}
     files.write_card("runs/weak", files.read_card("runs/weak") | weak)
     predictions = "runs/weak/eval/facts-test.jsonl"

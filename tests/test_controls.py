@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from conftest import CARD
 
 import controls
 import tasks
@@ -20,7 +21,7 @@ def new_labels(setting, n=40):
         weak = 0.5 + (0.4 if label else -0.4) * (1 if i % 3 else -1)
         row = {"id": str(i), "group": str(i), **FIELDS[setting], "label": label}
         rows.append(row | {"weak": weak, "weak_all": [weak, weak]})
-    card = {"stage": "label", "setting": setting, "data": None, "supervisors": ["a"], "models": "m"}
+    card = CARD | {"setting": setting, "supervisors": ["a"], "models": ["m"]}
     files.write_jsonl("labels.jsonl", rows, card)
     return rows
 
@@ -38,7 +39,7 @@ def test_errors_are_as_many_but_others_for_texts_and_pairs(setting, tmp_path, mo
         assert controls.accuracy(rows) == controls.accuracy(before)
         assert {row["weak"] for row in rows} == {0.0, 1.0} and "weak_all" not in rows[0]
     card = files.read_card("random.jsonl")
-    assert (card["stage"], card["supervisors"], card["models"]) == ("controls", ["a"], "m")
+    assert (card["stage"], card["supervisors"], card["models"]) == ("controls", ["a"], ["m"])
     controls.main("labels.jsonl", kind="coin", out="coin.jsonl")
     assert len(files.read_jsonl("coin.jsonl", ["weak"])) == 40
 

@@ -106,7 +106,7 @@ def test_a_read_only_disk_is_told_before_any_work(disk, command, capsys, monkeyp
         ("file/weak", "/file is a file"),
         ("x" * 300, "has a name of over 200 bytes"),
         ("new/" + "é" * 101, "has a name of over 200 bytes"),
-        ("\udcff", "is not UTF-8: choose another name"),
+        ("\udcff", "is not UTF-8: give it another name"),
         ("/proc/weak", "cannot be written: No such file"),
     ],
 )

@@ -292,6 +292,7 @@ def test_a_model_that_is_not_there_is_told(name, told):
 
 def test_a_model_that_cannot_be_loaded_is_told_in_one_line(tiny, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "none_of_this_world"}')
+    shutil.copy(f"{tiny('llama')}/model.safetensors", tmp_path)
     with pytest.raises(BadInput, match="cannot be loaded") as error:
         models.load(str(tmp_path))
     assert "\n" not in str(error.value)

@@ -6,6 +6,7 @@ import random
 from types import SimpleNamespace
 
 import pytest
+from conftest import CARD
 
 import pgr
 import tasks
@@ -21,9 +22,10 @@ def new_run(path, who, setting="texts", **changes):
     """A run directory with predictions that are right on the first rows; changes: of its card."""
     stage = "train_weak" if who == "weak" else "train_strong"
     args = {"model": "gpt2" if who == "weak" else "gpt2-medium", "seed": 0, "epochs": 2}
+    args["n_val"] = None
     if who != "weak":
         args |= {"labels": "runs/labels.jsonl", "loss": "conf" if who == "student" else "xent"}
-        args |= {"target": "weak" if who == "student" else "truth", "alpha": 0.5, "n_val": None}
+        args |= {"target": "weak" if who == "student" else "truth", "alpha": 0.5}
     card = {"stage": stage, "setting": setting, "finished": True, "args": args, "data": DATA}
     card |= {"inputs": {"labels": None}, "model_sha256": str(path)}
     if who == "student":
@@ -44,7 +46,7 @@ def score(path, n_right, setting="texts", **changes):
             row = {"id": str(i), "target": "e4", "move": move, "correct": int(right), "legal": 1}
         rows.append(row)
     inputs = {"model": files.read_card(path)["model_sha256"]}
-    about = {"inputs": inputs, "test_groups": [str(i // 2) for i in range(100)]}
+    about = CARD | {"inputs": inputs, "test_groups": [str(i // 2) for i in range(100)]}
     files.write_jsonl(
         path / "eval/sst2-test.jsonl", rows, about | {"rows_sha256": "these"} | changes
     )
@@ -105,7 +107,12 @@ def test_texts_that_models_write_have_a_judge_and_neither_truth_nor_agreement(ru
     """Badness falls: 6 - 4 n_right / 100 on average; the gap is the same 20 rows out of 100."""
     names = {"PREDICTION": ("id", "score"), "METRIC": "score", "said": None, "truth": None}
     writing = SimpleNamespace(
-        **names, __name__="writing", SOFT=False, WHAT="prompts", score=lambda row: row["score"]
+        **names,
+        CHECKS={},
+        __name__="writing",
+        SOFT=False,
+        WHAT="prompts",
+        score=lambda row: row["score"],
     )
     monkeypatch.setattr(tasks, "SETTINGS", (writing,))
     for who, n_right in RIGHT.items():
@@ -125,7 +132,8 @@ def judged(path, n_right, judge):
     """Write scores of 100 texts: 2 for the first, 6 for the others."""
     inputs = {"model": files.read_card(path)["model_sha256"], "judge": judge}
     rows = [{"id": str(i), "score": 2.0 if i < n_right else 6.0} for i in range(100)]
-    about = {"inputs": inputs, "rows_sha256": "these", "test_groups": [row["id"] for row in rows]}
+    about = CARD | {"inputs": inputs, "test_groups": [row["id"] for row in rows]}
+    about |= {"rows_sha256": "these"}
     files.write_jsonl(path / "eval/sst2-test.jsonl", rows, about)
 
 
@@ -193,7 +201,7 @@ def test_what_labelled_is_named_where_it_is_not_the_supervisor_alone(runs):
     sets = {"runs": ["runs/weak", "runs/b"]}, {"kind": "features"}
     for stage, args, by in (("label", sets[0], "of runs/weak + runs/b"),
                             ("controls", sets[1], "by controls.py --kind=features")):  # fmt: skip
-        files.write_jsonl(labels, rows, {"stage": stage, "args": args})
+        files.write_jsonl(labels, rows, CARD | {"stage": stage, "args": args})
         behind = ["runs/weak", "another"] if stage == "label" else ["runs/weak"]
         change(
             runs / "student", supervisor=behind, labels_from=stage,
@@ -285,7 +293,7 @@ def with_history(runs, n_rows, n_val=None):
     rows = [{"id": str(i), "text": "a b", "label": rng.randint(0, 1)} for i in range(n_rows)]
     for i, row in enumerate(rows):
         row["weak"] = float(row["label"] if i % 10 < 6 else 1 - row["label"])
-    files.write_jsonl(runs / "labels.jsonl", rows, {})
+    files.write_jsonl(runs / "labels.jsonl", rows, CARD)
     for who, course in (("student", [(0.7, 0.6), (0.8, 0.7), (0.75, 0.9), (0.65, 0.8)]),
                         ("ceiling", [(0.9, 0.9)])):  # fmt: skip
         lines = [{"step": i, "epoch": i / 2, "loss": 1.0, "true_acc": true, "agreement": agreement}

@@ -11,6 +11,7 @@ import types
 import pyarrow
 import pyarrow.parquet
 import pytest
+from conftest import CARD
 from games import GAMES, MATE, read, some_puzzles, write
 
 import board
@@ -209,12 +210,12 @@ def test_a_fen_may_count_moves_in_its_own_way():
 def test_only_unchanged_rows_of_make_puzzles_are_not_replayed(tmp_path):
     wrong = [{"id": "1", "group": "1", "prompt": "e4 e5", "target": "Qh4", "fen": MATE}]
     own = str(tmp_path / "own.jsonl")
-    files.write_jsonl(own, wrong, {"stage": "make_puzzles"})
+    files.write_jsonl(own, wrong, CARD | {"stage": "make_puzzles"})
     assert puzzles.finish(puzzles.read(own, "all"))[0].keys() == {*wrong[0]}
-    files.write_jsonl(own, wrong, {"stage": "somebody"})
+    files.write_jsonl(own, wrong, CARD | {"stage": "somebody"})
     with pytest.raises(BadInput, match="none of 1 puzzles can be played"):
         puzzles.finish(puzzles.read(own, "all"))
-    files.write_jsonl(own, wrong, {"stage": "make_puzzles"})
+    files.write_jsonl(own, wrong, CARD | {"stage": "make_puzzles"})
     write(tmp_path / "own.jsonl", [wrong[0] | {"prompt": "e4 e6"}])
     with pytest.raises(BadInput, match="differs from"):
         puzzles.read(own, "all")

@@ -10,6 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import CARD
 from reporting import SIZES, make_grid
 
 import pgr
@@ -246,7 +247,7 @@ def test_bad_input_of_a_grid_is_told(tmp_path, grid, no_pictures):
     file.write_bytes(rows.replace(b"0.8", b"0.9", 1))
     with pytest.raises(BadInput, match=f"{file} differs from"):
         pgr.main(grid=str(folder))
-    files.write_jsonl(file, files.read_jsonl(grid / file.relative_to(folder), ["id"])[1:], {})
+    files.write_jsonl(file, files.read_jsonl(grid / file.relative_to(folder), ["id"])[1:], CARD)
     with pytest.raises(BadInput, match=f"{file} are of other test rows"):
         pgr.main(grid=str(folder))
     file.unlink()

@@ -1,8 +1,9 @@
-"""JSONL, joins, cards: a bad file gets one line with file and line; nothing is half-written."""
+"""JSONL, joins, cards: nothing is half-written, nothing of others lost. More in test_hostile.py."""
 
 import json
 
 import pytest
+from conftest import CARD
 
 import pgr
 import texts
@@ -24,26 +25,17 @@ def write(path, *lines):
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ([], "is empty"),
         (
             [GOOD, b'{"id": "b", "text": "wor'],
             ":2 is not JSON (the last line: was the file cut short?)",
         ),
         ([b"label: 1\n", GOOD], ":1 is not JSON: 'label: 1'"),
-        ([GOOD, b"\n", GOOD], ":2 is not JSON"),
-        ([[1, 2]], ":1 is not a JSON object"),
         ([GOOD, {"id": "b", "label": 1, "weak": 0.5}], ":2 has no field 'text'"),
         ([GOOD | {"label": 2}], "field 'label' is 2; it must be 0 or 1"),
-        ([GOOD | {"label": True}], "field 'label' is true"),
         ([GOOD | {"label": "1"}], "field 'label' is \"1\""),
         ([GOOD | {"label": 1.0}], "field 'label' is 1.0"),
         ([GOOD | {"weak": 1.01}], "field 'weak' is 1.01; it must be a number from 0 to 1"),
-        ([GOOD | {"weak": float("nan")}], "field 'weak' is NaN"),
         ([GOOD | {"weak": None}], "field 'weak' is null"),
-        ([GOOD | {"text": "  "}], "field 'text' is"),
-        ([GOOD | {"text": "\ud800"}], "field 'text' is"),
-        ([GOOD, GOOD | {"text": "others"}], ":2 repeats the id 'a' of line 1"),
-        ([b'{"id": "a", "text": "\xff"}\n'], ":1 is not UTF-8"),
     ],
 )
 def test_a_bad_line_is_told_with_file_and_line(tmp_path, lines, told):
@@ -71,7 +63,7 @@ def test_lines_are_newlines_not_unicode_line_separators(tmp_path):
     )
     with pytest.raises(BadInput, match=":2 is not JSON"):
         files.read_jsonl(file, ["id"])
-    files.write_jsonl(file, [GOOD | {"text": odd}], {})
+    files.write_jsonl(file, [GOOD | {"text": odd}], CARD)
     assert files.read_jsonl(file, ["id"])[0]["text"] == odd
 
 
@@ -87,18 +79,10 @@ def test_integer_ids_become_strings(tmp_path):
 
 def test_a_file_of_ours_cut_between_two_lines_differs_from_its_card(tmp_path):
     file = tmp_path / "labels.jsonl"
-    files.write_jsonl(file, [GOOD, GOOD | {"id": "b"}], {"stage": "label"})
+    files.write_jsonl(file, [GOOD, GOOD | {"id": "b"}], CARD)
     assert len(files.read_jsonl(file, ["id"])) == 2
     file.write_bytes(file.read_bytes().splitlines(keepends=True)[0])
     with pytest.raises(BadInput, match=r"\(1 rows\) differs from .*labels.card.json \(2 rows\)"):
-        files.read_jsonl(file, ["id"])
-
-
-def test_a_card_that_is_none_is_told(tmp_path):
-    file = tmp_path / "mine.jsonl"
-    files.write_text(file, json.dumps(GOOD) + "\n")
-    files.write_text(files.card_path(file), "[1]")
-    with pytest.raises(BadInput, match="mine.card.json is no card"):
         files.read_jsonl(file, ["id"])
 
 

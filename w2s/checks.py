@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from transformers.models.auto import modeling_auto as auto
 from transformers.utils import cached_file
 
-from w2s import oddities, packing
+from w2s import folders, oddities, packing
 from w2s.files import BadInput, first_line
 
 LARGE = 2**22  # numbers; larger matrices are left out when gradients are compared
@@ -61,7 +61,9 @@ def tokenizer_of(name, path, config):
 def read_weights(auto_class, name, path, config, whole):
     """(the model of an Auto class, whether the checkpoint has its head too); BadInput where it
     lacks a weight of the backbone, or (whole) of the head or pooler."""
+    folders.check_size(name, path, auto_class, config)
     how = {"dtype": torch.float32, "trust_remote_code": False, "ignore_mismatched_sizes": True}
+    how |= {"use_safetensors": True}  # no pickle is ever loaded
     model, info = auto_class.from_pretrained(path, config=config, output_loading_info=True, **how)
     odd = dict.fromkeys(info["missing_keys"], "is missing from its weights")
     for key, theirs, ours in info["mismatched_keys"]:

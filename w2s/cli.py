@@ -18,9 +18,10 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, suppress
 
-from w2s import locks
-from w2s.files import HERE, BadInput, first_line
+from w2s import locks, strict
+from w2s.files import HERE, first_line
 from w2s.options import OPTIONS
+from w2s.strict import BadInput
 
 # Threads that wait for others must not spin: on a busy machine that costs several times the time.
 # Set before torch is imported; OpenMP reads it once.
@@ -71,16 +72,9 @@ def expand(patterns):
         found = sorted(filter(os.path.isdir, glob.glob(pattern))) if is_glob else [pattern]
         if not found:
             raise BadInput(f"{pattern!r} matches no folder")
+        strict.check_names(found)
         paths += found
-    check_utf8(paths)
     return paths
-
-
-def check_utf8(words):
-    """BadInput for a word that is no UTF-8, which no card could hold."""
-    for word in words:
-        if re.search(r"[\ud800-\udfff]", word):
-            raise BadInput(f"{word!r} is not UTF-8: choose another name")
 
 
 # ---- running a script
@@ -97,6 +91,9 @@ def run(main, processes=False):
     # Library bars and warnings must not drown the one line that tells what is wrong.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # a terminal without Unicode gets escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         if world_size() > 1 and not processes:
             raise BadInput("torchrun is for the scripts that train: call this one with python")
@@ -104,7 +101,7 @@ def run(main, processes=False):
         main(*args, **options)
         sys.stdout.flush()
     except (BadInput, FloatingPointError) as error:  # or the loss is not finite
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {strict.printable(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput) else 1)
     except OSError as error:  # a full disk; or the reader of a pipe (`| head`) has seen enough
         if not isinstance(error, BrokenPipeError):
@@ -152,7 +149,7 @@ def parse(main, words):
     import fire
 
     known = inspect.signature(main).parameters
-    check_utf8(words)
+    strict.check_names(words)
     if "--help" in words or "-h" in words:
         show_help(main, known)
         sys.exit(0)
@@ -174,6 +171,7 @@ def parse(main, words):
         how = "options are --name=value, globs are written in quotes"
         raise BadInput(f"{told}: {how}; see --help") from None
     args, options = bound
+    strict.check_names([*args, *(word for name, word in options.items() if name != "system")])
     if "" in args:
         raise BadInput("an argument is empty: was a shell variable not set?")
     return args, {name: convert(name, word, known[name]) for name, word in options.items()}

@@ -22,11 +22,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from w2s import strict
+from w2s.strict import BadInput, read_bytes  # noqa: F401
+
 HERE = Path(__file__).resolve().parent.parent  # the repository
-
-
-class BadInput(Exception):
-    """The user's input is wrong. The message is one line: what, where, what to do."""
 
 
 def is_text(value):
@@ -39,6 +38,7 @@ TEXT = (is_text, "a string that is not empty")
 PROBABILITY = (lambda x: type(x) in (int, float) and 0 <= x <= 1, "a number from 0 to 1")
 CHECKS = dict.fromkeys(("id", "group", "text", "prompt", "a", "b", "target", "fen"), TEXT)
 CHECKS |= dict.fromkeys(("weak", "prob"), PROBABILITY) | {
+    "id": (lambda x: is_text(x) and not strict.UNSAFE.search(x), "a text in one line"),
     "label": (lambda value: type(value) is int and value in (0, 1), "0 or 1"),
     "difficulty": (lambda value: type(value) in (int, float) and abs(value) < math.inf, "a number"),
 }
@@ -53,38 +53,28 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
     Whole numbers as id or group become strings. BadInput, with file and line, for a line that is no
     JSON object, a missing or wrong field, an id that occurs twice; and if the card does not fit.
     """
-    lines, rows, first = lines_of(path), [], {}
-    for number, line in enumerate(lines, 1):
-        where = f"{path}:{number}"
-        row = parse_line(line, where, number == len(lines))
-        check_row(row, where, required, optional, checks)
-        if "id" in row and first.setdefault(row["id"], number) != number:
-            raise BadInput(f"{where} repeats the id {row['id']!r} of line {first[row['id']]}")
+    rows, first = [], {}
+    known = [
+        (name, *checks[name]) for name in ("id", "group", *optional, *required) if name in checks
+    ]
+    for where, line in strict.lines_of(path):
+        row = strict.parse_object(line, where)
+        check_row(row, where, required, known)
         rows.append(row)
+        if "id" in row and first.setdefault(row["id"], len(rows)) != len(rows):
+            raise BadInput(f"{where} repeats the id {row['id']!r} of line {first[row['id']]}")
     card = read_card(path)
-    if card and card.get("sha256") != sha256(path):
+    if card and (card.get("sha256"), card.get("rows")) != (sha256(path), len(rows)):
         told = f"{path} ({len(rows)} rows) differs from {card_path(path)} ({card.get('rows')} rows)"
         raise BadInput(f"{told}: make it again, or delete the card if you edited it on purpose")
     return rows
 
 
-def parse_line(line, where, is_last=False):
-    """The JSON object of one line (bytes); BadInput where it is none."""
-    try:
-        row = json.loads(line)
-    except UnicodeDecodeError:
-        raise BadInput(f"{where} is not UTF-8: save the file as UTF-8") from None
-    except (ValueError, RecursionError):
-        cut = " (the last line: was the file cut short?)" if is_last else ""
-        start = line[:60].decode(errors="replace")
-        raise BadInput(f"{where} is not JSON{cut}: {start!r}") from None
-    if not isinstance(row, dict):
-        raise BadInput(f"{where} is not a JSON object: {str(row)[:60]}")
-    return row
+def check_row(row, where, required, known):
+    """BadInput unless the row has the required fields and all known ones hold what they should.
 
-
-def check_row(row, where, required, optional, checks):
-    """BadInput unless the row has the required fields and all known ones hold what they should."""
+    known: [(field, check, what it wants)]; a field of these that is missing is not looked at.
+    """
     for field in ("id", "group"):
         if type(row.get(field)) is int:
             row[field] = str(row[field])
@@ -92,33 +82,16 @@ def check_row(row, where, required, optional, checks):
         if field not in row:
             hint = "; rows without weak labels go to --ds=FILE" if field == "weak" else ""
             raise BadInput(f"{where} has no field {field!r}; it has {', '.join(row)}{hint}")
-    for field in ("id", "group", *optional, *required):
-        passes, wanted = checks.get(field, (None, None))
-        if field in row and passes and not passes(row[field]):
+    for field, passes, wanted in known:
+        if field in row and not passes(row[field]):
             found = json.dumps(row[field])[:60]
             raise BadInput(f"{where} field {field!r} is {found}; it must be {wanted}")
 
 
 def first_row(path):
     """The first object of a JSONL file, from which its kind of rows is told."""
-    return parse_line(lines_of(path)[0], f"{path}:1")
-
-
-def lines_of(path):
-    """The lines of a file, as bytes; U+2028 inside a text ends no line."""
-    if not (data := read_bytes(path)).strip():
-        raise BadInput(f"{path} is empty: it needs a JSON object a line")
-    return data.removesuffix(b"\n").split(b"\n")
-
-
-def read_bytes(path):
-    """The bytes of a file; BadInput where there is no such file or it cannot be read."""
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise BadInput(f"{path} does not exist") from None
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+    where, line = next(strict.lines_of(path))
+    return strict.parse_object(line, where)
 
 
 @contextlib.contextmanager
@@ -177,13 +150,10 @@ def card_path(path):
     return path.with_suffix(".card.json") if path.suffix == ".jsonl" else path / "card.json"
 
 
-def read_card(path):
-    """The card of a run directory or JSONL file, None where there is none."""
+def read_card(path, run=False):
+    """The checked card of a run directory or JSONL file, None where there is none."""
     file = card_path(path)
-    try:
-        return dict(json.loads(read_bytes(file))) if file.exists() else None
-    except (ValueError, TypeError):
-        raise BadInput(f"{file} is no card: delete it and make {path} again") from None
+    return strict.read_card(file, path, run) if os.path.lexists(file) else None
 
 
 def write_card(path, card):
@@ -241,10 +211,8 @@ def first_line(error):
 def sha256(path):
     """Hex sha256 of a file, or of the names and contents of all files of a folder."""
     path = Path(path)
-    if not path.exists():
-        raise BadInput(f"{path} does not exist")
     if not path.is_dir():
-        with open(path, "rb") as file:
+        with strict.opened(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     inside = sorted(p for p in path.rglob("*") if p.is_file())
     return hashed("".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in inside)).hex()

@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from w2s import files, protocol
+from w2s import files, protocol, strict
 from w2s.files import HERE, BadInput
 
 STAGES = ("train_weak", "label", "train_strong", "eval")  # nobody needs a later one
@@ -151,7 +151,7 @@ def settle(folder, grid, options, write):
     now = {"tasks": tasks, "pairs": [list(pair) for pair in grid["pairs"]]}
     now |= {"rules": list(grid["rules"]), "seeds": grid["seeds"], "options": options, "files": sums}
     if file.exists():
-        before = json.loads(files.read_bytes(file))
+        before = strict.read(file, GRID)
         same = [(before["options"], options, name) for name in {**before["options"], **options}]
         same += [(before["files"], sums, name) for name in before["files"].keys() & sums]
         told = [
@@ -196,6 +196,8 @@ def pace(nodes):
 # ---- what came out
 
 KEY = ("task", "weak", "strong", "rule", "seed")
+GRID = {"tasks": [str], "pairs": [[str]], "rules": [str], "seeds": int}
+GRID |= {"options": dict, "files": dict}
 
 
 def results(folder, grid, setting_of, split):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s import effects, files, grids, stats
+from w2s import effects, files, grids, stats, strict
 from w2s.files import BadInput
 from w2s.stats import WHO
 
@@ -251,7 +251,7 @@ def read_lines(folder):
     if not results.exists() or not results.stat().st_size:
         told = "has no supervisor, student and ceiling that are finished and scored"
         raise BadInput(f"{folder} {told}: call sweep.py again")
-    about = json.loads(files.read_bytes(grid))
+    about = strict.read(grid, grids.GRID)
     lines = files.read_jsonl(results, (*grids.KEY, "setting", "split", "predictions"), {})
     pairs = [tuple(pair) for pair in about["pairs"]]
 

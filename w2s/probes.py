@@ -47,7 +47,7 @@ def features(model, tokens, dtype=None):
         model.set_submodule(name, layer)
         with whole(file) as temporary, open(temporary, "wb") as out:
             np.save(out, x.numpy())
-    return torch.from_numpy(np.load(file))
+    return torch.from_numpy(np.load(file, allow_pickle=False))
 
 
 def resolve(model, lr=None, dtype=None):

@@ -13,7 +13,7 @@ import shlex
 import time
 from pathlib import Path
 
-from w2s import cli, files, locks
+from w2s import cli, files, folders, locks
 from w2s.files import HERE, BadInput
 
 TRAINERS = ("train_weak", "train_strong")
@@ -128,6 +128,7 @@ def find_model(name):
     """
     for folder in (Path(name), HERE / name):
         if (folder / "config.json").is_file():
+            folders.check(name, folder)
             return str(folder), None
         if (folder / "model" / "config.json").is_file():
             raise BadInput(f"--model={name} is a run directory: its model is {folder / 'model'}")
@@ -152,8 +153,8 @@ def model_input(name):
 def finished_run(path, stages=TRAINERS):
     """The card of a finished run directory made by one of these stages; BadInput for all else."""
     wanted = "give the --out of " + " or ".join(f"{stage}.py" for stage in stages)
-    card = None if Path(path).suffix == ".jsonl" else files.read_card(path)
-    if card is None or "args" not in card:
+    card = None if Path(path).suffix == ".jsonl" else files.read_card(path, run=True)
+    if card is None:
         no_run = "is not a run directory (it has no card.json)"
         raise BadInput(f"{path} {no_run if Path(path).exists() else 'does not exist'}: {wanted}")
     if card["stage"] not in stages:
@@ -177,13 +178,14 @@ def read_labels(setting, labels):
         raise BadInput(f"{labels} is a task, no labels file: see train_weak.py --ds={labels}")
     fields = ["weak", "id", *setting.FIELDS]
     rows = files.read_jsonl(labels, fields, setting.CHECKS, setting.OPTIONAL)
+    rows = [{"group": row["id"]} | row for row in rows]
     if not card:
         if not setting.SOFT:
             rows = setting.finish(rows, 0)  # perhaps in another notation
         print(f"{labels} has no card of ours: its task is not known, so eval.py will need --ds")
     if card.get("test_rows"):
         raise BadInput(f"{labels} holds test rows (label.py --test_rows): nobody may train on them")
-    return [{"group": row["id"]} | row for row in rows], card
+    return rows, card
 
 
 def check_training(setting, args):

@@ -10,7 +10,7 @@ import platform
 import shlex
 from pathlib import Path
 
-from w2s import figures, files, grids, outcomes, pages
+from w2s import figures, files, grids, outcomes, pages, strict
 from w2s.stats import FALLS, WHO
 
 BY_SIZE = {
@@ -45,7 +45,7 @@ def current(folder, setting_of):
     """make(), or what it made before, if that is of these results and of the settings' metrics."""
     made, results = Path(folder) / "pgr.json", Path(folder) / "results.jsonl"
     if made.exists() and made.stat().st_mtime > results.stat().st_mtime:
-        told = json.loads(made.read_bytes())
+        told = strict.read(made, {"asked": (str, None), "sections": dict})
         if told["asked"] is None:
             return told
     return make(folder, setting_of)

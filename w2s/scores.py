@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from w2s import files, protocol, records
+from w2s import files, protocol, records, strict
 from w2s.files import BadInput
 
 WRITING = ("judge", "samples", "temperature", "top_p", "max_new", "seed")  # of texts it wrote
@@ -40,7 +40,7 @@ def known(file, args, inputs):
     if before["args"] != args or not metrics_file.exists():
         return None
     print(f"{file} is already done; --force scores again")
-    return json.loads(metrics_file.read_text())
+    return strict.read(metrics_file, {"n": int, "low": float, "high": float})
 
 
 def write(setting, file, args, inputs, data, rows, predictions):

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from w2s import files, grids
+from w2s import files, grids, strict
 from w2s.files import HERE, BadInput
 
 SUPERVISORS, STUDENTS = 12, 24  # jobs of either kind at most, whatever the grid
@@ -152,9 +152,9 @@ def no_jobs(folder):
 def noted(note):
     """The names of the stages in a job's note."""
     try:
-        return json.loads(Path(note).read_bytes())["stages"]
-    except FileNotFoundError:
-        raise BadInput(f"--only={note} is not there: Slurm's jobs alone need it") from None
+        return strict.read(note, {"stages": [str]})["stages"]
+    except BadInput as error:
+        raise BadInput(f"--only={error}: Slurm's jobs alone need it") from None
 
 
 def runnable(stages, nodes):

@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-from w2s import cli, files, hub
+from w2s import cli, files, hub, strict
 from w2s.files import BadInput, hashed
 
 MAX_ROWS = 200_000  # drawn of a larger split: two halves need no more, and memory has an end
@@ -118,10 +118,14 @@ def read_table(name, task, split):
 
     try:
         if there[0] == file:
-            return pyarrow.parquet.read_table(file)
-        lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
-        return pyarrow.csv.read_csv(there[0], parse_options=lines)
-    except (OSError, pyarrow.ArrowException) as error:
+            table = pyarrow.parquet.read_table(file)
+        else:
+            lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
+            table = pyarrow.csv.read_csv(there[0], parse_options=lines)
+        strict.check_names(table.column_names)
+        table.validate(full=True)  # that its texts are UTF-8, too
+        return table
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise BadInput(f"{there[0]} cannot be read: {files.first_line(error)}") from error
 
 

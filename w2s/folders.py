@@ -1,0 +1,146 @@
+"""Model folders that others wrote, looked at before anything of them is loaded. No torch here.
+
+Weights are safetensors and nothing else: a pickle (pytorch_model.bin) can hold any program. Neither
+is code of a folder run, nor is it fetched (auto_map, kernels of the hub).
+"""
+
+import json
+import math
+import shlex
+from pathlib import Path
+
+from w2s import strict
+from w2s.strict import BadInput
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+INDEX = "model.safetensors.index.json"
+JSON = ("config.json", "tokenizer_config.json", "generation_config.json", INDEX)
+# To safetensors without running what a pickle may hold: weights_only refuses everything else.
+CONVERT = (
+    "import sys, torch; from safetensors.torch import save_file; save_file({k: v.clone("
+    "memory_format=torch.contiguous_format) for f in sys.argv[2:] for k, v in torch.load(f, "
+    'map_location="cpu", weights_only=True).items()}, sys.argv[1], {"format": "pt"})'
+)
+# Config files have numbers of their own: 1e30 is "no limit", Mamba's time steps end at Infinity.
+RELAXED = json.JSONDecoder(object_pairs_hook=strict.once, parse_constant=lambda word: number(word))
+SMALL = 32 * 2**20  # bytes of such a file
+MANY = 100_000  # of whatever a configuration counts: heads, experts, labels
+
+
+def number(word):
+    """Infinity, which some configurations need; Unfit for NaN, which none does."""
+    if word == "NaN":
+        raise strict.Unfit("has the number NaN: no model computes with it")
+    return float(word)
+
+
+def check(name, folder):
+    """BadInput unless the folder of --model=name is one that can be loaded without surprise.
+
+    Read are its small JSON files and the headers of its weights, none of the weights themselves.
+    """
+    folder, what = Path(folder), f"--model={name}"
+    for path in sorted(folder.iterdir()):
+        strict.check_names([path.name])
+        if not (path.is_file() or path.is_dir()):
+            kind = "a link to nothing" if path.is_symlink() else "no file but a pipe or a device"
+            raise BadInput(f"{what}: {path.name} is {kind}")
+    there = {file: read_json(what, folder / file) for file in JSON if (folder / file).is_file()}
+    files = shards(what, folder, there.get(INDEX))
+    shapes = [shape for file in files for shape in tensors(what, file)]
+    check_config(what, there["config.json"], len(shapes))
+
+
+def read_json(what, file):
+    """The object of a small JSON file of a model folder."""
+    data = strict.read_bytes(file, SMALL)
+    value = strict.parse(data, f"{what}: {file.name}", RELAXED.decode)
+    if not isinstance(value, dict):
+        raise BadInput(f"{what}: {file.name} is not a JSON object")
+    return value
+
+
+def shards(what, folder, index):
+    """The folder's files of weights."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if index is None:
+        pickles = sorted(path.name for one in PICKLES for path in folder.glob(one))
+        pickles = [one for one in pickles if one != "training_args.bin"]
+        if not pickles:
+            raise BadInput(f"{what} has no weights: model.safetensors is missing")
+        words = [str(folder / one) for one in ("model.safetensors", *pickles)]
+        command = shlex.join(["python", "-c", CONVERT, *words])
+        told = f"has its weights in {pickles[0]}, a pickle, which could run any program"
+        raise BadInput(f"{what} {told}; to convert it without running one: {command}")
+    if wrong := strict.misfit(index, {"weight_map": dict}):
+        raise BadInput(f"{what}: {INDEX} {wrong}")
+    names = sorted(set(map(str, index["weight_map"].values())))
+    for one in names:
+        if one != Path(one).name or not one.endswith(".safetensors"):
+            raise BadInput(f"{what}: {INDEX} names {one!r}, which is no .safetensors beside it")
+        if not (folder / one).is_file():
+            raise BadInput(f"{what}: {one} is missing, which {INDEX} names: copy the folder anew")
+    return [folder / one for one in names]
+
+
+def tensors(what, file):
+    """The shapes of the tensors in a safetensors file, by its header."""
+    size = file.stat().st_size
+    with strict.opened(file) as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if not 2 <= length <= min(size - 8, 100_000_000):
+            told = f"is cut short or no safetensors: {size} bytes, its header says {length}"
+            raise BadInput(f"{what}: {file.name} {told}")
+        header = strict.parse_object(opened.read(length), f"{what}: the header of {file.name}")
+    header.pop("__metadata__", None)
+    for key, tensor in header.items():
+        wrong = strict.misfit(tensor, {"dtype": str, "shape": [int], "data_offsets": [int]}, key)
+        if wrong:
+            raise BadInput(f"{what}: {file.name} {wrong}")
+        if max(tensor["data_offsets"], default=0) > size - 8 - length:
+            raise BadInput(f"{what}: {file.name} is cut short: {key} ends beyond the file")
+    return [tensor["shape"] for tensor in header.values()]
+
+
+def check_config(what, config, n_tensors):
+    """BadInput for a configuration that asks for code, or for more than the weights can fill."""
+    for key, value in nested(config):
+        if key == "transformers_weights":
+            raise BadInput(f"{what}: its config.json names a file of weights ({key}): remove that")
+        if key.endswith("_implementation") and "/" in str(value):
+            raise BadInput(f"{what}: its config.json asks for code of the hub ({key}): remove that")
+        layers = "layer" in key or key == "attention_types"
+        most = n_tensors if layers else MANY  # every layer has a weight of its own
+        counts = key.startswith("num_") or key in ("n_layer", "n_head", "attention_types")
+        if counts and type(value) is int and not 0 <= value <= most:
+            held = f"its weights hold {n_tensors} tensors" if layers else f"at most {most} can be"
+            raise BadInput(f"{what}: {key} is {value} in its config.json, {held}")
+        if type(value) is float and math.isnan(value):
+            raise BadInput(f"{what}: {key} is NaN in its config.json")
+
+
+def nested(value, key=""):
+    """All (key, value) of a configuration, and of the objects and lists in it."""
+    for name, part in value.items() if isinstance(value, dict) else ((key, one) for one in value):
+        yield name, part
+        if isinstance(part, dict | list):
+            yield from nested(part, name)
+
+
+def check_size(name, path, auto_class, config):
+    """BadInput where the model of a configuration is far larger than the weights of its folder."""
+    if not Path(path).is_dir():
+        return
+    import torch
+
+    with torch.device("meta"):  # which has shapes, but no numbers
+        model = auto_class.from_config(config, trust_remote_code=False)
+    what, folder = f"--model={name}", Path(path)
+    index = folder / INDEX
+    index = read_json(what, index) if index.is_file() else None
+    held = sum(math.prod(s) for file in shards(what, folder, index) for s in tensors(what, file))
+    asked = model.num_parameters() + sum(buffer.numel() for buffer in model.buffers()) // 8
+    if asked > 8 * held + 2**27:
+        told = f"asks for {asked:,} numbers, its weights hold {held:,}: they do not belong together"
+        raise BadInput(f"{what}: its config.json {told}")
