@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,11 @@ def here(folder, *words):
 
 
 def cards(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*card.json")}
+    walked = os.walk(folder)  # folders may vanish meanwhile
+    paths = [
+        Path(at, name) for at, _, names in walked for name in names if name[-9:] == "card.json"
+    ]
+    return {path: path.stat().st_mtime_ns for path in paths}
 
 
 def lines(folder, *but):
