@@ -150,7 +150,7 @@ def test_without_slurm_it_is_told_and_a_dry_run_prints_the_commands(tmp_path, mo
     with pytest.raises(BadInput, match="is not understood: No closing quotation"):
         here(folder, *GRID, "--slurm=--comment='a")
     assert not folder.exists()
-    with pytest.raises(BadInput, match="x.json is not there"):
+    with pytest.raises(BadInput, match="x.json does not exist"):
         here(folder, *GRID, f"--only={folder}/slurm/x.json")
     files.write_text(folder / "slurm/x.json", '{"stages": []}')
     with pytest.raises(BadInput, match="no squeue here .* if they are no more, delete"):

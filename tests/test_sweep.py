@@ -97,7 +97,7 @@ def test_more_models_cost_what_is_new_and_one_that_fails_stops_no_other(grid, tm
     folder, broken = tmp_path / "grid", tmp_path / "broken"
     shutil.copytree(grid, folder)
     shutil.copytree(HERE / "facts/s", broken)
-    (broken / "model.safetensors").write_bytes(b"no weights")
+    (broken / "tokenizer.json").write_text("no tokenizer")
     before = {path.relative_to(grid): at for path, at in cards(grid).items()}
     shown = ["--weak=facts/m,facts/xs", f"--strong=facts/s,{broken}", "--loss=xent", *TINY]
     code, out, err = finish(start(folder, *shown, "--seeds=1"))
