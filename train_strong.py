@@ -24,7 +24,7 @@ Out: a run directory like train_weak.py's, beside the labels. Next: eval.py.
 """
 
 import tasks
-from w2s import cli, files, records
+from w2s import cli, files, leaks, records
 
 PROBE = {"epochs": 200, "batch_size": 128, "stop": True}  # paper, D.2
 
@@ -37,7 +37,7 @@ def main(
     seed: int = 0, n_val: int = None, epochs: int = None, batch_size: int = None,
     stop: bool = None, micro_batch: int = None, lr: float = None, max_len: int = None,
     head: str = None, lora: int = None, checkpointing: bool = False, compile: bool = False,
-    device: str = None, dtype: str = None, force: bool = False,
+    device: str = None, dtype: str = None, force: bool = False, allow_leak: bool = False,
 ):  # fmt: skip
     """Fine-tune a student on weak labels, or the strong ceiling on ground truth."""
     setting = tasks.setting_of_labels(labels)
@@ -52,6 +52,7 @@ def main(
     inputs = {"labels": files.sha256(labels)} | records.model_input(model)
     if records.is_done(out, args, inputs, force):
         return
+    leak = leaks.of_labels(setting, rows, labels, labels_card, args, allow_leak)
 
     from w2s import loop, models, parallel, probes  # torch and transformers take seconds to import
     from w2s.lora import add as add_lora
@@ -72,6 +73,7 @@ def main(
     card = records.new_card("train_strong", setting, args, inputs, data)
     card |= {"supervisor": labels_card.get("supervisors"), "labels_from": labels_card.get("stage")}
     card = records.begin(out, card, model, train, held_out, recipe | rates)
+    card |= leaks.learn(out, setting, card, train + held_out, labels_card, leak)
     history = trainer.fit(
         model, train, rule, whole_batch=whole_batch, held_out=held_out, **recipe, **rates,
         micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,
