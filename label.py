@@ -51,7 +51,7 @@ def main(
         return
     rows = protocol.test_rows(setting, data) if test_rows else strong_half(setting, data, part)
     taught = {run: leaks.of_truth(run, card) for run, card in zip(runs, cards)}
-    leak = leaks.guard(setting, rows, data, taught, allow_leak, leaks.LABELLED)
+    leak = leaks.guard(setting, rows, data, taught, allow_leak, "truth")
     where = {"device": device, "dtype": dtype}
     learned = weigh(setting, runs, held_out(setting, cards[0], data), where) if weights else None
     answers = [tasks.answers(setting, run, rows, **where, **how) for run in runs]

@@ -17,7 +17,6 @@ from w2s import files, protocol
 from w2s.files import HERE, BadInput
 
 TRUTH, CHUNK = np.uint64(1), 10_000
-LABELLED = "the truth of which their supervisor learned"
 
 
 # ---- hashes
@@ -67,7 +66,7 @@ def same_texts(texts):
             joined = joined.replace(one, " ") if is_gap(one) else joined
     data = np.frombuffer(joined.encode().translate(GAPS), dtype=np.uint8)
     gap = data == ord(" ")
-    single = np.append(~(gap[1:] & gap[:-1]), True)
+    single = np.append(~(gap[1:] & gap[:-1]), True)[: len(data)]
     found = data[single].tobytes().split(b"\0")
     return [one.strip() or text.strip().encode() for one, text in zip(found, texts, strict=True)]
 
@@ -193,28 +192,27 @@ def of_labels(setting, rows, labels, card, args, allow):
         known[f"what labelled {labels}"] = of_truth(labels, card)
     if run:
         known[f"--model={args['model']}"] = of_truth(run, before)
-    return guard(setting, rows, card.get("data"), known, allow, LABELLED)
+    return guard(setting, rows, card.get("data"), known, allow, "truth")
 
 
-def guard(setting, rows, data, known, allow, whose):
+def guard(setting, rows, data, known, allow, what):
     """What a card says of rows that leak, {} where none does; BadInput unless leaks are allowed.
 
-    known: {who: its hashes}; whose: what they are, "test" or "labelled by who learned their truth".
+    known: {who: its hashes}; what: "test" of rows to be tested, "truth" of rows to be labelled.
     """
-    learned = np.concatenate([*known.values(), np.array([], dtype="<u8")])
-    if not len(learned):
-        return {}
-    own = marks(setting, rows, data)
+    learned = np.concatenate([np.array([], dtype="<u8"), *known.values()])
+    own = marks(setting, rows, data) if len(learned) else np.zeros((2, 0), dtype="<u8")
     found = np.isin(own, learned & ~TRUTH).any(axis=0).nonzero()[0]
     if not len(found):
         return {}
-    first = own[:, found[0]]
+    first, n = own[:, found[0]], f"{len(found)} of these {len(rows)} {setting.WHAT}"
     who = next(name for name, one in known.items() if np.isin(first, one & ~TRUTH).any())
-    of_rows = f"{len(found)} of these {len(rows)} {setting.WHAT}, e.g. {rows[found[0]]['id']!r}"
+    told = f"{who} learned{' the truth of' * (what == 'truth')} {n}, their group or their text"
+    told += f", e.g. {rows[found[0]]['id']!r}"
     if not allow:
-        what = "learned" if whose == "test" else "learned the truth of"
-        told = f"{who} {what} {of_rows} (their group, or their text)"
-        raise BadInput(f"{told}: give other rows or models, or go on and be marked: --allow_leak")
-    print(f"warning: {who} learned {of_rows}: whatever is made from this is marked as a leak")
-    told = f"{len(found)} {'test ' if whose == 'test' else ''}{setting.WHAT} learned"
-    return {"allow_leak": True, "leaks": [told if whose == "test" else f"{told} {whose}"]}
+        go_on = "--allow_leak goes on, and marks all that is made from it"
+        raise BadInput(f"{told}: give other rows or another model ({go_on})")
+    print(f"warning: {told}: all that is made from this is marked")
+    of_test = f"{len(found)} test {setting.WHAT} learned"
+    short = of_test if what == "test" else f"truth of {len(found)} labelled {setting.WHAT} learned"
+    return {"allow_leak": True, "leaks": [short]}
