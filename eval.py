@@ -54,8 +54,8 @@ def main(
         cards = {run: records.finished_run(run, (*records.TRAINERS, "eval")) for run in runs}
     if len({card.get("setting") for card in cards.values()}) > 1:
         raise BadInput("these runs are of several settings: score each setting in its own call")
-    rows_of, plan, metrics = {}, [], {run: {} for run in cards}
     learned = {run: leaks.of_run(run, card) for run, card in cards.items()}
+    rows_of, plan, metrics = {}, [], {run: {} for run in cards}
     for name, (run, card) in itertools.product(names, cards.items()):
         setting = tasks.setting_of_card(card)
         data = scored_on(setting, run, card, name, test, n_test)
@@ -67,7 +67,6 @@ def main(
             rows_of[key] = protocol.test_rows(setting, data, split)
         known = {run: learned[run]}
         leak = leaks.guard(setting, rows_of[key], data, known, allow_leak, "test")
-        leak = leaks.inherited(card, leak)
         plan.append((setting, run, card, data, split, rows_of[key], how, scorer, leak))
     for one in plan:  # nothing runs before all rows are there
         _, run, _, data, *_ = one
@@ -163,7 +162,7 @@ def score(setting, run, card, data, split, rows, how, scorer, leak, force):
     """The metrics of a run on test rows; they and the predictions are written into it.
 
     If this very model was scored on these rows before, they are read. how: {"device", "dtype"} and
-    how texts are written, which the scorer judges (writing.judge_of); leak: leaks.inherited().
+    how texts are written, which the scorer judges (writing.judge_of); leak: leaks.guard().
     """
     file, *about = scores.place(run, card, data, split, how, scorer)
     if not force and (metrics := scores.known(file, *about)):
@@ -172,7 +171,7 @@ def score(setting, run, card, data, split, rows, how, scorer, leak, force):
     if scorer:
         answers = setting.judged(scorer, answers, how["device"], how["dtype"])
     predictions = [setting.prediction(*pair) for pair in zip(rows, answers)]
-    return scores.write(setting, file, *about, data, rows, predictions, leak)
+    return scores.write(setting, file, *about, data, rows, predictions, leaks.inherited(card, leak))
 
 
 def ask(setting, run, card, data, rows, how):

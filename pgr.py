@@ -70,10 +70,7 @@ def main(
     if alone := [who for who in WHO if result[who][metric] is None]:
         told = "never says 1, or the test rows have one label"
         raise BadInput(f"--metric={metric} cannot be computed: the {alone[0]} {told}")
-    describe(result, matched, cards, setting, ds, split)
-    for who, of_who in zip(WHO, abouts):
-        result[who] |= leaks.inherited(*of_who)
-    result |= leaks.inherited(*(result[who] for who in WHO))
+    describe(result, matched, cards, abouts, setting, ds, split)
     result["notes"] = notes + doubts.seeds((weak, student, ceiling), cards)
     for seed, names in zip(cards, runs):
         result["notes"] += doubts.roles(seed, names)
@@ -112,7 +109,7 @@ def pair_seeds(patterns):
 
 
 def read_all(setting, runs, cards, ds, split, other_texts=False):
-    """({what stats.compare() takes of the same rows in the same order}, groups, notes, cards of each)."""
+    """({what stats.compare() takes of the same rows in the same order}, groups, notes, cards)."""
     answers, abouts, notes, hashes, judges, first = [[], [], []], [[], [], []], [], {}, {}, None
     for seed, names in zip(cards, runs):
         for k, (card, name) in enumerate(zip(seed, names)):
@@ -200,8 +197,11 @@ def read(setting, run, card, ds, split):
     return files.read_jsonl(file, setting.PREDICTION), about
 
 
-def describe(result, matched, cards, setting, ds, split):
-    """Add to a result what it is of: task, setting, split, models, rule, seeds, runs."""
+def describe(result, matched, cards, abouts, setting, ds, split):
+    """Add to a result what it is of: task, setting, split, models, rule, seeds, runs, leaks."""
+    for who, of_who in zip(WHO, abouts):
+        result[who] |= leaks.inherited(*of_who)
+    result |= leaks.inherited(*(result[who] for who in WHO))
     for who, card in zip(WHO, cards[0]):
         result[who]["model"] = card["args"].get("model")
     args = cards[0][1]["args"]
@@ -221,9 +221,8 @@ def show(result):
         print(f"{who:<30} {stats.in_words(result[who], metric)}{leaks.mark(result[who])}")
     pgr = result["pgr"]
     undefined = f" undefined: {pgr['reason']}"
-    print(
-        f"{'PGR':<30} {undefined if pgr['value'] is None else stats.in_words(pgr)}{leaks.mark(result)}"
-    )
+    told = undefined if pgr["value"] is None else stats.in_words(pgr)
+    print(f"{'PGR':<30} {told}{leaks.mark(result)}")
     if result["agreement"]:
         print("\nstudent agrees with supervisor")
     for name, one in relations(result).items():

@@ -63,11 +63,11 @@ def main(
     model, tokenizer = models.load(model, outputs=setting.OUTPUTS, **start)
     if lora:
         add_lora(model, lora, dtype, seed)
-    given = "weak" if target == "weak" else setting.TRUTH
     rows = rows if easy is None else tasks.moves.easier(rows, easy)
-    rows = setting.encode(rows, tokenizer, model, given=given)
-    n_val = recipe.pop("n_val")
-    train, held_out = files.hold_out(rows, n_val, recipe["batch_size"])
+    rows = setting.encode(
+        rows, tokenizer, model, given="weak" if target == "weak" else setting.TRUTH
+    )
+    train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
     trainer = probes if probe else loop
     rates = trainer.resolve(model, lr, dtype)
     card = records.new_card("train_strong", setting, args, inputs, data)

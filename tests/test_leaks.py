@@ -176,8 +176,8 @@ def test_no_run_is_tested_on_what_it_learned_in_any_way(here, capsys):
     n = metrics["n"]
     assert metrics["leaks"] == [f"{n} test rows learned"] and metrics["allow_leak"]
     assert f"(leak: {n} test rows learned)" in capsys.readouterr().out
-    same = write("group.jsonl", [{"group": read("labels.jsonl")[0]["group"], "text": "new", "label": y}
-                                 | {"text": f"new {y}"} for y in (0, 1)])  # fmt: skip
+    group = read("labels.jsonl")[0]["group"]
+    same = write("group.jsonl", [{"group": group, "text": f"new {y}", "label": y} for y in (0, 1)])
     refused("student learned 2 of these 2 rows", eval.main, "student", ds=same)
 
 

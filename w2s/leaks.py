@@ -148,9 +148,9 @@ def of_truth(path, card):
 
 
 def behind(out, known, *sources):
-    """Write what all supervisors of a labels file learned, {run: of_truth()}; what its card says of that.
+    """Write what stands behind a labels file; returns what its card says of that.
 
-    sources: cards whose leaks are its own. Where one supervisor's part is not known, it is told.
+    known: {run: of_truth()} of its supervisors; sources: cards whose leaks are its own. Where one supervisor's part is not known, it is told.
     """
     told = {"learned": write(out, list(known.values()))} | inherited(*sources)
     lacks = [run for run, card in zip(known, sources) if "learned" not in card]
