@@ -23,7 +23,7 @@ from pathlib import Path
 
 import tasks
 from tasks import texts
-from w2s import cli, files, protocol, records, scores
+from w2s import cli, files, leaks, protocol, records, scores
 from w2s.files import BadInput
 
 SYSTEM = "Answer the question about the text with one digit: 1 for yes, 0 for no."
@@ -41,7 +41,7 @@ def main(
     args, command: str = None, labels: str = "runs/labels.jsonl", *, out: str = None,
     target: str = "weak", soft: int = 1, system: str = None, model: str = None, chat: str = None,
     ds: str = None, split: str = "test", test: str = None, n_test: int = None,
-    base_url: str = None, jobs: int = 8, force: bool = False,
+    base_url: str = None, jobs: int = 8, force: bool = False, allow_leak: bool = False,
 ):  # fmt: skip
     """Write the file to fine-tune an API's model on, or ask the model for its answers.
 
@@ -62,7 +62,7 @@ def main(
         raise BadInput("--system is blank: it is the sentence that says how to answer")
     if out and (before := files.read_card(out)) and before["stage"] != "api":
         raise BadInput(f"--out={out} was made by {before['stage']}.py: choose another name")
-    (export if command == "export" else answer)(args, force)
+    (export if command == "export" else answer)(args, force, allow_leak)
 
 
 def check_texts(name, setting):
@@ -74,7 +74,7 @@ def check_texts(name, setting):
 # ---- the file to fine-tune on
 
 
-def export(args, force):
+def export(args, force, allow_leak):
     """Write a labels file as chat lines, check them by the provider's rules, tell their tokens."""
     labels, target, system = args["labels"], args["target"], args["system"] or SYSTEM
     name = {"weak": "chat.jsonl", "truth": "chat_truth.jsonl"}[target]
@@ -85,11 +85,13 @@ def export(args, force):
     inputs = {"labels": files.sha256(labels)}
     if records.is_done(out, kept, inputs, force, ".jsonl"):
         return
+    leak = leaks.of_labels(texts, rows, labels, labels_card, args, allow_leak)
     lines = chat_lines(rows, "weak" if target == "weak" else texts.TRUTH, args["soft"], system)
     n, (lengths, how) = len(lines), tokens_of(lines)
     check_rules(rows, lines, lengths)
     card = records.new_card("api", texts, kept, inputs, labels_card.get("data"))
     card |= {"supervisor": labels_card.get("supervisors"), "labels_from": labels_card.get("stage")}
+    card |= leaks.learn(out, texts, card, rows, labels_card, leak)
     files.write_jsonl(out, lines, card)
     ones = sum(line["messages"][-1]["content"] == "1" for line in lines) / n
     epochs = max(1, sorted((100 // n, 3, 25_000 // n))[1])  # cookbook.openai.com: the default
@@ -149,7 +151,7 @@ def check_rules(rows, lines, lengths):
 # ---- its answers
 
 
-def answer(args, force):
+def answer(args, force, allow_leak):
     """Ask for the test rows; leave a run with predictions, and show its score."""
     import served
 
@@ -162,20 +164,22 @@ def answer(args, force):
     data = data_of(args, learned)
     card = run_card(args, url or served.OPENAI, learned, data, force)
     file, *about = scores.place(out, card, data, args["split"], {})
+    rows, partial = protocol.test_rows(texts, data, args["split"]), file.with_suffix(".partial")
+    known = {out: leaks.read(args["chat"], learned)} if learned else {}
+    leak = leaks.guard(texts, rows, data, known, allow_leak, "test")
     if not (metrics := None if force else scores.known(file, *about)):
-        rows, partial = protocol.test_rows(texts, data, args["split"]), file.with_suffix(".partial")
 
         def begin():
             for old in (partial, file, files.card_path(file)) if force else ():
                 old.unlink(missing_ok=True)
             files.write_card(out, card)
 
-        scores.tell_leak(texts, out, card, rows)
         asked = {"model": args["model"], "system": card["args"]["system"], "jobs": args["jobs"]}
         answers = served.ask_all(url, rows, partial, begin, force, **asked)
         predictions = predicted(rows, answers, served.by_word)
         files.write_card(out, card | {"finished": True})
-        metrics = scores.write(texts, file, *about, data, rows, predictions)
+        leak = leaks.inherited(card, leak)
+        metrics = scores.write(texts, file, *about, data, rows, predictions, leak)
         partial.unlink()
     scores.show({out: metrics})
 
@@ -225,6 +229,7 @@ def run_card(args, url, learned, data, force):
     records.is_done(out, kept, inputs, force)
     card = records.new_card("api", texts, kept, inputs, learned.get("data", data))
     card |= {name: learned.get(name) for name in ("supervisor", "labels_from")}
+    card |= leaks.inherited(learned)
     return card | {"asked": asked, "finished": False, "model_sha256": sha256}
 
 

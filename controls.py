@@ -19,7 +19,7 @@ elsewhere (E.2):
 import random
 
 import tasks
-from w2s import cli, files, protocol, records
+from w2s import cli, files, leaks, protocol, records
 
 SUFFIX = " I think this is {} . What do you think ?"  # spaced for tokenizers that split at spaces
 OF_TEXTS = ("longest", "shortest", "features", "suffix")
@@ -67,7 +67,8 @@ def main(
     single = ({name: row[name] for name in row if name != "weak_all"} for row in rows)
     changed = [row | {"weak": one} for row, one in zip(single, weak)]
     card = records.new_card("controls", setting, args, inputs, source["data"])
-    files.write_jsonl(out, changed, source | card)  # who supervised, whether of test rows: stays
+    leaks.copy(labels, source, out)
+    files.write_jsonl(out, changed, source | card)  # who supervised, test rows, leaks: stays
     print(f"{out}: {accuracy(changed):.1%} of the labels are right, before {accuracy(rows):.1%}")
     if not source.get("test_rows"):
         records.tell_next(["train_strong.py", out, f"--out={out.removesuffix('.jsonl')}"])

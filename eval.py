@@ -19,7 +19,7 @@ import math
 from pathlib import Path
 
 import tasks
-from w2s import cli, files, locks, protocol, records, scores
+from w2s import cli, files, leaks, locks, protocol, records, scores
 from w2s.files import BadInput
 
 RATED = "ethics_utilitarianism"
@@ -32,7 +32,7 @@ def main(
     labels: str = None, target: str = None, ratings: bool = False, judge: str = None,
     bad: int = None, samples: int = None, temperature: float = None, top_p: float = None,
     max_new: int = None, seed: int = None, device: str = None, dtype: str = None,
-    force: bool = False,
+    force: bool = False, allow_leak: bool = False,
 ):  # fmt: skip
     """Score runs on the test rows of their task, or of another.
 
@@ -54,6 +54,7 @@ def main(
         cards = {run: records.finished_run(run, (*records.TRAINERS, "eval")) for run in runs}
     if len({card.get("setting") for card in cards.values()}) > 1:
         raise BadInput("these runs are of several settings: score each setting in its own call")
+    learned = {run: leaks.of_run(run, card) for run, card in cards.items()}
     rows_of, plan, metrics = {}, [], {run: {} for run in cards}
     for name, (run, card) in itertools.product(names, cards.items()):
         setting = tasks.setting_of_card(card)
@@ -64,7 +65,9 @@ def main(
         key = json.dumps(data, sort_keys=True)
         if key not in rows_of:
             rows_of[key] = protocol.test_rows(setting, data, split)
-        plan.append((setting, run, card, data, split, rows_of[key], how, scorer))
+        known = {run: learned[run]}
+        leak = leaks.guard(setting, rows_of[key], data, known, allow_leak, "test")
+        plan.append((setting, run, card, data, split, rows_of[key], how, scorer, leak))
     for one in plan:  # nothing runs before all rows are there
         _, run, _, data, *_ = one
         metrics[run][data["ds"]] = score(*one, force)
@@ -131,6 +134,7 @@ def untrained(args, force):
     if records.is_done(out, kept, inputs, force):
         return files.read_card(out)
     card = records.new_card("eval", setting, kept, inputs, data)
+    card |= leaks.inherited(leaks.started_from(model)[1], labels and files.read_card(labels) or {})
     return card | {"model_sha256": inputs.get("model", model)}
 
 
@@ -154,23 +158,22 @@ def scored_on(setting, run, card, ds, test, n_test):
     return protocol.describe(setting, ds, n_test=n_test, test=test)
 
 
-def score(setting, run, card, data, split, rows, how, scorer, force):
+def score(setting, run, card, data, split, rows, how, scorer, leak, force):
     """The metrics of a run on test rows; they and the predictions are written into it.
 
     If this very model was scored on these rows before, they are read. how: {"device", "dtype"} and
-    how texts are written, which the scorer judges (writing.judge_of).
+    how texts are written, which the scorer judges (writing.judge_of); leak: leaks.guard().
     """
     file, *about = scores.place(run, card, data, split, how, scorer)
     locks.hold(file, writes=False)
     if not force and (metrics := scores.known(file, *about)):
         return metrics
     locks.hold(file)
-    scores.tell_leak(setting, run, card, rows)
     answers = ask(setting, run, card, data, rows, how)
     if scorer:
         answers = setting.judged(scorer, answers, how["device"], how["dtype"])
     predictions = [setting.prediction(*pair) for pair in zip(rows, answers)]
-    return scores.write(setting, file, *about, data, rows, predictions)
+    return scores.write(setting, file, *about, data, rows, predictions, leaks.inherited(card, leak))
 
 
 def ask(setting, run, card, data, rows, how):
@@ -212,7 +215,7 @@ def show_tasks(metrics, metric):
         ones = [*of_tasks.values()]
         ones.append(mean(ones, metric))
         cells = (f"{x[metric]:.3f} [{x['low']:.3f}, {x['high']:.3f}]" for x in ones)
-        print(f"| {run} | {' | '.join(cells)} |")
+        print(f"| {run}{leaks.mark(leaks.inherited(*of_tasks.values()))} | {' | '.join(cells)} |")
 
 
 def mean(ones, metric="acc"):

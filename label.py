@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import tasks
-from w2s import cli, files, protocol, records, votes
+from w2s import cli, files, leaks, protocol, records, votes
 from w2s.files import BadInput
 
 BATCH = 32  # rows that a filter has to leave
@@ -32,11 +32,11 @@ def main(
     select: str = "all", keep: float = 1.0, part: str = None, test_rows: bool = False,
     judge: str = None, bad: int = None, temperature: float = None, top_p: float = None,
     max_new: int = None, seed: int = None, device: str = None, dtype: str = None,
-    force: bool = False,
+    force: bool = False, allow_leak: bool = False,
 ):  # fmt: skip
     """Label the strong half with one supervisor, or with several together."""
     runs = cli.expand(runs or ("runs/weak",))
-    cards, behind = supervisors(runs)
+    cards, behind = supervisors(runs, allow_leak)
     setting, data = tasks.setting_of_card(cards[0]), cards[0]["data"]
     vote = vote or ("soft" if setting.SOFT or weights else "hard")
     out = out or str(files.beside(runs[0], "labels.jsonl"))
@@ -50,6 +50,8 @@ def main(
     if records.is_done(out, args, inputs, force, ".jsonl"):
         return
     rows = protocol.test_rows(setting, data) if test_rows else strong_half(setting, data, part)
+    taught = {run: leaks.of_truth(run, card) for run, card in zip(runs, cards)}
+    leak = leaks.guard(setting, rows, data, taught, allow_leak, "truth")
     where = {"device": device, "dtype": dtype}
     learned = weigh(setting, runs, held_out(setting, cards[0], data), where) if weights else None
     answers = [tasks.answers(setting, run, rows, **where, **how) for run in runs]
@@ -65,11 +67,11 @@ def main(
     card = records.new_card("label", setting, args, inputs, data)
     bases = [one["args"]["model"] for one in cards]
     card |= {"supervisors": behind, "models": bases, "test_rows": test_rows}
-    files.write_jsonl(out, kept, card)
+    files.write_jsonl(out, kept, card | leaks.behind(out, taught, *cards, leak))
     tell(setting, out, rows, kept, args)
 
 
-def supervisors(runs):
+def supervisors(runs, allow_leak=False):
     """(the runs' cards, sha256 of all models behind their labels, teachers' teachers too).
 
     BadInput unless they can label the same rows together.
@@ -78,7 +80,7 @@ def supervisors(runs):
     for i, (run, card) in enumerate(zip(runs, cards)):
         if Path(run) in map(Path, runs[:i]):
             raise BadInput(f"{run} is given twice: a supervisor has one vote")
-        if records.role(card) == "ceiling":
+        if records.role(card) == "ceiling" and not (allow_leak and "learned" in card):
             raise BadInput(f"{run} has learned the ground truth of the rows that it is to label")
         if card["data"] is None:
             told = "labels without a card: which rows it has not seen is not known"

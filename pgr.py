@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import tasks
-from w2s import cli, doubts, files, locks, outcomes, protocol, records, report, stats
+from w2s import cli, doubts, files, leaks, locks, outcomes, protocol, records, report, stats
 from w2s.curves import stopping
 from w2s.figures import draw
 from w2s.files import BadInput
@@ -65,12 +65,12 @@ def main(
     if not outcomes.has_metric(setting, metric := metric or setting.METRIC):
         raise BadInput(f"--metric={metric}: {setting.WHAT} have no such metric")
     locks.hold(out)
-    columns, groups, notes = read_all(setting, runs, cards, ds, split, other_texts)
+    columns, groups, notes, abouts = read_all(setting, runs, cards, ds, split, other_texts)
     result = stats.compare(**columns, groups=groups, metric=metric, want=want)
     if alone := [who for who in WHO if result[who][metric] is None]:
         told = "never says 1, or the test rows have one label"
         raise BadInput(f"--metric={metric} cannot be computed: the {alone[0]} {told}")
-    describe(result, matched, cards, setting, ds, split)
+    describe(result, matched, cards, abouts, setting, ds, split)
     result["notes"] = notes + doubts.seeds((weak, student, ceiling), cards)
     for seed, names in zip(cards, runs):
         result["notes"] += doubts.roles(seed, names)
@@ -109,8 +109,8 @@ def pair_seeds(patterns):
 
 
 def read_all(setting, runs, cards, ds, split, other_texts=False):
-    """({what stats.compare() takes of the same rows in the same order}, their groups, notes)."""
-    answers, notes, hashes, judges, first = [[], [], []], [], {}, {}, None
+    """({what stats.compare() takes of the same rows in the same order}, groups, notes, cards)."""
+    answers, abouts, notes, hashes, judges, first = [[], [], []], [[], [], []], [], {}, {}, None
     for seed, names in zip(cards, runs):
         for k, (card, name) in enumerate(zip(seed, names)):
             rows, about = read(setting, name, card, ds, split)
@@ -128,6 +128,7 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
                 told = f"on the {setting.TRUTH} of {first[i]!r}: score both again"
                 raise BadInput(f"{first_name} and {name} disagree {told}")
             answers[k].append(columns_of(setting, rows))
+            abouts[k] += [card, about]
     if len(judges) > 1:
         told = "were judged by different models, or wrote in other ways: score both again alike"
         raise BadInput(f"{' and '.join(list(judges.values())[:2])} {told}")
@@ -147,7 +148,7 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
         for name in answers[0][0]
     }
     given |= {"label": right} if "prob" in given else {}
-    return {"said": None} | given, groups or first, notes
+    return {"said": None} | given, groups or first, notes, abouts
 
 
 def no_truth(prediction):
@@ -192,8 +193,11 @@ def read(setting, run, card, ds, split):
     return files.read_jsonl(file, setting.PREDICTION, setting.CHECKS), about
 
 
-def describe(result, matched, cards, setting, ds, split):
-    """Add to a result what it is of: task, setting, split, models, rule, seeds, runs."""
+def describe(result, matched, cards, abouts, setting, ds, split):
+    """Add to a result what it is of: task, setting, split, models, rule, seeds, runs, leaks."""
+    for who, of_who in zip(WHO, abouts):
+        result[who] |= leaks.inherited(*of_who)
+    result |= leaks.inherited(*(result[who] for who in WHO))
     for who, card in zip(WHO, cards[0]):
         result[who]["model"] = card["args"].get("model")
     args = cards[0][1]["args"]
@@ -210,10 +214,11 @@ def show(result):
     told = f"{result['n']} test rows in {result['groups']} groups, {n_seeds} seed(s)"
     print(f"{told}; {metric}, 95 % intervals\n")
     for who in WHO:
-        print(f"{who:<30} {stats.in_words(result[who], metric)}")
+        print(f"{who:<30} {stats.in_words(result[who], metric)}{leaks.mark(result[who])}")
     pgr = result["pgr"]
     undefined = f" undefined: {pgr['reason']}"
-    print(f"{'PGR':<30} {undefined if pgr['value'] is None else stats.in_words(pgr)}")
+    told = undefined if pgr["value"] is None else stats.in_words(pgr)
+    print(f"{'PGR':<30} {told}{leaks.mark(result)}")
     if result["agreement"]:
         print("\nstudent agrees with supervisor")
     for name, one in relations(result).items():

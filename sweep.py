@@ -36,7 +36,7 @@ from w2s import cli, grids, locks, protocol, records, report, workers
 from w2s.files import BadInput
 from w2s.slurm import no_jobs, noted, ready, runnable, stopped, submit
 
-OWN = {"ds", "model", "seed", "out", "target", "loss", "force"}  # options that a grid sets itself
+OWN = {"ds", "model", "seed", "out", "target", "loss", "force", "allow_leak"}  # not to hand on
 ONLY = {
     "label": ("vote", "part", "device", "dtype"),
     "eval": ("split", "device", "dtype", "judge", "bad", "samples", "temperature", "top_p"),

@@ -24,7 +24,7 @@ Out: a run directory like train_weak.py's, beside the labels. Next: eval.py.
 """
 
 import tasks
-from w2s import cli, files, records
+from w2s import cli, files, leaks, records
 
 PROBE = {"epochs": 200, "batch_size": 128, "stop": True}  # paper, D.2
 
@@ -37,7 +37,7 @@ def main(
     seed: int = 0, n_val: int = None, epochs: int = None, batch_size: int = None,
     stop: bool = None, micro_batch: int = None, lr: float = None, max_len: int = None,
     head: str = None, lora: int = None, checkpointing: bool = False, compile: bool = False,
-    device: str = None, dtype: str = None, force: bool = False,
+    device: str = None, dtype: str = None, force: bool = False, allow_leak: bool = False,
 ):  # fmt: skip
     """Fine-tune a student on weak labels, or the strong ceiling on ground truth."""
     setting = tasks.setting_of_labels(labels)
@@ -52,6 +52,7 @@ def main(
     inputs = {"labels": files.sha256(labels)} | records.model_input(model)
     if records.is_done(out, args, inputs, force):
         return
+    leak = leaks.of_labels(setting, rows, labels, labels_card, args, allow_leak)
 
     from w2s import loop, models, parallel, probes  # torch and transformers take seconds to import
     from w2s.lora import add as add_lora
@@ -62,16 +63,17 @@ def main(
     model, tokenizer = models.load(model, outputs=setting.OUTPUTS, **start)
     if lora:
         add_lora(model, lora, dtype, seed)
-    given = "weak" if target == "weak" else setting.TRUTH
     rows = rows if easy is None else tasks.moves.easier(rows, easy)
-    rows = setting.encode(rows, tokenizer, model, given=given)
-    n_val = recipe.pop("n_val")
-    train, held_out = files.hold_out(rows, n_val, recipe["batch_size"])
+    rows = setting.encode(
+        rows, tokenizer, model, given="weak" if target == "weak" else setting.TRUTH
+    )
+    train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
     trainer = probes if probe else loop
     rates = trainer.resolve(model, lr, dtype)
     card = records.new_card("train_strong", setting, args, inputs, data)
     card |= {"supervisor": labels_card.get("supervisors"), "labels_from": labels_card.get("stage")}
     card = records.begin(out, card, model, train, held_out, recipe | rates)
+    card |= leaks.learn(out, setting, card, train + held_out, labels_card, leak)
     history = trainer.fit(
         model, train, rule, whole_batch=whole_batch, held_out=held_out, **recipe, **rates,
         micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,

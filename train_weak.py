@@ -14,7 +14,7 @@ In: a task, or a JSONL file. Out: a run directory: card.json, history.jsonl, mod
 import random
 
 import tasks
-from w2s import cli, files, protocol, records
+from w2s import cli, files, leaks, protocol, records
 
 
 @cli.stage
@@ -58,6 +58,7 @@ def main(
     rates = loop.resolve(model, lr, dtype)
     card = records.new_card("train_weak", setting, args, inputs, data)
     card = records.begin(out, card, model, train, held_out, recipe | rates)
+    card |= leaks.learn(out, setting, card, train + held_out)
     history = loop.fit(
         model, train, loss, whole_batch=whole_batch, held_out=held_out, **recipe, **rates,
         micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 import tasks
-from w2s import cli, files, records
+from w2s import cli, files, leaks, records
 from w2s.files import BadInput
 
 RECIPE = {"epochs": 1, "batch_size": 32}
@@ -51,7 +51,7 @@ def main(
     for one, stage in todo:
         inputs = {"labels": files.sha256(labels)} | records.model_input(one["model"])
         if not records.is_done(one["out"], one, inputs, force):
-            finetune(rows, data, one, inputs)
+            finetune(rows, source, one, inputs)
         new = files.beside(out, "weak_gen" if stage[0] == "train_weak.py" else "student_gen")
         records.tell_next([*stage, f"--model={one['out']}/model", f"--out={new}"])
 
@@ -64,18 +64,19 @@ def supervisors_base(source, labels):
     return bases.pop()
 
 
-def finetune(rows, data, args, inputs):
-    """One generative fine-tuning with the arguments of main()."""
+def finetune(rows, source, args, inputs):
+    """One generative fine-tuning with the arguments of main(); source: the labels' card."""
     from w2s import lm, loop, models  # torch and transformers take seconds to import
 
     out, start = args["out"], {name: args[name] for name in ("max_len", "device", "seed")}
     model, tokenizer = models.load(args["model"], **start, outputs=0)
     lm.check_head(model, args["model"])
-    texts = [{"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"]
+    texts = [row | {"text": row["prompt"] + row[side]} for row in rows for side in "ab"]
     texts = lm.shares(models.encode(texts, tokenizer, model))
     plan = loop.resolve(model, args["lr"], args["dtype"])
-    card = records.new_card("generative", tasks.pairs, args, inputs, data)
+    card = records.new_card("generative", tasks.pairs, args, inputs, source.get("data"))
     card = records.begin(out, card, model, texts, (), plan)
+    card |= leaks.learn(out, tasks.pairs, card, texts, source)
     how = ("epochs", "batch_size", "micro_batch", "seed", "checkpointing")
     how = plan | {name: args[name] for name in how}
     history = loop.fit(model, texts, lm.share_of_loss, **how, outputs=lm.nll, name=out)

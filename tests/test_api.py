@@ -428,14 +428,17 @@ def test_what_is_wrong_is_told_before_anything_is_asked(labels, openai, monkeypa
     told("pip install openai")
 
 
-def test_a_test_row_that_was_trained_on_is_told(labels, openai, capsys):
+def test_a_test_row_that_was_trained_on_is_refused(labels, openai):
     api.main("export")
     rows = [{field: row[field] for field in ("id", "text", "label")} for row in labels]
     Path("seen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with openai_stub.running(lambda text: ("1", 0.9)) as server:
         given = {"model": "m", "base_url": server.url, "chat": "runs/chat.jsonl", "out": "run"}
-        api.main("answer", **given, ds="seen.jsonl")
-        assert "was trained on 60 of these 60 test rows" in capsys.readouterr().out
+        with pytest.raises(BadInput, match="learned 60 of these 60 rows"):
+            api.main("answer", **given, ds="seen.jsonl")
+        api.main("answer", **given, ds="seen.jsonl", allow_leak=True)
+        metrics = json.loads(Path("run/eval/seen-test.metrics.json").read_text())
+        assert metrics["leaks"] == ["60 test rows learned"]
         api.main("answer", **given)  # another task of the same run
     assert {path.name for path in Path("run/eval").glob("*t.jsonl")} == {
         "seen-test.jsonl", "facts-test.jsonl"

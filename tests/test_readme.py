@@ -254,7 +254,7 @@ def is_stored(node):
 def test_from_train_strong_to_the_loss_a_reader_opens_few_files(tmp_path):
     """A text student is trained, and the files whose functions are called are counted.
 
-    The command line and what keeps a run safe are left out: they say nothing of the training.
+    The command line, and what keeps runs safe, are left out: neither is read for the training.
     """
     library = [f"w2s.{path.stem}" for path in HERE.glob("w2s/[a-z]*.py")]
     for module in ("transformers.models.llama.modeling_llama", "train_strong", *library):

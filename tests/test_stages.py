@@ -292,16 +292,9 @@ def test_labels_from_elsewhere_need_no_card_but_eval_needs_ds(here, capsys):
     eval.main("runs/theirs", ds="facts", n_test=60)
     assert len(read("runs/theirs/eval/facts-test.jsonl")) == 60
     write(here / "test.jsonl", theirs[:40])
-    capsys.readouterr()
-    eval.main("runs/theirs", ds="test.jsonl")  # a file that it was not trained for is all tested
-    n = len(read("runs/theirs/eval/test-test.jsonl"))
-    told = f"warning: runs/theirs was trained on {n} of these {n} test rows"
-    assert 30 <= n <= 40 and told in capsys.readouterr().out
-    eval.main("runs/s0/student", ds="runs/s0/labels.jsonl")
-    assert "warning: runs/s0/student was trained on" in capsys.readouterr().out
-    write(here / "theirs.jsonl", theirs[:1])  # no longer what it was trained on
-    eval.main("runs/theirs", ds="test.jsonl", force=True)
-    assert "was trained on" not in capsys.readouterr().out
+    eval.main("runs/theirs", ds="test.jsonl", allow_leak=True)
+    # a file that it was not trained for is all tested
+    assert 30 <= len(read("runs/theirs/eval/test-test.jsonl")) <= 40
 
 
 # ---- scores

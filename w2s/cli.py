@@ -30,10 +30,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
+UNTOLD = ("force", "allow_leak")  # options that change no result; cards tell what leaks
+
+
 def stage(main):
     """main(args, ...) as a function of its options alone, to be called by name.
 
-    `args`, which is put in here, is what a card records: all options, checked, without force.
+    `args`, which is put in here, is what a card records: all options, checked, save UNTOLD.
     """
     signature = inspect.signature(main)
     own = signature.replace(parameters=list(signature.parameters.values())[1:])
@@ -43,7 +46,7 @@ def stage(main):
         bound = own.bind(*words, **options)
         bound.apply_defaults()
         check(bound.arguments)
-        args = {name: value for name, value in bound.arguments.items() if name != "force"}
+        args = {name: value for name, value in bound.arguments.items() if name not in UNTOLD}
         with locks.call():
             return main(args, *words, **options)
 

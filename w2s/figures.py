@@ -7,7 +7,7 @@ from the third rule on, by hatches. Bars and points have the 95 % intervals of w
 import itertools
 from pathlib import Path
 
-from w2s import files, stats
+from w2s import files, leaks, stats
 from w2s.outcomes import in_short
 from w2s.stats import WHO
 
@@ -120,7 +120,7 @@ def draw(result, path):
     figure, (axes, *agreement) = new_figure(1 + both, 4, 3.6, share=False)
     models = " -> ".join(str(result[who]["model"]) for who in WHO[:2])
     rule = result["student"]["rule"] or "not trained"
-    figure.suptitle(f"{result['task']}: {models}, {rule}", fontsize=10)
+    figure.suptitle(f"{result['task']}: {models}, {rule}{leaks.mark(result)}", fontsize=10)
     three, names = [result[who] for who in WHO], ("weak\nsupervisor", "student", "strong\nceiling")
     bars(axes, dict(zip(names, zip(three, COLOURS))), metric)
     pgr, told = result["pgr"], "PGR undefined"

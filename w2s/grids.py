@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from w2s import files, protocol, strict
+from w2s import files, leaks, protocol, strict
 from w2s.files import HERE, BadInput
 
 STAGES = ("train_weak", "label", "train_strong", "eval")  # nobody needs a later one
@@ -236,9 +236,9 @@ def result(folder, cell, at, scored, setting, read):
     "label_acc" the share of the weak labels that are right; "parameters" those of the models.
     """
     cards = {who: files.read_card(f"{folder}/{at[who]}") or {} for who in scored}
-    for who, file in scored.items():
-        of = files.read_card(f"{folder}/{file}")["inputs"]["model"]
-        if cards[who].get("model_sha256") != of:
+    abouts = [files.read_card(f"{folder}/{file}") for file in scored.values()]
+    for about, card in zip(abouts, cards.values()):
+        if card.get("model_sha256") != about["inputs"]["model"]:
             return None
     said = {who: read(setting, f"{folder}/{file}") for who, file in scored.items()}
     weak, student, ceiling = (mean(scores) for _, scores in said.values())
@@ -249,6 +249,7 @@ def result(folder, cell, at, scored, setting, read):
         "n": len(said["weak"][0]),
         "runs": {who: at[who] for who in scored},
         "labels": at["labels"],
+        "leaks": leaks.inherited(*abouts).get("leaks", []),
         "predictions": scored,
         "values": {"weak": weak, "student": student, "ceiling": ceiling},
         "pgr": (student - weak) / (ceiling - weak) if ceiling != weak else None,

@@ -80,6 +80,7 @@ OPTIONS = {
     "device": (matching(r"cpu|mps|cuda(:\d+)?", "cpu, mps, cuda, cuda:1"), "default: a GPU if any"),
     "dtype": (of("bf16", "float32"), "bf16 or float32 (default: as hardware and size suit)"),
     "force": (None, "run again and replace a finished result"),
+    "allow_leak": (None, "go on though a model has learned these rows; all that follows says so"),
     "bootstrap": (None, "draw groups of rows with replacement, by --seed: bagging over seeds"),
     "vote": (of("soft", "hard", "judge"), "soft: most probable; hard: plurality; judge: least bad"),
     "judge": (None, "finished run of texts, or file with a word a line, that says what is bad"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s import effects, files, grids, stats, strict
+from w2s import effects, files, grids, leaks, stats, strict
 from w2s.files import BadInput
 from w2s.stats import WHO
 
@@ -60,7 +60,13 @@ def section(folder, lines, setting, metric):
             pairs.setdefault(key, []).append(four)
     for cell in cells:
         cell["like"] = performs_like(cell, cells)
-    against = [duel(key, fours, metric) for key, fours in pairs.items()]
+    against = []
+    for key, fours in pairs.items():
+        own = (cell for cell in cells if cell["rule"] in key[2:])
+        own = (
+            cell for cell in own if key[:2] in ((cell["supervisor"], cell["strong"]), (None, None))
+        )
+        against.append(duel(key, fours, metric) | leaks.inherited(*own))
     means = over_tasks(cells, threes, metric)
     return {"metric": metric, "cells": cells, "means": means, "against": against}
 
@@ -126,6 +132,7 @@ def of_task(folder, lines, setting, metric):
         given["label"] = None if given["prob"] is None else first["truth"]
         cell = {name: own[0][name] for name in ("task", "split", "setting", "parameters")}
         cell |= dict(zip(("supervisor", "strong", "rule"), key)) | {"of_seeds": list(seeds)}
+        cell |= leaks.inherited(*own)
         cell |= stats.compare(**given, groups=first["groups"], metric=metric)
         if None in (cell[who][metric] for who in WHO):
             told = "a model never says 1, or the test rows have one label"
@@ -205,7 +212,7 @@ def over_tasks(cells, threes, metric):
             for name in own[0]["agreement"]
             if None not in (values := [cell["agreement"][name]["value"] for cell in own])
         }
-        told.append(mean)
+        told.append(mean | leaks.inherited(*own))
     return told
 
 

@@ -10,7 +10,7 @@ import platform
 import shlex
 from pathlib import Path
 
-from w2s import figures, files, grids, outcomes, pages, strict
+from w2s import figures, files, grids, leaks, outcomes, pages, strict
 from w2s.stats import FALLS, WHO
 
 BY_SIZE = {
@@ -89,8 +89,8 @@ def pgr_of(cell):
     """The PGR of a cell, or in a few words why there is none."""
     if cell["pgr"]["value"] is None:
         gap = cell["gap"]
-        return f"undefined: gap {gap['low']:+.3f} to {gap['high']:+.3f}"
-    return with_interval(cell["pgr"], digits=2)
+        return f"undefined: gap {gap['low']:+.3f} to {gap['high']:+.3f}{leaks.mark(cell)}"
+    return with_interval(cell["pgr"], digits=2) + leaks.mark(cell)
 
 
 def counted(n, what):
@@ -161,7 +161,8 @@ def over_rows(over):
         values = (with_interval(one["over"][name], digits=2) for name in ("median", "mean"))
         values = (*values, with_interval(one["over"]["pooled"], digits=2))
         none = ", ".join(one["over"]["undefined"]) or "none"
-        rows.append((pair(one), one["rule"], one["over"]["tasks"], *values, none))
+        models = pair(one) + leaks.mark(one)
+        rows.append((models, one["rule"], one["over"]["tasks"], *values, none))
     return rows
 
 
@@ -172,7 +173,8 @@ def duel_rows(section, metric):
     rows[0] += ("for other tasks",) * several + ("difference of PGR", "sign", "tasks")
     for one in section["against"]:
         own, pgr = one["metric"], one["pgr"]
-        row = [pair(one), f"{one['rule']} less {one['other']}", with_interval(own, sign="+")]
+        row = [pair(one) + leaks.mark(one), f"{one['rule']} less {one['other']}"]
+        row += [with_interval(own, sign="+")]
         row += [f"{own['sign']:.3f}"] + [with_interval(own["drawn"], sign="+")] * several
         row += [with_interval(pgr, digits=2, sign="+"), f"{pgr['sign']:.3f}" if pgr else "-"]
         known = f"{one['tasks']}, {one['pgr_tasks']} with a PGR"

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from w2s import files, protocol, records, strict
+from w2s import files, leaks, protocol, records, strict
 from w2s.files import BadInput
 
 WRITING = ("judge", "samples", "temperature", "top_p", "max_new", "seed")  # of texts it wrote
@@ -43,10 +43,13 @@ def known(file, args, inputs):
     return strict.read(metrics_file, {"n": int, "low": float, "high": float})
 
 
-def write(setting, file, args, inputs, data, rows, predictions):
-    """Write predictions on test rows, their card and metrics; the metrics are returned."""
-    metrics = setting.measure(predictions, rows)
-    about = records.new_card("eval", setting, args, inputs, data)
+def write(setting, file, args, inputs, data, rows, predictions, leak):
+    """Write predictions on test rows, their card and metrics; the metrics are returned.
+
+    leak: what the card says of leaks (leaks.inherited); the metrics say it too.
+    """
+    metrics = setting.measure(predictions, rows) | leak
+    about = records.new_card("eval", setting, args, inputs, data) | leak
     # groups, by which pgr.py resamples, and which rows these are: predictions say neither
     of_rows = [[row[name] for name in ("id", setting.KEY, setting.TRUTH)] for row in rows]
     about |= {"test_groups": [row["group"] for row in rows]}
@@ -55,17 +58,6 @@ def write(setting, file, args, inputs, data, rows, predictions):
     files.write_jsonl(file, predictions, about, [told])
     print(file)
     return metrics
-
-
-def tell_leak(setting, run, card, rows):
-    """Warn if a run that learned from a labels file is scored on texts of that file."""
-    labels = Path(card["args"].get("labels") or "")
-    if not labels.is_file() or files.sha256(labels) != card["inputs"].get("labels"):
-        return
-    seen = {setting.same(row[setting.KEY]) for row in files.read_jsonl(labels, [setting.KEY])}
-    if leaked := sum(setting.same(row[setting.KEY]) in seen for row in rows):
-        told = f"{leaked} of these {len(rows)} test {setting.WHAT}: its score means little"
-        print(f"warning: {run} was trained on {told}")
 
 
 def show(metrics, metric="acc"):
@@ -77,7 +69,7 @@ def show(metrics, metric="acc"):
     for run, one in metrics.items():
         values = (one[name]["value"] for name in extra)
         told = "".join(f"{'-':>10}" if value is None else f"{value:10.3f}" for value in values)
-        print(f"{run:<{width}} {as_text(one, metric)} {one['n']:6}{told}")
+        print(f"{run:<{width}} {as_text(one, metric)} {one['n']:6}{told}{leaks.mark(one)}")
     chance = [run for run, m in metrics.items() if "auroc" in m and m["low"] <= 0.5 <= m["high"]]
     if chance:
         what = "is at chance" if len(chance) == 1 else "are at chance"
