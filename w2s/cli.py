@@ -27,10 +27,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
+SILENT = ("force", "save_every")
+
+
 def stage(main):
     """main(args, ...) as a function of its options alone, to be called by name.
 
-    `args`, which is put in here, is what a card records: all options, checked, without force.
+    `args`, which is put in here, is what a card records: all options, checked, without those that
+    change no result (force, save_every).
     """
     signature = inspect.signature(main)
     own = signature.replace(parameters=list(signature.parameters.values())[1:])
@@ -40,7 +44,7 @@ def stage(main):
         bound = own.bind(*words, **options)
         bound.apply_defaults()
         check(bound.arguments)
-        args = {name: value for name, value in bound.arguments.items() if name != "force"}
+        args = {name: value for name, value in bound.arguments.items() if name not in SILENT}
         return main(args, *words, **options)
 
     call.__signature__ = own

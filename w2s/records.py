@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from w2s import cli, files
+from w2s import cli, files, resume
 from w2s.files import HERE, BadInput
 
 TRAINERS = ("train_weak", "train_strong")
@@ -35,14 +35,16 @@ def new_card(stage, setting, args, inputs, data):
     return card | {"time": time.strftime("%Y-%m-%dT%H:%M:%S")}
 
 
-def begin(out, card, model, train, held_out, plan):
+def begin(out, card, model, train, held_out, plan, force=False):
     """Make the run directory anew; with its card, not yet finished, the folder is a run under way.
 
     What the defaults came to is printed and kept, "resolved"; plan: epochs, batch, stop and rates.
+    A state, from which the training goes on (resume.py), stays, unless force.
     """
     for old in ("model", "eval"):
         shutil.rmtree(Path(out) / old, ignore_errors=True)
-    (Path(out) / "history.jsonl").unlink(missing_ok=True)
+    for old in ("history.jsonl", *([resume.NAME] if force else [])):
+        (Path(out) / old).unlink(missing_ok=True)
     resolved = {"rows": len(train), "held_out": len(held_out)} | plan | model.w2s
     resolved |= {"device": str(model.device), "processes": cli.world_size()}
     card = card | {"finished": False, "resolved": resolved}
@@ -58,6 +60,7 @@ def end(out, card, history, kept):
     files.write_text(Path(out) / "history.jsonl", lines)
     finished = {"finished": True, "seconds": seconds, "kept": kept}
     files.write_card(out, card | finished | {"model_sha256": files.sha256(Path(out) / "model")})
+    (Path(out) / resume.NAME).unlink(missing_ok=True)  # not before: so far it could be lost
     agrees = ""
     if "agreement" in kept:
         agrees = f", agrees with {kept['agreement']:.1%} of the held-out labels"
@@ -87,11 +90,11 @@ def is_done(out, args, inputs, force, suffix=""):
     card = files.read_card(out)
     if card is None:
         check_is_free(out, force)
+        resume.clean(out)
         return False
     changes = changed(card, args, inputs)
     if not card.get("finished"):
-        others = f" with other arguments: {changes}" if changes else ""
-        print(f"{out} was begun and not finished: starting again{others}")
+        resume.goes_on(out, changes, force)
     elif not force and changes:
         told = f"{out} was made with other arguments or inputs ({changes})"
         raise BadInput(f"{told}: choose another --out, or add --force")
@@ -100,6 +103,7 @@ def is_done(out, args, inputs, force, suffix=""):
         since = f" (by commit {made}; the code is now at {now})" if made != now else ""
         print(f"{out} is already done with the same arguments and inputs{since}; see --force")
         return True
+    resume.clean(out)
     return False
 
 

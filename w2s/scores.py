@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from w2s import files, protocol, records
+from w2s import files, parts, protocol, records, resume
 from w2s.files import BadInput
 
 WRITING = ("judge", "samples", "temperature", "top_p", "max_new", "seed")  # of texts it wrote
@@ -52,7 +52,9 @@ def write(setting, file, args, inputs, data, rows, predictions):
     of_rows = [[row[name] for name in ("id", setting.KEY, setting.TRUTH)] for row in rows]
     about |= {"test_groups": [row["group"] for row in rows]}
     about |= {"rows_sha256": files.hashed(json.dumps(of_rows)).hex()}
+    resume.clean(file)
     files.write_jsonl(file, predictions, about)
+    parts.forget()
     print(file)
     return metrics
 
