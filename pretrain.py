@@ -30,6 +30,7 @@ sys.path += [str(Path(__file__).resolve().parent / folder) for folder in ("facts
 import manners
 import world
 from w2s import cli, files
+from w2s.resume import clean
 
 # tokens: to train on; smaller models see fewer, as they would in a family trained for its size
 SIZES = {
@@ -276,6 +277,8 @@ def main(
         return print(f"{out} is already pretrained with these settings; --force makes it again")
     resume = f".{out.name}-{files.hashed(json.dumps(settings)).hex()[:8]}.safetensors"
     state = out.with_name(resume)
+    clean(out)
+    clean(state)
     card = settings | pretrain(settings, data, out, state, save_every, device)
     card["seconds"] = round(time.monotonic() - began)
     files.write_text(card_file, json.dumps(card, indent=2) + "\n")

@@ -10,7 +10,6 @@ from conftest import ARCHITECTURES
 
 import bench
 from w2s import lm, loop, lora, losses, models, packing
-from w2s.files import BadInput
 from w2s.losses import LOSSES, conf
 
 

@@ -183,7 +183,7 @@ def teach(model, batch, loss, progress, micro_batch, whole_batch, dtype, outputs
         how = progress, piece, whole_batch, dtype, outputs
         return backward(model, rows, given_of(rows, model), loss, *how)
 
-    return with_less(run, micro_batch, name, "--micro_batch")
+    return with_less(run, micro_batch, name)
 
 
 def backward(

@@ -3,6 +3,7 @@
 A file of ours is safetensors with JSON in its header. No pickle is written or read.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -37,10 +38,11 @@ def start_file(path, tensors, said, values=None):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with open(temporary, "rb+" if temporary.exists() else "wb") as file:  # see end_file()
             file.write(len(head).to_bytes(8, "little") + head)
             for x in values or tensors.values():
                 file.write(raw(x))
+            file.truncate()
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
@@ -54,15 +56,21 @@ def raw(x):
     return x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
 
-def end_file(temporary, path):
+def end_file(temporary, path, again=False):
     """Bring a file of start_file() onto the disk and to its name; the one before stays till then.
 
-    OSError where that fails; the temporary file is gone then, too.
+    again: it then becomes the temporary file, to be overwritten next time: for a system, memory
+    that it knows costs a tenth of new. OSError where it fails; the temporary file is gone then.
     """
+    spare = Path(path).with_name(f".{Path(path).name}.old.{os.getpid()}.tmp")
     try:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        with contextlib.suppress(OSError):  # there is none, or this file system has no links
+            os.link(path, spare) if again else None
         os.replace(temporary, path)
+        if spare.exists():
+            os.replace(spare, temporary)
     except OSError:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -129,7 +137,8 @@ def answers(model, tokens, size, run, options, name=None, draws=False):
         while order:  # the longest first: if memory is short, it is at once
             n = max(1, size(len(tokens[order[-1]])) // getattr(model, "less", 1))
             last = order[-n:]
-            out, fits = with_less(lambda n, last=last: run(last[-n:]), len(last), name, "--rows")
+            told = None if hasattr(model, "less") else name or "evaluation"
+            out, fits = with_less(lambda n, last=last: run(last[-n:]), len(last), told)
             if fits < len(last):
                 model.less = getattr(model, "less", 1) * -(-len(last) // fits)
             said.append((last[-fits:], out))  # stays on a GPU, which is not waited for
@@ -160,7 +169,7 @@ class Part:
             config = self.model.config.to_dict() | {"_name_or_path": None}
             digest = hashlib.sha256(repr([type(self.model), config, says, self.asked]).encode())
             for name, weights in self.model.state_dict().items():
-                digest.update(name.encode() + raw(weights))
+                digest.update(name.encode() + bytes(raw(weights)))
             self.file = PARTS / f"{digest.hexdigest()[:32]}.safetensors"
         return self.file
 
@@ -210,8 +219,8 @@ def forget():
 # ---- short memory
 
 
-def with_less(run, size, name, what):
-    """(run(size), size), halved for as long as a GPU's memory is short, which is told.
+def with_less(run, size, name=None):
+    """(run(size), size), halved for as long as a GPU's memory is short; told where named.
 
     BadInput at size 1, and under torchrun, where the others would wait for ever.
     """
@@ -219,14 +228,18 @@ def with_less(run, size, name, what):
 
     from w2s.models import world
 
+    asked = size
     while True:
         try:
-            return run(size), size
+            out = run(size)
+            break
         except torch.OutOfMemoryError:
             if size == 1 or world() > 1:
-                told = "of the GPU is too small" + (f" for {what} {size}" if size > 1 else "")
-                how = "a smaller --micro_batch or --max_len, --checkpointing or --lora"
-                raise BadInput(f"{name}: the memory {told}: take {how}") from None
+                how = "take a smaller --micro_batch or --max_len, --checkpointing or --lora"
+                raise BadInput(f"the GPU's memory is too small for this model: {how}") from None
         size //= 2  # not above: there the exception still holds what did not fit
-        print(f"{name}: short of memory: going on with {what} {size}, which changes nothing")
         torch.cuda.empty_cache()
+    if size < asked and name:
+        told = f"memory was short for {asked} rows at once, going on with {size}"
+        print(f"{name}: {told}: nothing else changes (--micro_batch, of a training)")
+    return out, size

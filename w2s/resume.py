@@ -28,19 +28,16 @@ NAME = "state.safetensors"  # in a run directory
 
 
 def clean(out):
-    """Remove what dead processes left half written of a run folder, or of a labels file.
+    """Remove what dead processes left half written in a run folder, or of another output.
 
     Names are as files.whole(), models.save() and start_file() make them: .NAME.PID.tmp.
     """
     out = Path(out)
-    folders, names = [out, out / "eval"], [""]
-    if out.suffix == ".jsonl":
-        folders, names = [out.parent], [f".{out.stem}{end}." for end in (".jsonl", ".card.json")]
+    folders, start = ([out, out / "eval"], ".") if out.is_dir() else ([out.parent], f".{out.stem}.")
     for left in (p for folder in folders if folder.is_dir() for p in folder.glob(".*.tmp")):
-        pid = left.name.split(".")[-2]
-        ours = pid.isdigit() and any(left.name.startswith(name) for name in names)
-        if ours and os.environ.get("RANK", "0") == "0" and not lives(int(pid)):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        pid, first = left.name.split(".")[-2], os.environ.get("RANK", "0") == "0"
+        if left.name.startswith(start) and pid.isdigit() and first and not lives(int(pid)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def lives(pid):
@@ -102,6 +99,8 @@ def state_of(path, every, rows, *settings):
         yield state
     finally:
         state.wait()
+        if state.spare:
+            state.spare.unlink(missing_ok=True)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -112,7 +111,7 @@ class State:
     def __init__(self, path=None, every=0, call=None):
         self.path, self.every, self.call = path and Path(path), every, call
         self.signal, self.thread, self.written = 0, None, time.monotonic()
-        self.kept, self.warned = None, False
+        self.kept = self.spare = None
 
     def begin(self, steps, trained, optimizer, schedule=None):
         """(steps done, history, losses, best weights) of before, all else put back.
@@ -235,7 +234,7 @@ class State:
 
         def finish():
             try:
-                end_file(temporary, self.path)
+                end_file(temporary, self.path, again=True)
                 self.kept = said["step"]
             except OSError as error:
                 failed(error)
@@ -246,7 +245,7 @@ class State:
 
         try:
             if first:
-                temporary = start_file(self.path, tensors, said, values)
+                temporary = self.spare = start_file(self.path, tensors, said, values)
                 self.thread = threading.Thread(target=finish)
                 self.thread.start()
         except OSError as error:
