@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import tasks
-from w2s import cli, files, leaks, protocol, records, votes
+from w2s import cli, files, leaks, parts, protocol, records, votes
 from w2s.files import BadInput
 
 BATCH = 32  # rows that a filter has to leave
@@ -68,6 +68,7 @@ def main(
     bases = [one["args"]["model"] for one in cards]
     card |= {"supervisors": behind, "models": bases, "test_rows": test_rows}
     files.write_jsonl(out, kept, card | leaks.behind(out, taught, *cards, leak))
+    parts.forget()
     tell(setting, out, rows, kept, args)
 
 

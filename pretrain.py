@@ -12,7 +12,7 @@ chess  one token per move, games of players rated 1800 and above, as in GPT-4's 
 text   any plain text; a byte-level BPE is trained on it first
 
 Out: a model folder with tokenizer and pretraining.json: settings, the loss on held-out texts, and
-what the model knows in the end. Made again, an interrupted call goes on.
+what the model knows in the end. The same call, made again, goes on where one was interrupted.
 """
 
 import collections
@@ -200,7 +200,7 @@ def likeliest(model, texts):
     return [said.tolist() for said in ids.split([len(text) for text in texts])]
 
 
-def pretrain(settings, data, out, resume, device):
+def pretrain(settings, data, out, resume, save_every, device):
     """Train and save; returns what pretraining.json says of it. `tokens` are one epoch of fit()."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -234,7 +234,7 @@ def pretrain(settings, data, out, resume, device):
         model, rows, lm.share_of_loss, **loop.resolve(model, settings["lr"]), held_out=others,
         stop=False, epochs=1, batch_size=settings["batch"], seed=settings["seed"], weight_decay=0.1,
         betas=(0.9, 0.98), warm_up=settings["warm_up"], outputs=lm.nll, resume=resume,
-        name="pretraining",
+        save_every=save_every, name="pretraining",
     )  # fmt: skip
     history[-1] |= known(model, tokenizer, held_out, settings) if known else {}
     models.save(model.to(torch.bfloat16), tokenizer, out)
@@ -245,7 +245,7 @@ def pretrain(settings, data, out, resume, device):
 def main(
     corpus: str, *, size: str = "xs", games: str = None, file: str = None, out: str = None,
     tokens: int = None, min_elo: int = 1800, world_seed: int = 0, seed: int = 0,
-    device: str = None, force: bool = False,
+    device: str = None, save_every: int = 300, force: bool = False,
 ):  # fmt: skip
     """Pretrain one model and save it with its tokenizer and what it knows.
 
@@ -276,11 +276,13 @@ def main(
             told = f"{out} holds something else than this model"
             raise files.BadInput(f"{told}: choose another --out, or add --force to replace it")
         return print(f"{out} is already pretrained with these settings; --force makes it again")
-    resume = f".{out.name}-{files.hashed(json.dumps(settings)).hex()[:8]}.resume.pt"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    card = settings | pretrain(settings, data, out, out.with_name(resume), device)
+    resume = f".{out.name}-{files.hashed(json.dumps(settings)).hex()[:8]}.safetensors"
+    state = out.with_name(resume)
+    locks.hold(state)  # and what a dead process left half written of it
+    card = settings | pretrain(settings, data, out, state, save_every, device)
     card["seconds"] = round(time.monotonic() - began)
     files.write_text(card_file, json.dumps(card, indent=2) + "\n")
+    state.unlink(missing_ok=True)
     print(f"{out}: {json.dumps(card['history'][-1])}")
 
 

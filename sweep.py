@@ -36,7 +36,8 @@ from w2s import cli, grids, locks, protocol, records, report, workers
 from w2s.files import BadInput
 from w2s.slurm import no_jobs, noted, ready, runnable, stopped, submit
 
-OWN = {"ds", "model", "seed", "out", "target", "loss", "force", "allow_leak"}  # not to hand on
+# options that a grid sets itself, or that change no result
+OWN = {"ds", "model", "seed", "out", "target", "loss", "force", "allow_leak", "save_every"}
 ONLY = {
     "label": ("vote", "part", "device", "dtype"),
     "eval": ("split", "device", "dtype", "judge", "bad", "samples", "temperature", "top_p"),

@@ -37,7 +37,8 @@ def main(
     seed: int = 0, n_val: int = None, epochs: int = None, batch_size: int = None,
     stop: bool = None, micro_batch: int = None, lr: float = None, max_len: int = None,
     head: str = None, lora: int = None, checkpointing: bool = False, compile: bool = False,
-    device: str = None, dtype: str = None, force: bool = False, allow_leak: bool = False,
+    device: str = None, dtype: str = None, save_every: int = 300, force: bool = False,
+    allow_leak: bool = False,
 ):  # fmt: skip
     """Fine-tune a student on weak labels, or the strong ceiling on ground truth."""
     setting = tasks.setting_of_labels(labels)
@@ -72,12 +73,12 @@ def main(
     rates = trainer.resolve(model, lr, dtype)
     card = records.new_card("train_strong", setting, args, inputs, data)
     card |= {"supervisor": labels_card.get("supervisors"), "labels_from": labels_card.get("stage")}
-    card = records.begin(out, card, model, train, held_out, recipe | rates)
+    card = records.begin(out, card, model, train, held_out, recipe | rates, force)
     card |= leaks.learn(out, setting, card, train + held_out, labels_card, leak)
     history = trainer.fit(
         model, train, rule, whole_batch=whole_batch, held_out=held_out, **recipe, **rates,
         micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,
-        outputs=setting.outputs, name=out,
+        outputs=setting.outputs, name=out, resume=f"{out}/state.safetensors", save_every=save_every,
     )  # fmt: skip
     models.save(model, tokenizer, f"{out}/new")
     records.end(out, card, history, loop.kept(history) if recipe["stop"] else history[-1])

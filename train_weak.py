@@ -24,7 +24,8 @@ def main(
     bootstrap: bool = False, easy: int = None, epochs: int = None,
     batch_size: int = None, stop: bool = None, micro_batch: int = None, lr: float = None,
     max_len: int = None, head: str = None, lora: int = None, checkpointing: bool = False,
-    compile: bool = False, device: str = None, dtype: str = None, force: bool = False,
+    compile: bool = False, device: str = None, dtype: str = None, save_every: int = 300,
+    force: bool = False,
 ):  # fmt: skip
     """Fine-tune a weak supervisor on the ground truth of the weak half."""
     setting = tasks.setting_of(ds)
@@ -57,12 +58,12 @@ def main(
     loss, whole_batch, _ = setting.rule("xent")
     rates = loop.resolve(model, lr, dtype)
     card = records.new_card("train_weak", setting, args, inputs, data)
-    card = records.begin(out, card, model, train, held_out, recipe | rates)
+    card = records.begin(out, card, model, train, held_out, recipe | rates, force)
     card |= leaks.learn(out, setting, card, train + held_out)
     history = loop.fit(
         model, train, loss, whole_batch=whole_batch, held_out=held_out, **recipe, **rates,
         micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,
-        outputs=setting.outputs, name=out,
+        outputs=setting.outputs, name=out, resume=f"{out}/state.safetensors", save_every=save_every,
     )  # fmt: skip
     models.save(model, tokenizer, f"{out}/new")
     records.end(out, card, history, loop.kept(history) if recipe["stop"] else history[-1])

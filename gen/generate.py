@@ -7,10 +7,10 @@ writes, a model has torch's attention, and prompts are padded on the left.
 import contextlib
 
 import torch
-from tqdm import tqdm
 from transformers import GenerationConfig
 
 from w2s import models
+from w2s.parts import answers
 
 BATCH_TOKENS = 16384  # of a batch, prompts and completions counted as if padded
 
@@ -33,21 +33,26 @@ def write(
         **(drawn if temperature is not None else {}),
     )  # fmt: skip
     half = models.pick_dtype(model, dtype) == "bf16"
-    said, order = [None] * len(prompts), sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    bar = tqdm(total=len(prompts), desc=name, unit="row", disable=None if name else True)
     devices = [model.device] if model.device.type == "cuda" else []
-    with bar, writing(model, config), torch.random.fork_rng(devices), models.threads(model):
+
+    def run(batch):
+        ids, mask = pad_left([prompts[i] for i in batch], model)
+        with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+            out = model.generate(ids, attention_mask=mask, generation_config=config)
+        return out[:, ids.shape[1] :]
+
+    def size(longest):
+        return max(1, BATCH_TOKENS // ((longest + max_new) * samples))
+
+    how = half, max_new, end, samples, temperature, top_p, seed, BATCH_TOKENS
+    with writing(model, config), torch.random.fork_rng(devices), models.threads(model):
         torch.manual_seed(seed)
-        while order:  # the longest first: if memory is short, it is at once
-            size = max(1, BATCH_TOKENS // ((len(prompts[order[-1]]) + max_new) * samples))
-            batch, order = order[-size:], order[:-size]
-            ids, mask = pad_left([prompts[i] for i in batch], model)
-            with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=half):
-                out = model.generate(ids, attention_mask=mask, generation_config=config)
-            new = [cut(one, end) for one in out[:, ids.shape[1] :].tolist()]
-            for place, i in enumerate(batch):
-                said[i] = new[place * samples : (place + 1) * samples]
-            bar.update(len(batch))
+        parts = answers(model, prompts, size, run, how, name, draws=True)
+    said = [None] * len(prompts)
+    for batch, out in parts:
+        new = [cut(one, end) for one in out.tolist()]
+        for place, i in enumerate(batch):
+            said[i] = new[place * samples : (place + 1) * samples]
     return said
 
 

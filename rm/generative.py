@@ -27,7 +27,7 @@ def main(
     args, labels: str = "runs/pairs/labels.jsonl", *, model: str = None, out: str = None,
     weak_too: bool = False, seed: int = 0, epochs: int = None, batch_size: int = None,
     micro_batch: int = None, lr: float = None, max_len: int = None, checkpointing: bool = False,
-    device: str = None, dtype: str = None, force: bool = False,
+    device: str = None, dtype: str = None, save_every: int = 300, force: bool = False,
 ):  # fmt: skip
     """Fine-tune a causal language model on the texts of all pairs of a labels file.
 
@@ -51,7 +51,7 @@ def main(
     for one, stage in todo:
         inputs = {"labels": files.sha256(labels)} | records.model_input(one["model"])
         if not records.is_done(one["out"], one, inputs, force):
-            finetune(rows, source, one, inputs)
+            finetune(rows, source, one, inputs, save_every, force)
         new = files.beside(out, "weak_gen" if stage[0] == "train_weak.py" else "student_gen")
         records.tell_next([*stage, f"--model={one['out']}/model", f"--out={new}"])
 
@@ -64,7 +64,7 @@ def supervisors_base(source, labels):
     return bases.pop()
 
 
-def finetune(rows, source, args, inputs):
+def finetune(rows, source, args, inputs, save_every, force):
     """One generative fine-tuning with the arguments of main(); source: the labels' card."""
     from w2s import lm, loop, models  # torch and transformers take seconds to import
 
@@ -75,10 +75,11 @@ def finetune(rows, source, args, inputs):
     texts = lm.shares(models.encode(texts, tokenizer, model))
     plan = loop.resolve(model, args["lr"], args["dtype"])
     card = records.new_card("generative", tasks.pairs, args, inputs, source.get("data"))
-    card = records.begin(out, card, model, texts, (), plan)
+    card = records.begin(out, card, model, texts, (), plan, force)
     card |= leaks.learn(out, tasks.pairs, card, texts, source)
     how = ("epochs", "batch_size", "micro_batch", "seed", "checkpointing")
     how = plan | {name: args[name] for name in how}
+    how |= {"resume": f"{out}/state.safetensors", "save_every": save_every}
     history = loop.fit(model, texts, lm.share_of_loss, **how, outputs=lm.nll, name=out)
     models.save(model, tokenizer, f"{out}/new")
     records.end(out, card, history, history[-1])

@@ -1,4 +1,4 @@
-"""The loop: a batch is a batch however it is cut, same seed same bits, interrupted or not."""
+"""The loop: a batch is a batch however it is cut, the same seed gives the same bits."""
 
 import copy
 import itertools
@@ -10,7 +10,6 @@ from conftest import ARCHITECTURES
 
 import bench
 from w2s import lm, loop, lora, losses, models, packing
-from w2s.files import BadInput
 from w2s.losses import LOSSES, conf
 
 
@@ -385,69 +384,6 @@ def test_low_rank_terms_of_such_a_model_train_in_bf16(monkeypatch):
 
 
 # ---- going on
-
-
-class Stopped(Exception):
-    pass
-
-
-@pytest.mark.parametrize("kind", ["whole", "lora", "language model"])
-def test_an_interrupted_training_goes_on_and_ends_in_the_same_bits(tiny, tmp_path, kind):
-    state = tmp_path / "state.pt"
-    how = {"held_out": make_rows(20, seed=1, low=2), "lr": 1e-3, "warm_up": 0.2, "epochs": 3}
-    rows, loss = make_rows(low=2), conf
-    how |= {"whole_batch": True}
-    if kind == "language model":
-        rows, loss = lm.shares(rows), lm.share_of_loss
-        how |= {"held_out": lm.shares(how["held_out"]), "outputs": lm.nll, "weight_decay": 0.1}
-
-    def run(loss, **more):
-        net = fresh(tiny, outputs=0 if kind == "language model" else 2)
-        lora.add(net, 2 if kind == "lora" else None)
-        return parameters_after(net, rows, loss, **how, **more)
-
-    def parameters_after(net, rows, loss, **how):
-        history = fit(net, rows, loss=loss, **how)
-        return parameters(net), history
-
-    steps = []
-
-    def stops(logits, given, progress):
-        steps.append(progress)
-        if len({step for step in steps}) == 8:  # in the second epoch, not at an evaluation
-            raise Stopped
-        return loss(logits, given, progress)
-
-    wanted = run(loss)
-    with pytest.raises(Stopped):
-        run(stops, resume=state)
-    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
-    saved = torch.load(state, weights_only=True)
-    assert 0 < saved["history"][-1]["step"] < 8
-    again = []
-
-    def counts(logits, given, progress):
-        again.append(progress)
-        return loss(logits, given, progress)
-
-    got = run(counts, resume=state)
-    assert torch.equal(got[0], wanted[0]) and got[1] == wanted[1]
-    assert min(again) * 12 == pytest.approx(saved["history"][-1]["step"])
-    assert not state.exists()
-
-
-def test_the_state_of_another_training_is_refused(tiny, tmp_path):
-    state, calls = tmp_path / "state.pt", itertools.count()
-
-    def stops(logits, given, progress):
-        if next(calls) == 3:
-            raise Stopped
-        return losses.xent(logits, given)
-
-    with pytest.raises(Stopped):
-        fit(fresh(tiny), loss=stops, resume=state)
-    with pytest.raises(BadInput, match="state.pt is of another training: delete it"):
-        fit(fresh(tiny), resume=state, seed=1)
 
 
 # ---- what goes wrong

@@ -39,6 +39,7 @@ def add_score(name, model, tokenizer, words=None):
     def score(hidden):
         return linear(hidden, out.weight[rows], None if out.bias is None else out.bias[rows])
 
+    score.words = words
     model.score = score  # no module, which would be saved as a layer of its own
     if not checked and not checks.own_logits(model, model, rows):
         told = "changes its logits after its last layer: no --shots, no --head=answers"

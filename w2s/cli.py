@@ -30,7 +30,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
-UNTOLD = ("force", "allow_leak")  # options that change no result; cards tell what leaks
+# options that change no result; cards tell what leaks
+UNTOLD = ("force", "save_every", "allow_leak")
 
 
 def stage(main):

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from w2s import packing
 from w2s.files import BadInput
 from w2s.models import pick_dtype
+from w2s.parts import answers
 
 CHUNK = 2**23  # logits in memory at once: 32 MB in float32, about twice that in the backward pass
 
@@ -88,12 +89,14 @@ def nll(model, rows):
 @torch.no_grad()
 def log_likelihoods(model, rows, dtype=None, size=32):
     """Log-probability in nats of all that each row asks for, a list; `size` rows at a time."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["tokens"]))
     half, out = pick_dtype(model, dtype) == "bf16", [0.0] * len(rows)
-    for start in range(0, len(order), size):
-        batch = order[start : start + size]
+    tokens, how = [row["tokens"] for row in rows], [half, size, *map(asked, rows)]
+
+    def run(batch):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
-            means = nll(model, [rows[i] for i in batch])[:, 0]
+            return nll(model, [rows[i] for i in batch])[:, 0]
+
+    for batch, means in answers(model, tokens, lambda longest: size, run, how, "likelihoods"):
         for i, mean in zip(batch, means.double().tolist()):
             out[i] = -mean * asked(rows[i])
     return out

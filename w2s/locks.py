@@ -158,7 +158,7 @@ def leftovers(out):
         return temporary(out.parent, {out.name, *(out.stem + end for end in BESIDE)})
     inside = temporary(out)
     ours = card_path(out).exists() or len(inside) == len(os.listdir(out)) if inside else False
-    return temporary(out.parent, {out.name}) + (inside if ours else [])
+    return temporary(out.parent, {out.name, f"{out.name}.old"}) + (inside if ours else [])
 
 
 def temporary(folder, names=None):

@@ -9,7 +9,6 @@ Early stopping looks at the given labels alone (paper, A.1); ground truth decide
 
 import contextlib
 import math
-import os
 
 import torch
 from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR
@@ -19,7 +18,8 @@ from w2s import parallel
 from w2s.files import BadInput
 from w2s.models import pick_dtype, predict, rank, size, threads, world
 from w2s.packing import logits, row_logits, texts, to_device
-from w2s.resume import read_state, write_state
+from w2s.parts import own, together, with_less
+from w2s.resume import state_of
 
 
 def resolve(model, lr=None, dtype=None):
@@ -41,49 +41,49 @@ def fit(
     model, rows, loss, *, lr, head_lr, dtype, epochs, batch_size, whole_batch=False, held_out=(),
     stop=True, micro_batch=None, seed=0, checkpointing=False, compile=False, name="training",
     clip=1.0, weight_decay=0.0, betas=(0.9, 0.999), warm_up=0.0, outputs=row_logits, resume=None,
+    save_every=300,
 ):  # fmt: skip
     """Train the weights that want a gradient, in place; returns the history, a dict per evaluation.
 
     rows: dicts with "tokens" and "given", the number that the loss takes (P(1), or lm.shares).
     held_out: such rows with "label"; see evaluate(). The weights that do best on them are kept, of
     equals the later (stop=False: the last). outputs(model, rows) is what the loss takes, [N, k].
-    warm_up: share of the steps over which the rate rises. resume: a file, written at each
-    evaluation and deleted at the end (one process only). FloatingPointError: see mean_loss.
+    warm_up: share of the steps over which the rate rises. resume: the file of its state, written
+    every save_every seconds (see resume.py), which stays. FloatingPointError: see mean_loss.
     """
     prepare(model, checkpointing, compile)
-    with threads(model), used_tokens(model, rows, held_out, weight_decay) as (rows, held_out):
-        steps = epochs * math.ceil(len(rows) / batch_size)
+    steps, piece = epochs * math.ceil(len(rows) / batch_size), micro_batch or batch_size
+    how = steps, lr, head_lr, weight_decay, betas, warm_up
+    call = rows, batch_size, seed, dtype, how
+    with (
+        threads(model),
+        state_of(resume, save_every, *call) as state,
+        used_tokens(model, rows, held_out, weight_decay) as (rows, held_out),
+    ):
         trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
-        how = steps, lr, head_lr, weight_decay, betas, warm_up
         optimizer, schedule = make_optimizer(model, *how)
-        call = [len(rows), batch_size, seed, dtype, list(how)]
-        training = call, trained, optimizer, schedule
-        history, best = read_state(resume, *training) if resume else ([], {})
-        done, losses = history[-1]["step"] if history else 0, []
+        done, history, losses, best = state.begin(steps, trained, optimizer, schedule)
         order = orders(len(rows), batch_size, epochs, seed, done, name)
         bar = tqdm(order, name, steps, initial=done, unit="step", disable=rank() > 0 or None)
         for step, chosen, evaluates in bar:
-            piece, progress = micro_batch or len(chosen), (step - 1) / steps
-            batch = arrange([rows[i] for i in chosen.tolist()], piece)
-            how = progress, piece, whole_batch, dtype, outputs
-            losses.append(backward(model, batch, given_of(batch, model), loss, *how))
+            how = loss, (step - 1) / steps, piece, whole_batch, dtype, outputs
+            out, piece = teach(model, [rows[i] for i in chosen.tolist()], *how, name)
+            losses.append(out)
             torch.nn.utils.clip_grad_norm_(trained.values(), clip)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
             if evaluates:
                 line = {"step": step, "epoch": step * epochs / steps}
-                line["loss"], losses = mean_loss(losses, step, steps, name), []
+                line["loss"] = mean_loss(losses, step, steps, name, state.told())
                 history.append(line | evaluate(model, held_out, dtype, loss, outputs))
+                losses = []
                 if held_out and stop and kept(history) is history[-1]:
                     best = copied(trained, best)
-                if resume:
-                    write_state(resume, history, best, *training)
                 bar.set_postfix({"loss": f"{line['loss']:.3f}"})
+            state.after(step, history, losses, best)
         for key, weights in best.items():
             own(trained[key]).copy_(weights)
-    if resume and os.path.exists(resume):
-        os.remove(resume)
     model.eval()
     return history
 
@@ -174,6 +174,18 @@ def given_of(batch, model):
     return to_device(torch.tensor([x["given"] for x in batch], dtype=model.dtype), model.device)
 
 
+def teach(model, batch, loss, progress, micro_batch, whole_batch, dtype, outputs, name):
+    """backward() of rows; returns (the loss, the size of its pieces: less where memory is short)."""
+
+    def run(piece):
+        model.zero_grad()  # a try that failed leaves some
+        rows = arrange(batch, piece)
+        how = progress, piece, whole_batch, dtype, outputs
+        return backward(model, rows, given_of(rows, model), loss, *how)
+
+    return with_less(run, micro_batch, name)
+
+
 def backward(
     model, rows, given, loss, progress, micro_batch, whole_batch, dtype=None, outputs=logits
 ):
@@ -220,15 +232,14 @@ def autocast(model, dtype):
     return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=dtype == "bf16")
 
 
-def mean_loss(losses, step, steps, name):
+def mean_loss(losses, step, steps, name, state=""):
     """The mean loss since the last evaluation; FloatingPointError where it is not finite."""
-    mean = torch.stack(losses).mean()
-    if world() > 1:
-        torch.distributed.all_reduce(mean)
-    mean = mean.item()
+    every = together("total", torch.stack(losses))
+    mean = every.mean().item()
     if not math.isfinite(mean):
-        told = f"the loss is {mean} at step {step} of {steps}"
-        raise FloatingPointError(f"{told}: try a smaller --lr")
+        first = step - len(losses) + [*every.isfinite().tolist(), False].index(False) + 1
+        told = f"the loss is {mean} at step {min(first, step)} of {steps}"
+        raise FloatingPointError(f"{told}{state}: try a smaller --lr")
     if mean == 0 and step == len(losses):
         print(f"warning: {name}: the loss is 0: by this rule (--loss) these labels teach nothing")
     return mean
@@ -254,11 +265,6 @@ def evaluate(model, held_out, dtype, loss, outputs):
 def kept(history):
     """The line of the history whose weights fit() kept with stop=True, of equals the later."""
     return max(history[::-1], key=lambda x: x.get("agreement", -x.get("held_out_loss", 0.0)))
-
-
-def own(p):
-    """The values of a parameter; where it is sharded, this process's part of them."""
-    return p.detach().to_local() if world() > 1 else p.detach()
 
 
 def copied(trained, before):

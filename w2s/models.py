@@ -12,7 +12,6 @@ import warnings
 
 import torch
 import torch.distributed as dist
-from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
@@ -21,6 +20,7 @@ from w2s import checks, files, oddities, records
 from w2s.checks import check_tokens, set_pad_token
 from w2s.files import BadInput, first_line
 from w2s.packing import logits
+from w2s.parts import answers
 
 logging.disable_progress_bar()
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable")
@@ -188,23 +188,24 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, outputs=lo
     """
     half, was_training = pick_dtype(model, dtype) == "bf16", model.training
     model.eval()
-    outs, places = [], []
-    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-    bar = tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True)
+
+    def run(batch):
+        mine = batch[rank() :: world()]
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+            # a process that has none keeps the others company
+            said = outputs(model, [tokens[i] for i in mine or batch[:1]])
+        return said.float()[: len(mine)]
+
+    def size(longest):
+        return max(1, batch_tokens // longest) * world()
+
+    how = half, batch_tokens, outputs.__name__
     # a model compiled for training would be compiled once more
-    with bar, threads(model), torch.compiler.set_stance("force_eager"):
-        while order:  # the longest first: if memory is short, it is at once
-            size = max(1, batch_tokens // len(tokens[order[-1]])) * world()
-            batch, order = order[-size:], order[:-size]
-            mine = batch[rank() :: world()]
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
-                # a process that has none keeps the others company
-                said = outputs(model, [tokens[i] for i in mine or batch[:1]])
-            outs.append(said.float()[: len(mine)])  # fetched at the end: a GPU is not waited for
-            places += mine
-            bar.update(len(batch))
-    out = torch.zeros(len(tokens), outs[0].shape[1])
-    out[places] = torch.cat(outs).cpu()
+    with threads(model), torch.compiler.set_stance("force_eager"):
+        found = answers(model, tokens, size, run, how, name)
+    places = [i for batch, _ in found for i in batch[rank() :: world()]]
+    out = torch.zeros(len(tokens), found[0][1].shape[1])
+    out[places] = torch.cat([said for _, said in found]).cpu()
     if world() > 1:
         out = out.to(model.device)
         dist.all_reduce(out)

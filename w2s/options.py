@@ -79,6 +79,7 @@ OPTIONS = {
     "compile": (None, "let torch.compile fuse the model: half a minute first; on a GPU"),
     "device": (matching(r"cpu|mps|cuda(:\d+)?", "cpu, mps, cuda, cuda:1"), "default: a GPU if any"),
     "dtype": (of("bf16", "float32"), "bf16 or float32 (default: as hardware and size suit)"),
+    "save_every": (NATURAL, "seconds between two checkpoints, to go on from (0: none at all)"),
     "force": (None, "run again and replace a finished result"),
     "allow_leak": (None, "go on though a model has learned these rows; all that follows says so"),
     "bootstrap": (None, "draw groups of rows with replacement, by --seed: bagging over seeds"),

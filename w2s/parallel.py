@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from w2s.models import rank, world
 
@@ -22,7 +23,8 @@ def join(out):
     """
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    # numbers on the CPU, such as who was told to stop, are agreed on without waiting for a GPU
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     if rank() == 0:
         return out
     sys.stdout = open(os.devnull, "w")
@@ -54,6 +56,51 @@ def gather(mine, n):
     shares = [torch.empty_like(mine) for _ in range(world())]
     dist.all_gather(shares, mine)
     return torch.stack(shares, dim=1).flatten(0, 1)[:n]
+
+
+def told(first_one):
+    """What the first process has, JSON, to all."""
+    box = [first_one]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def most(numbers):
+    """The largest of each of some whole numbers over the processes, a list."""
+    numbers = torch.tensor([int(n) for n in numbers])
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return numbers.tolist()
+
+
+def total(x):
+    """The sum of a tensor over the processes."""
+    x = x.clone()
+    dist.all_reduce(x)
+    return x
+
+
+def whole(x):
+    """The values of a sharded tensor in one piece; all processes take part."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def as_shard(mine, like):
+    """This process's part of a tensor, which is sharded as `like` is, as one with all others'."""
+    shape = {"shape": like.shape, "stride": like.stride()}
+    return DTensor.from_local(
+        mine.to(like.device), like.device_mesh, like.placements, run_check=False, **shape
+    )
+
+
+def part(values, like):
+    """This process's part of the first one's values (the others' are not read), cut as `like`."""
+    if values is None:
+        values = torch.empty(like.shape, dtype=like.dtype)
+    values = values.to(like.device)
+    if not isinstance(like, DTensor):
+        dist.broadcast(values, 0)
+        return values
+    return distribute_tensor(values, like.device_mesh, like.placements).to_local()
 
 
 def whole_weights(model):

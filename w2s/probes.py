@@ -15,6 +15,8 @@ from tqdm import tqdm
 from w2s.files import whole
 from w2s.loop import batches, kept
 from w2s.models import pick_dtype, predict
+from w2s.parts import forget
+from w2s.resume import State, state_of
 
 CACHE = Path("runs/features")
 
@@ -47,6 +49,7 @@ def features(model, tokens, dtype=None):
         model.set_submodule(name, layer)
         with whole(file) as temporary, open(temporary, "wb") as out:
             np.save(out, x.numpy())
+        forget()
     return torch.from_numpy(np.load(file, allow_pickle=False))
 
 
@@ -55,29 +58,41 @@ def resolve(model, lr=None, dtype=None):
     return {"lr": lr or 1e-3, "head_lr": lr or 1e-3, "dtype": pick_dtype(model, dtype)}
 
 
-def fit(model, rows, loss, *, lr, epochs, batch_size, held_out=(), seed=0, dtype=None, name, **_):
+def fit(
+    model, rows, loss, *, lr, epochs, batch_size, held_out=(), seed=0, dtype=None, name,
+    resume=None, save_every=300, **_,
+):  # fmt: skip
     """loop.fit() for the final layer alone; options that it has no use for are ignored."""
     layer, both = final_layer(model)[1], [*rows, *held_out]
     x = features(model, [row["tokens"] for row in both], dtype)
     given, true = (torch.tensor([float(row.get(k, 0)) for row in both]) for k in ("given", "label"))
     probe = torch.nn.Linear(layer.in_features, 2, bias=layer.bias is not None)
-    history = train(probe, x, given, true, len(rows), loss, epochs, batch_size, lr, seed, name)
+    with state_of(resume, save_every, both, epochs, batch_size, lr, seed) as state:
+        plan = epochs, batch_size, lr, seed, name, state
+        history = train(probe, x, given, true, len(rows), loss, *plan)
     layer.load_state_dict(probe.state_dict())
     return history
 
 
-def train(probe, x, given, true, n, loss, epochs, batch_size, lr, seed=0, name="probing"):
+def train(
+    probe, x, given, true, n, loss, epochs, batch_size, lr, seed=0, name="probing", state=None
+):
     """Train a torch.nn.Linear in place, from zeros, by Adam at a constant rate.
 
     x [M, H]; given, true [M], P(label = 1). The first n rows are trained on, the others held out as
-    in loop.fit. Returns the history, one dict an epoch.
+    in loop.fit. state: a State of resume.py, to go on from. Returns the history, one dict an epoch.
     """
     for weights in probe.parameters():
         torch.nn.init.zeros_(weights)
     optimizer = torch.optim.Adam(probe.parameters(), lr=lr, fused=True)
     generator = torch.Generator().manual_seed(seed)
-    steps, step, history, best = epochs * math.ceil(n / batch_size), 0, [], None
+    steps, state = epochs * math.ceil(n / batch_size), state or State()
+    trained = dict(probe.named_parameters())
+    step, history, _, best = state.begin(steps, trained, optimizer)
     for epoch in tqdm(range(1, epochs + 1), desc=name, unit="epoch", disable=None):
+        if epoch <= len(history):
+            batches(n, batch_size, generator)  # drawn as before
+            continue
         total = 0.0
         for batch in batches(n, batch_size, generator):
             losses = loss(probe(x[batch]), given[batch], step / steps)
@@ -86,7 +101,8 @@ def train(probe, x, given, true, n, loss, epochs, batch_size, lr, seed=0, name="
             optimizer.zero_grad()
             total, step = total + losses.detach().sum(), step + 1
         if not torch.isfinite(total):
-            raise FloatingPointError(f"the loss is not finite in epoch {epoch}: try a smaller --lr")
+            told = f"the loss is not finite in epoch {epoch}{state.told()}"
+            raise FloatingPointError(f"{told}: try a smaller --lr")
         history.append({"step": step, "epoch": float(epoch), "loss": total.item() / n})
         if n < len(x):
             with torch.no_grad():
@@ -94,7 +110,8 @@ def train(probe, x, given, true, n, loss, epochs, batch_size, lr, seed=0, name="
             for field, labels in (("agreement", given), ("true_acc", true)):
                 history[-1][field] = (says_1 == (labels[n:] > 0.5)).double().mean().item()
             if kept(history) is history[-1]:
-                best = {key: weights.clone() for key, weights in probe.state_dict().items()}
+                best = {key: weights.detach().clone() for key, weights in trained.items()}
+        state.after(step, history, [], best)
     if best:
         probe.load_state_dict(best)
     return history

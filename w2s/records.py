@@ -13,7 +13,7 @@ import shlex
 import time
 from pathlib import Path
 
-from w2s import cli, files, folders, locks
+from w2s import cli, files, folders, locks, resume
 from w2s.files import HERE, BadInput
 
 TRAINERS = ("train_weak", "train_strong")
@@ -34,10 +34,13 @@ def new_card(stage, setting, args, inputs, data):
     return card | {"time": time.strftime("%Y-%m-%dT%H:%M:%S")}
 
 
-def begin(out, card, model, train, held_out, plan):
+def begin(out, card, model, train, held_out, plan, force=False):
     """Make the folder a run under way, by a card that is not finished; a finished run stays until
     end(). What the defaults came to is printed and kept, "resolved"; plan: epochs, rates and so on.
+    A state, from which the training goes on (resume.py), stays too, unless force.
     """
+    if force:
+        (Path(out) / resume.NAME).unlink(missing_ok=True)
     resolved = {"rows": len(train), "held_out": len(held_out)} | plan | model.w2s
     resolved |= {"device": str(model.device), "processes": cli.world_size()}
     card = card | {"finished": False, "resolved": resolved}
@@ -58,6 +61,7 @@ def end(out, card, history, kept):
     files.write_text(Path(out) / "history.jsonl", lines)
     finished = {"finished": True, "seconds": seconds, "kept": kept}
     files.write_card(out, card | finished | {"model_sha256": files.sha256(Path(out) / "model")})
+    (Path(out) / resume.NAME).unlink(missing_ok=True)  # not before: so far it could be lost
     agrees = ""
     if "agreement" in kept:
         agrees = f", agrees with {kept['agreement']:.1%} of the held-out labels"
@@ -83,8 +87,7 @@ def is_done(out, args, inputs, force, suffix=""):
         return False
     changes = changed(card, args, inputs)
     if not card.get("finished"):
-        others = f" with other arguments: {changes}" if changes else ""
-        print(f"{out} was begun and not finished: starting again{others}")
+        resume.goes_on(out, changes, force)
     elif not force and changes:
         told = f"{out} was made with other arguments or inputs ({changes})"
         raise BadInput(f"{told}: choose another --out, or add --force")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from w2s import files, leaks, protocol, records, strict
+from w2s import files, leaks, parts, protocol, records, strict
 from w2s.files import BadInput
 
 WRITING = ("judge", "samples", "temperature", "top_p", "max_new", "seed")  # of texts it wrote
@@ -56,6 +56,7 @@ def write(setting, file, args, inputs, data, rows, predictions, leak):
     about |= {"rows_sha256": files.hashed(json.dumps(of_rows)).hex()}
     told = file.with_suffix(".metrics.json"), json.dumps(metrics, indent=2) + "\n"
     files.write_jsonl(file, predictions, about, [told])
+    parts.forget()
     print(file)
     return metrics
 
