@@ -5,6 +5,7 @@ the same folder, which is in order: test_what_is_not_spoiled_is_taken shows that
 """
 
 import hashlib
+import importlib
 import json
 import os
 import pickle
@@ -32,6 +33,7 @@ ROW = {"id": "r", "group": "r", "text": "the pet of ba mi ru is cat ?", "label":
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """own.jsonl, labels.jsonl, a model, three scored runs, a mirror of hh_helpful."""
+    importlib.import_module("w2s.models")  # torch takes its seconds here, not in a case
     here = tmp_path_factory.mktemp("good")
     rows = [ROW | {"id": f"r{i}", "group": f"r{i}", "label": i % 2} for i in range(60)]
     for i, row in enumerate(rows):

@@ -459,7 +459,7 @@ def test_nothing_that_torch_and_transformers_say_at_import_drowns_the_one_line(h
 
 def test_runs_of_several_settings_are_not_scored_together(tmp_path):
     for name in ("texts", "pairs"):
-        card = CARD | {"stage": "eval", "setting": name}
+        card = CARD | {"stage": "eval", "setting": name, "model_sha256": name}
         files.write_card(tmp_path / name, card)
     with pytest.raises(BadInput, match="these runs are of several settings"):
         eval.main(str(tmp_path / "texts"), str(tmp_path / "pairs"))

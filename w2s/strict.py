@@ -204,7 +204,7 @@ def in_words(wanted):
     return names[type(wanted)] if isinstance(wanted, dict | list) else json.dumps(wanted)
 
 
-TEXT, COUNT, LABELS = (str, None), (int, None), {"labels": str}
+TEXT, COUNT, LABELS = (str, None), (int, None), {"labels": (str, None)}
 DATA = {"ds": str, "test": TEXT, "sha256": dict, "data_seed": int, "n_train": COUNT}
 DATA |= {"n_test": COUNT}
 ARGS = {  # of a card, by its stage, what later stages read without asking
