@@ -54,7 +54,7 @@ def main(
         cards = {run: records.finished_run(run, (*records.TRAINERS, "eval")) for run in runs}
     if len({card.get("setting") for card in cards.values()}) > 1:
         raise BadInput("these runs are of several settings: score each setting in its own call")
-    learned = {run: leaks.of_run(run, card) for run, card in cards.items()}
+    learned = {run: {run: leaks.of_run(run, card)} for run, card in cards.items()}
     rows_of, plan, metrics = {}, [], {run: {} for run in cards}
     for name, (run, card) in itertools.product(names, cards.items()):
         setting = tasks.setting_of_card(card)
@@ -65,8 +65,7 @@ def main(
         key = json.dumps(data, sort_keys=True)
         if key not in rows_of:
             rows_of[key] = protocol.test_rows(setting, data, split)
-        known = {run: learned[run]}
-        leak = leaks.guard(setting, rows_of[key], data, known, allow_leak, "test")
+        leak = leaks.guard(setting, rows_of[key], data, learned[run], allow_leak, "test")
         plan.append((setting, run, card, data, split, rows_of[key], how, scorer, leak))
     for one in plan:  # nothing runs before all rows are there
         _, run, _, data, *_ = one

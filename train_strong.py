@@ -54,7 +54,6 @@ def main(
     if records.is_done(out, args, inputs, force):
         return
     leak = leaks.of_labels(setting, rows, labels, labels_card, args, allow_leak)
-
     from w2s import loop, models, parallel, probes  # torch and transformers take seconds to import
     from w2s.lora import add as add_lora
 
@@ -65,9 +64,8 @@ def main(
     if lora:
         add_lora(model, lora, dtype, seed)
     rows = rows if easy is None else tasks.moves.easier(rows, easy)
-    rows = setting.encode(
-        rows, tokenizer, model, given="weak" if target == "weak" else setting.TRUTH
-    )
+    given = "weak" if target == "weak" else setting.TRUTH
+    rows = setting.encode(rows, tokenizer, model, given=given)
     train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
     trainer = probes if probe else loop
     rates = trainer.resolve(model, lr, dtype)

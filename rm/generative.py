@@ -71,12 +71,12 @@ def finetune(rows, source, args, inputs, save_every, force):
     out, start = args["out"], {name: args[name] for name in ("max_len", "device", "seed")}
     model, tokenizer = models.load(args["model"], **start, outputs=0)
     lm.check_head(model, args["model"])
-    texts = [row | {"text": row["prompt"] + row[side]} for row in rows for side in "ab"]
+    texts = [{"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"]
     texts = lm.shares(models.encode(texts, tokenizer, model))
     plan = loop.resolve(model, args["lr"], args["dtype"])
     card = records.new_card("generative", tasks.pairs, args, inputs, source.get("data"))
     card = records.begin(out, card, model, texts, (), plan, force)
-    card |= leaks.learn(out, tasks.pairs, card, texts, source)
+    card |= leaks.learn(out, tasks.pairs, card, rows, source)
     how = ("epochs", "batch_size", "micro_batch", "seed", "checkpointing")
     how = plan | {name: args[name] for name in how}
     how |= {"resume": f"{out}/state.safetensors", "save_every": save_every}

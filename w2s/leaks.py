@@ -150,7 +150,8 @@ def of_truth(path, card):
 def behind(out, known, *sources):
     """Write what stands behind a labels file; returns what its card says of that.
 
-    known: {run: of_truth()} of its supervisors; sources: cards whose leaks are its own. Where one supervisor's part is not known, it is told.
+    known: {run: of_truth()} of its supervisors; sources: cards whose leaks are its own. Whose part
+    is not known is told.
     """
     told = {"learned": write(out, list(known.values()))} | inherited(*sources)
     lacks = [run for run, card in zip(known, sources) if "learned" not in card]
