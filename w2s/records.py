@@ -87,10 +87,10 @@ def is_done(out, args, inputs, force, suffix=""):
     out = Path(out)
     if (out.suffix == ".jsonl") != bool(suffix):
         raise BadInput(f"--out={out}: labels end in .jsonl, a run is a folder")
+    resume.clean(out)
     card = files.read_card(out)
     if card is None:
         check_is_free(out, force)
-        resume.clean(out)
         return False
     changes = changed(card, args, inputs)
     if not card.get("finished"):
@@ -103,7 +103,6 @@ def is_done(out, args, inputs, force, suffix=""):
         since = f" (by commit {made}; the code is now at {now})" if made != now else ""
         print(f"{out} is already done with the same arguments and inputs{since}; see --force")
         return True
-    resume.clean(out)
     return False
 
 
