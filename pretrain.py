@@ -276,7 +276,7 @@ def main(
             told = f"{out} holds something else than this model"
             raise files.BadInput(f"{told}: choose another --out, or add --force to replace it")
         return print(f"{out} is already pretrained with these settings; --force makes it again")
-    resume = f".{out.name}-{files.hashed(json.dumps(settings)).hex()[:8]}.safetensors"
+    resume = f".{out.name}-{files.hashed(json.dumps(settings)).hex()[:8]}.resume.safetensors"
     state = out.with_name(resume)
     locks.hold(state)  # and what a dead process left half written of it
     card = settings | pretrain(settings, data, out, state, save_every, device)

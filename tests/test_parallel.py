@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from test_loop import fit, fresh, make_rows
 
-from w2s import lora
+from w2s import lora, parts
+from w2s.files import BadInput
 from w2s.losses import LOSSES
 
 HERE = Path(__file__).parent
@@ -40,8 +41,9 @@ def train(folder, setting):
     return net, history
 
 
-def torchrun(*words, folder):
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+def torchrun(*words, folder, processes=2):
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    start.append(f"--nproc_per_node={processes}")
     path = {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
     how = {"capture_output": True, "text": True, "cwd": folder, "timeout": 300}
     done = subprocess.run([*start, *map(str, words)], env=os.environ | path, **how)
@@ -106,6 +108,59 @@ def test_a_stage_under_torchrun_leaves_the_folder_that_one_process_leaves(
     one, two = (json.loads((tmp_path / run / "card.json").read_text()) for run in ("one", "two"))
     assert one["kept"] == pytest.approx(two["kept"], abs=1e-5)
     assert one["inputs"] == two["inputs"] and two["finished"]
+
+
+GO_ON = """
+import os, signal, sys
+sys.path.append(sys.argv[1])
+import torch
+from safetensors.torch import save_file
+from test_loop import fit, fresh, make_rows
+from w2s import loop, models, parallel
+
+parallel.join(".")
+teach, held_out = loop.teach, make_rows(9, seed=1)
+
+def train(out, stop=None, state="state.safetensors"):
+    steps = iter(range(1, 99))
+
+    def stops(*words):
+        if next(steps) == stop and models.rank() == models.world() - 1:  # not the first
+            signal.raise_signal(signal.SIGTERM)
+        return teach(*words)
+
+    net, loop.teach = fresh(lambda _: sys.argv[2]), stops
+    fit(net, make_rows(84), "conf", resume=state, held_out=held_out, batch_size=17)
+    whole = {key: parallel.whole(p).detach().clone() for key, p in net.named_parameters()}
+    if models.rank() == 0:
+        save_file(whole, out)
+
+if models.world() == 2:
+    train("whole", state="none")
+    try:
+        train("stopped", stop=3)
+    except SystemExit as ended:
+        assert ended.code == 143
+train(f"by {models.world()}")
+torch.distributed.destroy_process_group()
+os._exit(0)
+"""
+
+
+def test_sharded_trainings_go_on_also_with_another_number_of_processes(tiny, tmp_path):
+    """The last process is told to stop; all end after the same step."""
+    (tmp_path / "go_on.py").write_text(GO_ON)
+    for processes in (2, 3):
+        words = tmp_path / "go_on.py", HERE, tiny("llama")
+        torchrun(*words, folder=tmp_path, processes=processes)
+    state = tmp_path / "state.safetensors"
+    assert parts.about(state)["step"] == 3 and not (tmp_path / "stopped").exists()
+    wanted, same, near = (load_file(tmp_path / name) for name in ("whole", "by 2", "by 3"))
+    assert all(torch.equal(same[key], value) for key, value in wanted.items())
+    assert max((near[key] - value).abs().max() for key, value in wanted.items()) < 1e-5
+    how = {"held_out": make_rows(9, seed=1), "batch_size": 17, "resume": state}
+    with pytest.raises(BadInput, match="written by 2 process.*call it with as many"):
+        fit(fresh(tiny), make_rows(84), "conf", **how)
 
 
 if __name__ == "__main__":  # one of the two processes

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import signal
 import subprocess
 import sys
 
@@ -92,15 +93,15 @@ def test_a_pretraining_goes_on_where_it_was_interrupted(games, tmp_path, monkeyp
     def interrupt(*args):
         calls.append(1)
         if len(calls) == 4:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return evaluate(*args)
 
     monkeypatch.setattr(loop, "evaluate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         pretrain.main("chess", out=str(tmp_path / "b"), **call)
-    assert not (tmp_path / "b").exists() and list(tmp_path.glob(".b-*.resume.pt"))
+    assert not (tmp_path / "b").exists() and list(tmp_path.glob(".b-*.resume.safetensors"))
     pretrain.main("chess", out=str(tmp_path / "b"), **call)
-    assert 4 < len(calls) < 12 and not list(tmp_path.glob(".*.pt"))
+    assert 4 < len(calls) < 12 and not list(tmp_path.glob(".*"))
     one, two = (files.sha256(tmp_path / name / "model.safetensors") for name in "ab")
     assert one == two
     pretrain.main("chess", out=str(tmp_path / "b"), **call)

@@ -54,12 +54,9 @@ def fit(
     prepare(model, checkpointing, compile)
     steps, piece = epochs * math.ceil(len(rows) / batch_size), micro_batch or batch_size
     how = steps, lr, head_lr, weight_decay, betas, warm_up
-    call = rows, batch_size, seed, dtype, how
-    with (
-        threads(model),
-        state_of(resume, save_every, *call) as state,
-        used_tokens(model, rows, held_out, weight_decay) as (rows, held_out),
-    ):
+    keeps = state_of(resume, save_every, rows, batch_size, seed, dtype, how)
+    cut = used_tokens(model, rows, held_out, weight_decay)
+    with threads(model), keeps as state, cut as (rows, held_out):
         trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
         optimizer, schedule = make_optimizer(model, *how)
         done, history, losses, best = state.begin(steps, trained, optimizer, schedule)
@@ -75,9 +72,8 @@ def fit(
             schedule.step()
             if evaluates:
                 line = {"step": step, "epoch": step * epochs / steps}
-                line["loss"] = mean_loss(losses, step, steps, name, state.told())
+                line["loss"], losses = mean_loss(losses, step, steps, name, state.told()), []
                 history.append(line | evaluate(model, held_out, dtype, loss, outputs))
-                losses = []
                 if held_out and stop and kept(history) is history[-1]:
                     best = copied(trained, best)
                 bar.set_postfix({"loss": f"{line['loss']:.3f}"})
@@ -175,7 +171,7 @@ def given_of(batch, model):
 
 
 def teach(model, batch, loss, progress, micro_batch, whole_batch, dtype, outputs, name):
-    """backward() of rows; returns (the loss, the size of its pieces: less where memory is short)."""
+    """backward() of rows; returns (loss, rows in its pieces: fewer where memory is short)."""
 
     def run(piece):
         model.zero_grad()  # a try that failed leaves some

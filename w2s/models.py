@@ -196,13 +196,10 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, outputs=lo
             said = outputs(model, [tokens[i] for i in mine or batch[:1]])
         return said.float()[: len(mine)]
 
-    def size(longest):
-        return max(1, batch_tokens // longest) * world()
-
-    how = half, batch_tokens, outputs.__name__
+    how = run, (half, batch_tokens, outputs.__name__), name
     # a model compiled for training would be compiled once more
     with threads(model), torch.compiler.set_stance("force_eager"):
-        found = answers(model, tokens, size, run, how, name)
+        found = answers(model, tokens, lambda n: max(1, batch_tokens // n) * world(), *how)
     places = [i for batch, _ in found for i in batch[rank() :: world()]]
     out = torch.zeros(len(tokens), found[0][1].shape[1])
     out[places] = torch.cat([said for _, said in found]).cpu()
