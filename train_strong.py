@@ -48,19 +48,18 @@ def main(
     out = out or str(files.beside(labels, "ceiling" if target == "truth" else "student"))
     recipe = cli.recipe(args, setting.RECIPE | (PROBE if probe else {}))
     rule, whole_batch, options = chosen_rule(setting, args, recipe["batch_size"])
-    args |= recipe | {"model": model, "out": out} | options
-    records.check_training(setting, args)
+    records.check_training(setting, args := args | recipe | {"model": model, "out": out} | options)
     inputs = {"labels": files.sha256(labels)} | records.model_input(model)
     if records.is_done(out, args, inputs, force):
         return
     leak = leaks.of_labels(setting, rows, labels, labels_card, args, allow_leak)
+
     from w2s import loop, models, parallel, probes  # torch and transformers take seconds to import
     from w2s.lora import add as add_lora
 
     out = parallel.join(out) if cli.world_size() > 1 else out
-    # all seeds of a probe share the features of one model
-    start = {"head": head, "max_len": max_len, "device": device, "seed": 0 if probe else seed}
-    model, tokenizer = models.load(model, outputs=setting.OUTPUTS, **start)
+    start = {"head": head, "max_len": max_len, "device": device, "outputs": setting.OUTPUTS}
+    model, tokenizer = models.load(model, seed=0 if probe else seed, **start)  # probes share one
     if lora:
         add_lora(model, lora, dtype, seed)
     rows = rows if easy is None else tasks.moves.easier(rows, easy)

@@ -51,8 +51,7 @@ def main(
     if lora:
         add_lora(model, lora, dtype, seed)
     rows = setting.encode(rows, tokenizer, model, given=setting.TRUTH)
-    n_val = recipe.pop("n_val")
-    train, held_out = files.hold_out(rows, n_val, recipe["batch_size"])
+    train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
     if bootstrap:
         train = resampled(train, seed)
     loss, whole_batch, _ = setting.rule("xent")
