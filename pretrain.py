@@ -245,7 +245,7 @@ def pretrain(settings, data, out, resume, save_every, device):
 def main(
     corpus: str, *, size: str = "xs", games: str = None, file: str = None, out: str = None,
     tokens: int = None, min_elo: int = 1800, world_seed: int = 0, seed: int = 0,
-    device: str = None, save_every: int = 300, force: bool = False,
+    device: str = None, save_every: float = 300, force: bool = False,
 ):  # fmt: skip
     """Pretrain one model and save it with its tokenizer and what it knows.
 

@@ -37,7 +37,7 @@ def main(
     seed: int = 0, n_val: int = None, epochs: int = None, batch_size: int = None,
     stop: bool = None, micro_batch: int = None, lr: float = None, max_len: int = None,
     head: str = None, lora: int = None, checkpointing: bool = False, compile: bool = False,
-    device: str = None, dtype: str = None, save_every: int = 300, force: bool = False,
+    device: str = None, dtype: str = None, save_every: float = 300, force: bool = False,
     allow_leak: bool = False,
 ):  # fmt: skip
     """Fine-tune a student on weak labels, or the strong ceiling on ground truth."""

@@ -24,7 +24,7 @@ def main(
     bootstrap: bool = False, easy: int = None, epochs: int = None,
     batch_size: int = None, stop: bool = None, micro_batch: int = None, lr: float = None,
     max_len: int = None, head: str = None, lora: int = None, checkpointing: bool = False,
-    compile: bool = False, device: str = None, dtype: str = None, save_every: int = 300,
+    compile: bool = False, device: str = None, dtype: str = None, save_every: float = 300,
     force: bool = False,
 ):  # fmt: skip
     """Fine-tune a weak supervisor on the ground truth of the weak half."""

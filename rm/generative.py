@@ -27,7 +27,7 @@ def main(
     args, labels: str = "runs/pairs/labels.jsonl", *, model: str = None, out: str = None,
     weak_too: bool = False, seed: int = 0, epochs: int = None, batch_size: int = None,
     micro_batch: int = None, lr: float = None, max_len: int = None, checkpointing: bool = False,
-    device: str = None, dtype: str = None, save_every: int = 300, force: bool = False,
+    device: str = None, dtype: str = None, save_every: float = 300, force: bool = False,
 ):  # fmt: skip
     """Fine-tune a causal language model on the texts of all pairs of a labels file.
 

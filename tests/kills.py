@@ -11,7 +11,6 @@ what they leave when nobody kills them, all but the times in cards.
 
 import contextlib
 import importlib
-import inspect
 import json
 import multiprocessing
 import os
@@ -28,9 +27,9 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import train_weak  # noqa: E402
 from w2s import cli, files, locks, records, workers  # noqa: E402
 
+CARD = {"stage": "label", "finished": True, "inputs": {}, "data": None}
 FORK = multiprocessing.get_context("fork")
 TIMES = ("time", "seconds", "commit")  # of cards; the code may be committed meanwhile
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.symlink", "os.mkdir", "os.link"}
@@ -42,12 +41,17 @@ SMALL = {
 }
 
 
-def chain(ds, save_every=2):
+def chain(ds):
     """The words of all stages of a setting, in order, for the current folder."""
     model, sizes, recipe = SMALL[ds]
-    how = [f"--model={model}", "--n_val=20", *recipe, "--dtype=float32", "--device=cpu"]
-    if "save_every" in inspect.signature(train_weak.main).parameters:
-        how.append(f"--save_every={save_every}")
+    how = [
+        f"--model={model}",
+        "--n_val=20",
+        *recipe,
+        "--dtype=float32",
+        "--device=cpu",
+        "--save_every=.1",
+    ]
     strong, rule = ["train_strong.py", "labels.jsonl", *how], ["--loss=conf"] * (ds != "puzzles")
     return [
         ["train_weak.py", f"--ds={ds}", "--out=weak", *sizes, *how],
@@ -169,7 +173,7 @@ def contend(me, folder, times, dead, barrier, pipe):
             with locks.call(), contextlib.redirect_stdout(None):
                 assert not records.is_done(out, {"me": me}, {}, True)
                 barrier.wait(30)  # both have tried
-                files.write_card(out, {"finished": True, "args": {"me": me}, "inputs": {}})
+                files.write_card(out, CARD | {"args": {"me": me}})
         except files.BadInput as error:
             said = "told" if re.search(r"in use by process \d+ on \S+ since", str(error)) else error
             barrier.wait(30)

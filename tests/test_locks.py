@@ -8,6 +8,7 @@ from pathlib import Path
 
 import kills
 import pytest
+from conftest import CARD
 
 import eval
 from w2s import files, locks
@@ -126,9 +127,9 @@ def test_under_torchrun_the_first_process_holds_it_for_all(tmp_path, monkeypatch
 
 def test_every_stage_holds_what_it_writes(tmp_path, command, capsys):
     """The second is told who holds it, with exit code 2, and changes nothing."""
-    labels, card = tmp_path / "labels.jsonl", {"stage": "label", "setting": "texts", "data": None}
+    labels = tmp_path / "labels.jsonl"
     rows = [{"id": str(i), "text": f"a film of {i} hours", "label": i % 2} for i in range(40)]
-    files.write_jsonl(labels, [row | {"weak": 0.2} for row in rows], card | {"finished": True})
+    files.write_jsonl(labels, [row | {"weak": 0.2} for row in rows], CARD)
     new = {name: f"--out={tmp_path / name}" for name in ("run", "new.jsonl", "pgr.json", "model")}
     calls = [
         (f"train_weak.py --n_train=64 {new['run']}", "run"),

@@ -52,6 +52,7 @@ def test_a_training_stopped_at_any_step_ends_in_the_same_bits(tiny, tmp_path, ki
         return parameters(net), history
 
     wanted, stops = run(), asks(loss, {1, 7, 11})
+    handler = signal.getsignal(signal.SIGTERM)
     for step in (1, 7, 11):
         with pytest.raises(SystemExit, match="143"):
             run(loss=stops, resume=state)
@@ -59,7 +60,7 @@ def test_a_training_stopped_at_any_step_ends_in_the_same_bits(tiny, tmp_path, ki
         told = f"stopped at step {step} of 12: the state of step {step} is in {state}"
         assert told in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [state.name]
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == handler
     got = run(loss=stops, resume=state)
     assert torch.equal(got[0], wanted[0]) and got[1] == wanted[1] and state.exists()
 
@@ -171,7 +172,7 @@ def test_a_stage_told_to_stop_goes_on_by_the_same_command(
     train_weak.main(out="run", save_every=100, **SMALL)
     assert "run: going on at step 5 of " in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"card.json", "history.jsonl", "model"}
+    assert names == {"card.json", "history.jsonl", "learned.npy", "model"}
     train_weak.main(out="whole", **SMALL)
     assert files.sha256("run/model") == files.sha256("whole/model")
     assert files.sha256("run/history.jsonl") == files.sha256("whole/history.jsonl")

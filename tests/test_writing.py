@@ -483,10 +483,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(here, command, tiny, capsy
     words = [word.replace("BERT", tiny("bert") if "BERT" in word else "") for word in words]
     if words[0] != "eval.py":
         words.append("--out=n" if words[0].startswith("train") else "--out=n.jsonl")
-    before = {path: path.stat().st_mtime for path in here.rglob("*")}
+    before = {path: path.stat().st_mtime for path in here.rglob("*.*")}
     with pytest.raises(SystemExit) as stopped:
         command(*words)
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and told in said
     assert said.startswith("error: ") and said.count("\n") == 1
-    assert {path: path.stat().st_mtime for path in here.rglob("*")} == before
+    assert {path: path.stat().st_mtime for path in here.rglob("*.*")} == before

@@ -118,7 +118,8 @@ def remove(path):
     """Remove a file, a link, or a folder and all in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         return shutil.rmtree(path)
-    path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.unlink()
 
 
 def write_text(path, text, card=None):
