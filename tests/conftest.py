@@ -128,6 +128,8 @@ def make_model(folder, architecture):
 
 
 # the least that a card of ours holds
+# what takes long and guards little that faster tests do not
+slow = pytest.mark.skipif("W2S_SLOW" not in os.environ, reason="slow: W2S_SLOW=1 make test runs it")
 CARD = {"stage": "label", "setting": "texts", "finished": True, "args": {}, "inputs": {}}
 CARD |= {"data": None}
 

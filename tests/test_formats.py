@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from conftest import slow
 
 import eval
 import formats
@@ -539,6 +540,7 @@ def test_real_groups_of_four_and_five_are_whole_in_the_test_sets(monkeypatch):
             assert sum(kept) / len(kept) >= (whole if split == "test" or whole == 1 else 0.96)
 
 
+@slow
 @real
 def test_thirty_thousand_real_rows_take_less_than_a_gigabyte():
     import subprocess

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import slow
 from safetensors.torch import load_file
 from test_loop import fit, fresh, make_rows
 
@@ -86,7 +87,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("kind", ["texts", pytest.param("pairs", marks=slow)])
 def test_a_stage_under_torchrun_leaves_the_folder_that_one_process_leaves(
     tiny, tmp_path, command, monkeypatch, kind
 ):
@@ -147,6 +148,7 @@ os._exit(0)
 """
 
 
+@slow
 def test_sharded_trainings_go_on_also_with_another_number_of_processes(tiny, tmp_path):
     """The last process is told to stop; all end after the same step."""
     (tmp_path / "go_on.py").write_text(GO_ON)

@@ -11,7 +11,7 @@ import types
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import CARD
+from conftest import CARD, slow
 from games import GAMES, MATE, read, some_puzzles, write
 
 import board
@@ -369,6 +369,7 @@ def engine(tmp_path_factory):
     return str(path)
 
 
+@slow
 def test_puzzles_are_the_same_with_one_process_and_two(engine, tmp_path):
     for processes in (1, 2):
         make_puzzles.main(

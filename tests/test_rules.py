@@ -12,6 +12,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from conftest import slow
 
 import controls
 import eval
@@ -73,6 +74,7 @@ def recipes():
     return [shlex.split(line) for line in told.stdout.splitlines()]
 
 
+@slow
 def test_every_recipe_runs_at_toy_size_one_after_another(mine, monkeypatch):
     monkeypatch.setattr(pgr, "draw", lambda *_: None)  # slow
     done = recipes()

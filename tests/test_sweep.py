@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import slow
 
 import sweep
 from w2s import cli, files, grids, locks, workers
@@ -111,6 +112,7 @@ def test_more_models_cost_what_is_new_and_one_that_fails_stops_no_other(grid, tm
     assert [line["weak"] for line in lines(folder)] == ["facts/m", "facts/xs", "facts/xs"]
 
 
+@slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_results(grid, tmp_path):
     folder = tmp_path / "grid"
     for number, code, enough in ((signal.SIGTERM, 143, 1), (signal.SIGKILL, -9, 5)):
