@@ -227,7 +227,7 @@ def test_prompts_show_examples_with_the_chosen_labels_and_take_the_next_token(
         for text, truth, weak in (("ab", 0, 0.9), ("q", 1, 0.8)):
             file.write(json.dumps({"text": text, "label": truth, "weak": weak}) + "\n")
     # the second stands among the examples: not shown
-    rows = [{"id": "1", "text": "cd"}, {"id": "2", "text": "q"}]
+    rows = [{"id": name, "group": name, "text": text} for name, text in (("1", "cd"), ("2", "q"))]
     probs = prompting.probabilities(name, rows, 1, labels, "weak", 0)
     assert asked[-1] == ["ab\n1\n\ncd\n", "ab\n1\n\nq\n"]
     prompting.probabilities(name, rows, 1, labels, "truth", 0)
@@ -367,7 +367,7 @@ def test_several_tasks_make_one_table_and_predictions_of_each(here, capsys):
         for row in read("runs/labels.jsonl")[:40]:
             file.write(json.dumps({"text": row["text"], "label": row["label"]}) + "\n")
     capsys.readouterr()
-    eval.main("runs/weak", "runs/student", ds="facts,other.jsonl", n_test=60)
+    eval.main("runs/weak", "runs/student", ds="facts,other.jsonl", n_test=60, allow_leak=True)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert lines[0] == "| run | facts | other | Average |" and len(lines) == 4
     for line, run in zip(lines[2:], ("runs/weak", "runs/student")):
@@ -376,6 +376,7 @@ def test_several_tasks_make_one_table_and_predictions_of_each(here, capsys):
             json.loads((here / run / f"eval/{name}-test.metrics.json").read_text())
             for name in ("facts", "other")
         ]
-        assert cells[0] == [run]
+        leak = [] if run == "runs/weak" else ["(leak:", "40", "test", "rows", "learned)"]
+        assert cells[0] == [run, *leak]
         assert [float(cell[0]) for cell in cells[1:3]] == [round(one["acc"], 3) for one in ones]
         assert float(cells[3][0]) == pytest.approx(sum(one["acc"] for one in ones) / 2, abs=1e-3)
