@@ -83,6 +83,21 @@ def test_texts_count_without_case_and_punctuation_and_groups_by_name(here):
     assert g == same != h and one == two != other and not (g | h | one | other) % 2
 
 
+def test_moves_are_written_in_one_way_when_a_stage_sees_them():
+    row = {"id": "a", "group": "g", "target": "Nc6"}
+    rows = [row | {"prompt": text} for text in ("1. e4 e5 2. Nf3", "e4 e5 Nf3", "e4 e5 Nc3")]
+    one, same, other = leaks.marks(tasks.moves, tasks.moves.finish(rows), None)[1]
+    assert one == same != other
+
+
+def test_hashes_are_found_in_arrays_of_any_length():
+    own, empty = np.array([[2, 8], [4, 6]], dtype="<u8"), np.array([], dtype="<u8")
+    assert leaks.are_in(own, np.array([3, 4], dtype="<u8")).tolist() == [[True, False]] + [
+        [True, False]
+    ]
+    assert not leaks.are_in(own, empty).any()
+
+
 def test_a_group_that_is_a_number_is_one_of_its_data_set():
     row = {"id": "a", "group": "7", "text": "one"}
     marks = [leaks.marks(tasks.texts, [row], ds and {"ds": ds})[0, 0] for ds in ("a", "b", "a")]
