@@ -71,13 +71,13 @@ def main(
     card = records.new_card("train_strong", setting, args, inputs, data)
     card |= {"supervisor": labels_card.get("supervisors"), "labels_from": labels_card.get("stage")}
     card = records.begin(out, card, model, train, held_out, recipe | rates, force)
-    card |= leaks.learn(out, setting, card, train + held_out, labels_card, leak)
     history = trainer.fit(
         model, train, rule, whole_batch=whole_batch, held_out=held_out, **recipe, **rates,
         micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,
         outputs=setting.outputs, name=out, resume=f"{out}/state.safetensors", save_every=save_every,
     )  # fmt: skip
     models.save(model, tokenizer, f"{out}/new")
+    card |= leaks.learn(out, setting, card, train + held_out, labels_card, leak)
     records.end(out, card, history, loop.kept(history) if recipe["stop"] else history[-1])
     records.tell_next(["eval.py", out, *([] if data else ["--ds=test.jsonl"])])
 

@@ -58,13 +58,13 @@ def main(
     rates = loop.resolve(model, lr, dtype)
     card = records.new_card("train_weak", setting, args, inputs, data)
     card = records.begin(out, card, model, train, held_out, recipe | rates, force)
-    card |= leaks.learn(out, setting, card, train + held_out)
     history = loop.fit(
         model, train, loss, whole_batch=whole_batch, held_out=held_out, **recipe, **rates,
         micro_batch=micro_batch, seed=seed, checkpointing=checkpointing, compile=compile,
         outputs=setting.outputs, name=out, resume=f"{out}/state.safetensors", save_every=save_every,
     )  # fmt: skip
     models.save(model, tokenizer, f"{out}/new")
+    card |= leaks.learn(out, setting, card, train + held_out)
     records.end(out, card, history, loop.kept(history) if recipe["stop"] else history[-1])
     labels = files.beside(out, "labels.jsonl")
     records.tell_next(["label.py", out, f"--out={labels}"])

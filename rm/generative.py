@@ -76,12 +76,12 @@ def finetune(rows, source, args, inputs, save_every, force):
     plan = loop.resolve(model, args["lr"], args["dtype"])
     card = records.new_card("generative", tasks.pairs, args, inputs, source.get("data"))
     card = records.begin(out, card, model, texts, (), plan, force)
-    card |= leaks.learn(out, tasks.pairs, card, rows, source)
     how = ("epochs", "batch_size", "micro_batch", "seed", "checkpointing")
     how = plan | {name: args[name] for name in how}
     how |= {"resume": f"{out}/state.safetensors", "save_every": save_every}
     history = loop.fit(model, texts, lm.share_of_loss, **how, outputs=lm.nll, name=out)
     models.save(model, tokenizer, f"{out}/new")
+    card |= leaks.learn(out, tasks.pairs, card, rows, source)
     records.end(out, card, history, history[-1])
     first, last = history[0]["loss"], history[-1]["loss"]
     print(f"{out}: {first:.3f} nats a token at first, {last:.3f} at the end")
