@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import signal
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch: see w2s/cli.py
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_OFFLINE"] = (
