@@ -4,7 +4,6 @@ import importlib
 import os
 import signal
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch: see w2s/cli.py
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_OFFLINE"] = (
@@ -12,6 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = (
 )
 
 import pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 
 VOCABULARY = [
     "!",
