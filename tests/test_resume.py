@@ -162,7 +162,13 @@ def test_a_stage_told_to_stop_goes_on_by_the_same_command(
     with pytest.raises(BadInput, match=r"other arguments .*seed was 0, now 1.*stopped at step 5"):
         train_weak.main(out="run", seed=1, **SMALL)
     (tmp_path / "run" / ".model.999999999.tmp").mkdir()  # of a process that is no more
+    monkeypatch.setattr(
+        parts, "about", lambda path, read=parts.about: read(path) | {"seconds": 1e3}
+    )
     train_weak.main(out="run", save_every=100, **SMALL)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert 1e3 < files.read_card("run")["seconds"] < 2e3  # what was done before counts
     assert "run: going on at step 5 of " in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"card.json", "history.jsonl", "learned.npy", "model"}

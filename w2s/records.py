@@ -13,7 +13,7 @@ import shlex
 import time
 from pathlib import Path
 
-from w2s import cli, files, folders, locks, resume
+from w2s import cli, files, folders, locks, parts, resume
 from w2s.files import HERE, BadInput
 
 TRAINERS = ("train_weak", "train_strong")
@@ -47,7 +47,8 @@ def begin(out, card, model, train, held_out, plan, force=False):
     if not (files.read_card(out) or {}).get("finished"):
         files.write_card(out, card)
     print(f"{out}: " + ", ".join(f"{name} {value}" for name, value in resolved.items()))
-    return card | {"began": time.monotonic()}
+    before = parts.about(Path(out) / resume.NAME) or {"seconds": 0}
+    return card | {"began": time.monotonic() - before["seconds"]}
 
 
 def end(out, card, history, kept):

@@ -84,7 +84,8 @@ class State:
 
     def __init__(self, path=None, every=0, call=None):
         self.path, self.every, self.call = path and Path(path), every, call
-        self.signal, self.thread, self.written = 0, None, time.monotonic()
+        self.signal, self.thread, self.began = 0, None, time.monotonic()
+        self.written = self.began
         self.kept = self.spare = None
 
     def begin(self, steps, trained, optimizer, schedule=None):
@@ -105,7 +106,7 @@ class State:
             if said["shapes"].get(key) != [*p.shape]:  # one process cuts the embedding
                 told = f"was written by {said['processes']} process(es), where {key} has another"
                 raise BadInput(f"{self.path} {told} shape: call it with as many")
-        self.kept = said["step"]
+        self.kept, self.began = said["step"], self.began - said["seconds"]
         return said["step"], said["history"], *self.put_back(said)
 
     def put_back(self, said):
@@ -190,6 +191,7 @@ class State:
         counts = torch.stack([states[self.trained[key]]["step"] for key in known]).tolist()
         said = {"call": self.call, "step": step, "steps": self.steps, "processes": world()}
         said |= {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "history": history}
+        said |= {"seconds": time.monotonic() - self.began}
         said |= {"losses": together("total", mine).tolist(), "kind": str(mine.dtype)[6:]}
         said |= {"best": bool(best), "counts": dict(zip(known, counts))}
         said |= {"lr": [group["lr"] for group in self.optimizer.param_groups]}
