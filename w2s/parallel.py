@@ -79,7 +79,7 @@ def total(x):
     return x
 
 
-def whole(x):
+def in_one_piece(x):
     """The values of a sharded tensor in one piece; all processes take part."""
     return x.full_tensor() if isinstance(x, DTensor) else x
 

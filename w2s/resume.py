@@ -206,7 +206,7 @@ class State:
         """
         from w2s.models import rank
 
-        values, first = (together("whole", x) for x in tensors.values()), rank() == 0
+        values, first = (together("in_one_piece", x) for x in tensors.values()), rank() == 0
 
         def finish():
             try:

@@ -95,7 +95,7 @@ def once(items):
     return made
 
 
-def whole(word):
+def whole_number(word):
     """A whole number; Unfit over 64 bits."""
     if len(word) > 20 or not -(2**63) <= int(word) < 2**63:
         raise Unfit(f"has the whole number {word[:30]}, over 2^63: write it as text, in quotes")
@@ -110,7 +110,7 @@ def finite(word):
 
 
 STRICT = {"object_pairs_hook": once, "parse_float": finite, "parse_constant": finite}
-DECODE = json.JSONDecoder(**STRICT, parse_int=whole).decode
+DECODE = json.JSONDecoder(**STRICT, parse_int=whole_number).decode
 
 
 def parse(data, where, decode=DECODE):
@@ -148,12 +148,12 @@ def parse_object(data, where):
 def depth(value):
     """How many lists and objects are in each other; no recursion, as it asks of any JSON."""
     levels, level = 0, [value]
-    while level := [part for one in level if isinstance(one, list | dict) for part in parts(one)]:
+    while level := [part for one in level if isinstance(one, list | dict) for part in inside(one)]:
         levels += 1
     return levels
 
 
-def parts(value):
+def inside(value):
     """What a list or an object holds."""
     return value.values() if isinstance(value, dict) else value
 
