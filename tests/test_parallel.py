@@ -132,7 +132,7 @@ def train(out, stop=None, state="state.safetensors"):
 
     net, loop.teach = fresh(lambda _: sys.argv[2]), stops
     fit(net, make_rows(84), "conf", resume=state, held_out=held_out, batch_size=17)
-    whole = {key: parallel.whole(p).detach().clone() for key, p in net.named_parameters()}
+    whole = {key: parallel.in_one_piece(p).detach().clone() for key, p in net.named_parameters()}
     if models.rank() == 0:
         save_file(whole, out)
 
