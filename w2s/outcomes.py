@@ -62,11 +62,10 @@ def section(folder, lines, setting, metric):
         cell["like"] = performs_like(cell, cells)
     against = []
     for key, fours in pairs.items():
-        own = (cell for cell in cells if cell["rule"] in key[2:])
-        own = (
-            cell for cell in own if key[:2] in ((cell["supervisor"], cell["strong"]), (None, None))
-        )
-        against.append(duel(key, fours, metric) | leaks.inherited(*own))
+        of = [cell for cell in cells if cell["rule"] in key[2:]]
+        if key[:2] != (None, None):  # else: all pairs of models, averaged
+            of = [cell for cell in of if (cell["supervisor"], cell["strong"]) == key[:2]]
+        against.append(duel(key, fours, metric) | leaks.inherited(*of))
     means = over_tasks(cells, threes, metric)
     return {"metric": metric, "cells": cells, "means": means, "against": against}
 
