@@ -18,7 +18,7 @@ from w2s.files import HERE, BadInput
 
 SMALL = {"n_train": 64, "n_test": 40, "epochs": 1}
 FORCED = [
-    "train_weak.py --n_train=64 --n_test=40 --epochs=1 --seed=1 --out=weak --force",
+    "train_weak.py --n_train=72 --n_test=40 --epochs=1 --seed=1 --out=weak --force",
     "label.py weak --vote=hard --force",
     "controls.py labels.jsonl --kind=coin --force",
     "eval.py weak --n_test=20 --force",
