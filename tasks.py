@@ -64,8 +64,13 @@ def answers(setting, run, rows, device=None, dtype=None, **how):
     """One answer a row by the model of a run: P(label = 1), a move, or a text."""
     from w2s import models  # torch and transformers take seconds to import
 
-    head = "answers" if files.read_card(run)["args"].get("head") == "answers" else None
+    args = files.read_card(run)["args"]
+    head = "answers" if args.get("head") == "answers" else None
     start = {"head": head, "device": device, "outputs": setting.OUTPUTS}
+    if args.get("probe"):
+        from w2s import probes
+
+        how["predict"] = probes.answer
     model, tokenizer = models.load(f"{run}/model", **start)
     return setting.answer(model, tokenizer, rows, dtype, bar=run, **how)
 

@@ -51,12 +51,12 @@ def rule(name, **options):
     return losses.rule(name, **options)
 
 
-def answer(model, tokenizer, rows, dtype=None, bar=None):
-    """P(label = 1) of each row, a list of floats."""
+def answer(model, tokenizer, rows, dtype=None, bar=None, predict=None):
+    """P(label = 1) of each row, a list of floats; predict: other than models.predict()."""
     from w2s import models
 
     tokens = [row["tokens"] for row in encode(rows, tokenizer, model)]
-    logits = models.predict(model, tokens, dtype, bar)
+    logits = (predict or models.predict)(model, tokens, dtype, bar)
     return logits.double().softmax(dim=1)[:, 1].tolist()
 
 

@@ -2,6 +2,7 @@
 
     python results/record.py --jobs=2                       # all of it: days on a CPU
     python results/record.py --parts=nlp,rm --jobs=14       # on one GPU that 14 processes share
+    python results/record.py --parts=nlp,alpha,analysis --probe --out=runs/probes   # hours
     python results/record.py --ds=facts --models=facts/xs,facts/s,facts/m --seeds=1   # a trial
 
 Needs the folders of three models where it is called, from weak to strong, and data (W2S_MIRROR).
@@ -9,9 +10,11 @@ What is finished is not done again. Out: runs/record; results/record.sh makes th
 
 Parts: nlp (all pairs, two rules, and bootstrapping through the middle model), rm (with and without
 the generative step), safety (ETHICS after SST-2), analysis (where the errors are, imitation,
-saliency, prompts; on the first task), alpha (the largest gap, alpha .75).
+saliency, prompts; on the first task), alpha (the largest gap, alpha .75). With --probe students and
+ceilings are linear probes (D.2), a way without a GPU; supervisors are fine-tuned all the same.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from w2s.files import BadInput
 TASKS = "sst2,sciq,cola,ethics_justice,ethics_virtue,dream"
 ASKED = ",".join(f"ethics_{x}" for x in "justice deontology virtue utilitarianism".split())
 ERRORS = ("own", "random", "longest", "shortest", "unconfident", "confident")
+SHOWN = (0, None), (5, "truth"), (5, "weak")  # examples in a prompt, whose labels
 NODES = {}  # the stages to run, in order
 
 
@@ -30,6 +34,7 @@ def main(
     *, parts: str = "nlp,rm,safety,analysis,alpha", ds: str = TASKS, pairs: str = "hh_helpful",
     models: str = "minilm,smollm2-135m,gemma3-270m", seeds: int = 3, n_train: int = 2000,
     n_test: int = 2000, jobs: int = None, out: str = "runs/record", device: str = None,
+    probe: bool = False,
 ):  # fmt: skip
     """Run what is missing of these parts.
 
@@ -45,7 +50,7 @@ def main(
     names, three = parts.split(","), models.split(",")
     if not set(names) <= set(known) or len(three) != 3:
         raise BadInput(f"the parts are {', '.join(known)}; --models names three, weak to strong")
-    sizes = {"n_train": n_train, "n_test": n_test}
+    sizes = {"n_train": n_train, "n_test": n_test} | ({"probe": True} if probe else {})
     for name in names:
         task = pairs if name == "rm" else ds
         known[name](f"{out}/{name}", task, three, seeds, sizes, f"{out}/nlp/{ds.split(',')[0]}")
@@ -74,6 +79,11 @@ def score(run, *words, **options):
     file = f"{run}/eval"
     words = ["eval.py", run, *words, *grids.words_of(options)]
     NODES[file] = {"name": file, "words": words, "needs": [run], "out": file, "model": ""}
+
+
+def probed(sizes):
+    """The option of a student that is a linear probe, where all are."""
+    return {name: value for name, value in sizes.items() if name == "probe"}
 
 
 def train(out, labels, model, seed, *needs, **options):
@@ -109,7 +119,7 @@ def nlp(out, ds, models, seeds, sizes, _):
             here = f"{out}/{task}/s{seed}"
             taught = f"{here}/{grids.form(weak)}-{grids.form(middle)}-xent"
             labels = add(f"{here}/labels-boot.jsonl", "label", taught, needs=[taught])
-            train(f"{here}/boot", labels, strong, seed)
+            train(f"{here}/boot", labels, strong, seed, **probed(sizes))
 
 
 def rm(out, task, models, seeds, sizes, _):
@@ -164,7 +174,7 @@ def analysis(out, _, models, seeds, sizes, first):
         for kind in ERRORS:
             name = f"{here}/errors-{kind}"
             add(f"{name}.jsonl", "controls", labels, kind=kind, run=ceiling, **how, **both)
-            train(name, f"{name}.jsonl", strong, seed)
+            train(name, f"{name}.jsonl", strong, seed, **probed(sizes))
         add(f"{here}/said.jsonl", "controls", labels, needs=[labels], kind="suffix")
         teacher = f"{there}/weak-{weak}"
         test = add(f"{here}/test.jsonl", "label", teacher, "--test_rows", needs=[teacher])
@@ -173,7 +183,7 @@ def analysis(out, _, models, seeds, sizes, first):
         for rule in ("xent", "conf"):
             run = f"{here}/said-{rule}"
             add(run, "train_strong", f"{here}/said.jsonl", needs=[f"{here}/said.jsonl", said],
-                model=strong, loss=rule, **how)  # fmt: skip
+                model=strong, loss=rule, **how, **probed(sizes))  # fmt: skip
             score(run, ds=said)
         taught = f"{there}/{weak}-{grids.form(strong)}-xent"
         for run, target, model in (
@@ -181,10 +191,11 @@ def analysis(out, _, models, seeds, sizes, first):
             ("student-probe-truth", "truth", f"{taught}/model"),
         ):  # fmt: skip
             train(f"{here}/{run}", labels, model, seed, taught, target=target, probe=True)
-        for shots, target in ((0, None), (5, "truth"), (5, "weak")):
+        for (shots, target), model in itertools.product(SHOWN, models[1:]):
             more = {"labels": labels, "target": target} | how if shots else {}
-            asked = {"model": strong, "shots": shots, "ds": name, "n_test": sizes["n_test"]} | more
-            add(f"{here}/shots-{target or 0}", "eval", needs=[labels], **asked)
+            asked = {"model": model, "shots": shots, "ds": name, "n_test": 400} | more
+            file = f"{here}/shots-{target or 0}-{grids.form(model)}"
+            add(file, "eval", needs=[labels], **asked)
 
 
 def alpha(_, ds, models, seeds, sizes, first):

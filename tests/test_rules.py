@@ -18,6 +18,7 @@ import controls
 import eval
 import label
 import pgr
+import tasks
 import texts
 import train_strong
 import train_weak
@@ -323,6 +324,11 @@ def test_a_probe_leaves_the_body_alone_and_keeps_the_weights_that_agree_best(her
     probs = np.array(texts.answer(after, tokenizer, held_out))
     weak = np.array([row["weak"] for row in held_out])
     assert np.mean((probs > 0.5) == (weak > 0.5)) == pytest.approx(card["kept"]["agreement"])
+    # what eval.py and label.py say is the same, by features that stay for the next probe
+    before = len(list(files.Path("runs/features").iterdir()))
+    said = [tasks.answers(texts, run, held_out) for run in ("runs/probe", "runs/probe")]
+    assert said[0] == said[1] and np.allclose(said[0], probs, rtol=0, atol=1e-6)
+    assert len(list(files.Path("runs/features").iterdir())) == before + 1
 
 
 def test_the_seeds_and_rules_of_an_encoders_probes_share_one_set_of_features(mine, tiny):

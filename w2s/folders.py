@@ -7,9 +7,11 @@ is code of a folder run, nor is it fetched (auto_map, kernels of the hub).
 import json
 import math
 import shlex
+from importlib import util
 from pathlib import Path
 
 from w2s import strict
+from w2s.files import sha256, whole
 from w2s.strict import BadInput
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
@@ -25,6 +27,40 @@ CONVERT = (
 RELAXED = json.JSONDecoder(object_pairs_hook=strict.once, parse_constant=lambda word: number(word))
 SMALL = 32 * 2**20  # bytes of such a file
 MANY = 100_000  # of whatever a configuration counts: heads, experts, labels
+
+
+def from_gguf(name):
+    """(the folder that --model=FILE.gguf becomes, the file's sha256): float32 safetensors, once.
+
+    The file's weights are mostly rounded to a few bits; as what they stand for they can be trained.
+    """
+    file = Path(name)
+    if not file.is_file():
+        raise BadInput(f"--model={name}: there is no such file")
+    stamp = sha256(file)
+    folder = Path("runs/gguf") / f"{file.stem}-{stamp[:12]}"
+    if folder.exists():
+        return folder, stamp
+    if lacks := [one for one in ("gguf", "accelerate") if not util.find_spec(one)]:
+        raise BadInput(f"to read --model={name}: pip install {' '.join(lacks)}")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from w2s import oddities
+
+    print(f"{name} becomes the model folder {folder}, once; a large one takes minutes")
+    how = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**how)
+        model = AutoModelForCausalLM.from_pretrained(**how, dtype="float32")
+    except Exception as error:
+        raise oddities.not_loaded(name, error) from error
+    # what is read are plain numbers, but of such a model none may be saved
+    model.hf_quantizer, model.is_quantized = None, False
+    del model.config.quantization_config
+    with whole(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    return folder, stamp
 
 
 def number(word):

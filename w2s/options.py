@@ -40,7 +40,7 @@ OPTIONS = {
     "ds": (None, "a task (python tasks.py lists them), or the path of your own JSONL file"),
     "test": (None, "JSONL file of test rows, when --ds is a file (default: a fifth of its groups)"),
     "split": (None, "test, or another test split of the task (ETHICS has test_hard)"),
-    "model": (None, "folder or hub id of a causal model or encoder (default: by task)"),
+    "model": (None, "folder, .gguf or hub id of a causal model or encoder (default: by task)"),
     "out": (NAME, "the run directory, or the file, to make"),
     "labels": (None, "the labels file; it is used whole"),
     "runs": (None, "run directories; globs in quotes"),

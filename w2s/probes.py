@@ -53,6 +53,12 @@ def features(model, tokens, dtype=None):
     return torch.from_numpy(np.load(file, allow_pickle=False))
 
 
+@torch.no_grad()
+def answer(model, tokens, dtype=None, _=None):
+    """models.predict() of a probe, whose features are in the cache once another probe was asked."""
+    return final_layer(model)[1](features(model, tokens, dtype).to(model.device)).cpu()
+
+
 def resolve(model, lr=None, dtype=None):
     """{"lr", "head_lr", "dtype"}: the head alone is trained, at 1e-3 by default (D.2)."""
     return {"lr": lr or 1e-3, "head_lr": lr or 1e-3, "dtype": pick_dtype(model, dtype)}

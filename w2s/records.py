@@ -128,8 +128,11 @@ def changed(card, args, inputs):
 def find_model(name):
     """(the folder, None) or, for a model of the hub, (its id, its revision) of --model=name.
 
-    A relative folder is looked up where the command runs, then beside the scripts.
+    A relative folder is looked up where the command runs, then beside the scripts. Of a .gguf file
+    it is the folder that is made of it, and the file's sha256.
     """
+    if name.endswith(".gguf"):
+        return folders.from_gguf(name)
     for folder in (Path(name), HERE / name):
         if (folder / "config.json").is_file():
             folders.check(name, folder)
