@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# What a GPU computes and how fast: the tables of results/gpu.md. Needs nothing from outside.
-# Each part takes three minutes at most; several may be given at once.
+# What a GPU computes and how fast: the tables of results/gpu.md. All parts but
+# `real` need nothing from outside. Each takes three minutes at most; several may be given at once.
 #
 #     results/gpu.sh check          # packed against padded, one training in many ways, waiting
 #     results/gpu.sh demo           # the whole experiment on facts: the PGR of the CPU
+#     results/gpu.sh real           # SST-2 with minilm, smollm2-135m, gemma3-270m, folders beside
+#                                   # the scripts, and W2S_MIRROR (see real.md); three seeds
 #     results/gpu.sh bench          # our loop beside Hugging Face's Trainer, shapes of 0.5B, 1.5B
 #     results/gpu.sh large          # a 7B shape: low-rank terms, all weights
 #

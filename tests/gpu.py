@@ -1,6 +1,6 @@
 """Does a GPU compute what the CPU computes, and how fast? The parts print results/gpu.md.
 
-    results/gpu.sh check     # and demo, bench, large: one or several; exit code 1: a check failed
+    results/gpu.sh check     # and demo, real, bench, large: one or several; exit code 1: a check failed
 
 Random weights in the shapes of real models, rows made on the spot: nothing comes from outside.
 """
@@ -11,6 +11,7 @@ import itertools
 import json
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -42,6 +43,7 @@ LENGTHS = (1, 2, 3, 17, 64, 65, 300, 300, 300, 1000, 2000)
 PIECES, AGAIN, COMPILE = {"micro_batch": 4}, {"checkpointing": True}, {"compile": True}
 WAYS = {"again": {}, "micro-batches": PIECES, "checkpointing": AGAIN, "compiled": COMPILE}
 WAITING = {"bf16, conf, pieces": PIECES | {"loss": "conf"}, "float32": {"dtype": "float32"}}
+REAL, WHO = "minilm,smollm2-135m,gemma3-270m", ("weak", "student", "ceiling")
 ON_CPU = {"xent": 0.49, "conf": 0.84}  # PGR of the rules of `python sweep.py` on the CPU
 SIDES = {
     "ours, `--compile`": COMPILE, "ours": {}, "Trainer, padded": {"trainer": {}},
@@ -68,7 +70,7 @@ def main(
 ):
     """Run parts and print their lines of results/gpu.md; toy: so small that a CPU can try it;
     seconds: of bench and large, after which nothing new begins."""
-    functions = {"check": check, "demo": demo, "bench": speed, "large": speed}
+    functions = {"check": check, "demo": demo, "real": real, "bench": speed, "large": speed}
     if not parts or not set(parts) <= set(functions):
         raise BadInput(f"the parts are {', '.join(functions)}: give one or several")
     device, failed = models.pick_device(device), False
@@ -188,6 +190,14 @@ def ways(device, dtype, steps):
 
     for loss in ("xent", "conf")[: 1 if steps == 2 else None]:
         plain = end(loss)[1]
+        with survived(f"{loss}, stopped halfway"):
+            apart = far(gone_on(end, loss, steps // 2), plain)
+            row(f"{loss}, stopped halfway and gone on", f"{apart:.1e}", apart == 0)
+        if device.type == "cuda":
+            with survived(f"{loss}, short memory"):
+                apart = far(in_less(end, loss), plain)
+                good = apart < {"float32": 0.02, "bf16": 0.3}[dtype]
+                row(f"{loss}, in 0.7 of the memory", f"{apart:.1e}", good)
         for name, more in WAYS.items():
             if name == "compiled" and (loss, dtype, device.type) != ("xent", "bf16", "cuda"):
                 continue  # takes a while; it is for large models
@@ -202,6 +212,35 @@ def ways(device, dtype, steps):
         lora.merge(model)
         apart = far(models.predict(model, tokens, dtype), unmerged)
         row("low-rank terms: logits, merged", f"{apart:.1e}", apart < 0.03)
+
+
+def gone_on(end, loss, step):
+    """What a training moves that is stopped at this step and called again."""
+    steps = itertools.count()
+
+    def stops(model, rows):
+        if next(steps) == step:
+            raise KeyboardInterrupt
+        return packing.row_logits(model, rows)
+
+    with tempfile.TemporaryDirectory() as folder:
+        how = {"resume": f"{folder}/state.safetensors", "save_every": 1e-9}
+        with contextlib.suppress(KeyboardInterrupt):
+            end(loss, outputs=stops, **how)
+        return end(loss, **how)[1]
+
+
+def in_less(end, loss):
+    """What a training moves that gets less of the GPU's memory than it takes."""
+    torch.cuda.reset_peak_memory_stats()
+    end(loss)
+    torch.cuda.empty_cache()
+    whole = torch.cuda.get_device_properties().total_memory
+    torch.cuda.set_per_process_memory_fraction(0.7 * torch.cuda.max_memory_allocated() / whole)
+    try:
+        return end(loss)[1]
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def waiting(device):
@@ -225,15 +264,43 @@ def waiting(device):
 def demo(*_):
     """python sweep.py: the CPU's PGR must lie in the interval."""
     began = time.monotonic()
-    subprocess.run([sys.executable, "sweep.py"], cwd=HERE, stdout=sys.stderr)
+    script("sweep.py")
     head("facts", "PGR", "on the CPU", "")
-    cells = json.loads((HERE / "runs/demo/pgr.json").read_text())["sections"]["texts"]["cells"]
-    found = {cell["rule"]: cell["pgr"] for cell in cells}
+    found = {cell["rule"]: cell["pgr"] for cell in cells_of("runs/demo")}
     for name, wanted in ON_CPU.items():
         with survived(name):
             value, low, high = (found[name][key] for key in ("value", "low", "high"))
             row(name, f"{value:.2f} [{low:.2f}, {high:.2f}]", f"{wanted}", low <= wanted <= high)
     tell(f"\n`python sweep.py`: {time.monotonic() - began:.1f} s")
+
+
+def script(*words):
+    """Run a script of this repository; its tables go to stderr."""
+    subprocess.run([sys.executable, *words], cwd=HERE, stdout=sys.stderr)
+
+
+def cells_of(folder):
+    """The estimates of a grid of texts, one of each pair and rule."""
+    return json.loads((HERE / folder / "pgr.json").read_text())["sections"]["texts"]["cells"]
+
+
+def real(device, toy, *_):
+    """A task of the record with the models that lie beside the scripts (see results/real.md)."""
+    ds, three = ("facts", "facts/xs,facts/s,facts/m") if toy else ("sst2", REAL)
+    folder = Path("runs/gpu/real_toy" if toy else "runs/gpu/real")
+    n = 200 if toy else 2000
+    how = f"--ds={ds}", f"--models={three}", f"--seeds={1 if toy else 3}", f"--n_train={n}"
+    how = *how, f"--n_test={n}"
+    more = () if toy else ("--jobs=12", "--strong_lr=1e-5")
+    where = f"--device={device.type}"
+    script("results/record.py", "--parts=nlp", f"--out={folder}", *how, where, *more)
+    script("sweep.py", "--loss=xent,conf", f"--out={folder}/nlp", *how)
+    head(f"{ds}, PGR with 95 % intervals", "rule", "weak", "student", "ceiling", "PGR")
+    for cell in cells_of(folder / "nlp"):
+        ones = *(cell[x] | {"value": cell[x]["acc"]} for x in WHO), cell["pgr"]
+        told = "{value:.3f} [{low:.3f}, {high:.3f}]"
+        told = [told.format(**x) if x["value"] is not None else "undefined" for x in ones]
+        row(f"{cell['supervisor']} -> {cell['strong']}", cell["rule"], *told)
 
 
 def speed(device, toy, plan, until):
