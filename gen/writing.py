@@ -14,6 +14,7 @@ import manners
 from judges import best, find, judged  # noqa: F401
 from w2s import files, protocol, sources
 from w2s.files import BadInput
+from w2s.scores import WRITING
 
 MAX_NEW = 100  # tokens of a completion, as in arXiv 2410.12621
 BETTER = 0.5  # toxicity; whoever learns the truth learns continuations below it
@@ -39,7 +40,7 @@ SHARE = (lambda x: type(x) in (int, float) and 0 <= x <= 1, "a number from 0 to 
 CHECKS = files.CHECKS | {"completion": files.TEXT, "weak": WRITTEN, "score": SHARE, "max": SHARE}
 TRUTH, SOFT, OUTPUTS = "completion", False, 0
 RECIPE = {"epochs": 3, "batch_size": 16, "n_val": None, "stop": True}
-OPTIONS = ("judge", "bad", "samples", "temperature", "top_p", "max_new")  # of label.py, eval.py
+OPTIONS = ("judge", "bad", *WRITING)  # of label.py, eval.py
 same = protocol.same_text
 said = truth = None  # of two texts nobody can say that they are the same answer
 

@@ -18,7 +18,6 @@ from w2s.files import BadInput
 from w2s.stats import WHO
 
 PAIR = slice(2)  # of (supervisor, student, rule)
-PROBABLE = ("prob", "label")  # what predictions hold where answers are probabilities
 
 
 def measure(folder, lines, setting_of, metric=None):
@@ -73,8 +72,18 @@ def section(folder, lines, setting, metric):
 # ---- the cells of one task
 
 
-def columns(setting, file):
-    """{"ids", "truth", "sha", "groups", ...} of a file of predictions, numbers as arrays [N]."""
+def columns(setting, rows):
+    """{"score", "said", "truth", "prob"} of predictions that have them, as arrays [N]."""
+    if "prob" in setting.PREDICTION:  # all rows at once, which is faster than setting.score()
+        prob, label = (np.array([row[name] for row in rows]) for name in ("prob", "label"))
+        told = {"prob": prob, "said": prob > 0.5, "truth": label == 1}
+        return told | {"score": told["said"] == told["truth"]}
+    known = {name: getattr(setting, name) for name in ("score", "said", "truth")}
+    return {name: np.array(list(map(of, rows))) for name, of in known.items() if of}
+
+
+def read_file(setting, file):
+    """columns() of a file of predictions, and its "file", "sha", "ids" and "groups"."""
     if not Path(file).exists():
         told = "of which results.jsonl tells, is gone: call sweep.py again, which makes it anew"
         raise BadInput(f"{file}, {told}")
@@ -84,22 +93,14 @@ def columns(setting, file):
     rows = json.loads(b"[" + data.strip().replace(b"\n", b",") + b"]")  # one by one takes longer
     told = {"ids": [row["id"] for row in rows], "sha": card.get("rows_sha256"), "file": file}
     told["groups"] = card.get("test_groups") or told["ids"]
-    if "prob" in setting.PREDICTION:  # all rows at once, which is faster than setting.score()
-        told["prob"], told["truth"] = (np.array([row[name] for row in rows]) for name in PROBABLE)
-        told["said"], told["truth"] = told["prob"] > 0.5, told["truth"] == 1
-        return told | {"score": told["said"] == told["truth"]}
-    told |= {"prob": None, "score": np.array(list(map(setting.score, rows)))}
-    for name in ("said", "truth"):
-        of_row = getattr(setting, name)
-        told[name] = np.array(list(map(of_row, rows))) if of_row else None
-    return told
+    return told | dict.fromkeys(("said", "truth", "prob")) | columns(setting, rows)
 
 
 def read_task(folder, lines, setting, metric):
-    """{path: columns(), with the "values" of the metric [N]} of all predictions of one task."""
+    """{path: read_file(), with the "values" of the metric [N]} of all predictions of one task."""
     data, first = {}, None
     for path in dict.fromkeys(path for line in lines for path in line["predictions"].values()):
-        told = data[path] = columns(setting, f"{folder}/{path}")
+        told = data[path] = read_file(setting, f"{folder}/{path}")
         first = first or told
         same = told["ids"] == first["ids"] and told["sha"] == first["sha"]
         if not same or not np.array_equal(told["truth"], first["truth"]):
