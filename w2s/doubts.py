@@ -57,12 +57,11 @@ def roles(cards, names):
 
 def shared_rows(weak, student):
     """True if a supervisor and its student were trained on some of the same rows."""
-    halves = [records.role(card) == "weak" for card in (weak, student) if records.role(card)]
-    one, other = weak["data"], student["data"]
-    if not one or not other or len(halves) < 2:
+    (one, mine), (other, its) = ((card["data"], records.role(card)) for card in (weak, student))
+    if not (one and other and mine and its) or one["ds"] != other["ds"]:
         return False
-    same_task = (one["ds"], one["sha256"]) == (other["ds"], other["sha256"])
-    return same_task and (halves[0] == halves[1] or one["data_seed"] != other["data_seed"])
+    same_half = (mine == "weak") == (its == "weak") or one["data_seed"] != other["data_seed"]
+    return same_half and one["sha256"] == other["sha256"]
 
 
 def teachers(weak, student, weak_name, name):

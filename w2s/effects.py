@@ -164,10 +164,8 @@ def needed(effects, top, bottom, half, seeds=(2, 3, 5, 10, 20, 50)):
     a_seed = max(of_seeds - rest, 0) * n_seeds
 
     def too_wide(n, s):
-        found = [(a_group / n, n - 1)]
-        if s > 1:
-            found.append(((a_seed + a_row / n) / s, s - 1))
-        return half_width(found) > half
+        of_seeds = [((a_seed + a_row / n) / s, s - 1)] if s > 1 else []
+        return half_width([(a_group / n, n - 1), *of_seeds]) > half
 
     told = {}
     for s in seeds if n_seeds > 1 else (1,):

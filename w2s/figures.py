@@ -31,8 +31,7 @@ def new_figure(n, width=3.6, height=3.2, share=True):
     from matplotlib.figure import Figure
 
     across = min(n, 3 if n > 6 else 2)
-    width = max(width, 5.2 if n == 1 else 0)
-    down = -(-n // across)
+    down, width = -(-n // across), max(width, 5.2 if n == 1 else 0)
     with rc_context(SIZES):
         figure = Figure(figsize=(width * across, height * down), layout="constrained")
         panels = figure.subplots(down, across, squeeze=False, sharey=share).ravel()
@@ -79,16 +78,14 @@ def brief(cells):
 def axis(metric):
     """What an axis of a metric is called."""
     known = {"acc": "test accuracy", "score": "badness by the judge", "nll": "nats a test row"}
-    return known.get(metric, f"{metric} on the test rows") + ", low is good" * (
-        metric in stats.FALLS
-    )
+    named = known.get(metric, f"{metric} on the test rows")
+    return named + ", low is good" * (metric in stats.FALLS)
 
 
 def limits(shown, metric):
     """The axis of bars: from 1/2 where none is below, else from 0, up to above the highest."""
-    lows, highs = ([one[end] for one in shown if one[end] is not None] for end in ("low", "high"))
-    values = [one[metric] for one in shown]
-    low, high = min(lows + values), max(highs + values)
+    ends = [one[end] for one in shown for end in ("low", "high", metric) if one[end] is not None]
+    low, high = min(ends), max(ends)
     bottom = 0.5 if low >= 0.5 and high <= 1 else min(0, low)
     return bottom, high + max(0.12 * (high - bottom), 0.01)
 

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import math
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,8 @@ def measure(folder, lines, setting_of, metric=None):
     lines: of results.jsonl; setting_of: line -> setting; metric: another than the settings' own,
     of settings whose models tell probabilities: the others are left out.
     """
-    of_settings = {}
-    for line in lines:
-        of_settings.setdefault(line["setting"], []).append(line)
     told = {"asked": metric, "sections": {}, "left_out": []}
-    for name, own in of_settings.items():
+    for name, own in by(lines, "setting").items():
         setting = setting_of(own[0])
         if has_metric(setting, metric or setting.METRIC):
             told["sections"][name] = section(folder, own, setting, metric or setting.METRIC)
@@ -41,6 +39,14 @@ def measure(folder, lines, setting_of, metric=None):
     return told
 
 
+def by(lines, *fields):
+    """{value of a field, or values of several: the lines or cells that have it}, in order."""
+    found = {}
+    for line in lines:
+        found.setdefault(operator.itemgetter(*fields)(line), []).append(line)
+    return found
+
+
 def has_metric(setting, metric):
     """Whether predictions of a setting have a metric: its own, or any of probabilities."""
     return metric == setting.METRIC or ("prob" in setting.PREDICTION and metric != "score")
@@ -48,10 +54,8 @@ def has_metric(setting, metric):
 
 def section(folder, lines, setting, metric):
     """Cells, means over tasks, and rules against each other, of the lines of one setting."""
-    of_tasks, cells, threes, pairs = {}, [], {}, {}
-    for line in lines:
-        of_tasks.setdefault((line["task"], line["split"]), []).append(line)
-    for own in of_tasks.values():
+    cells, threes, pairs = [], {}, {}
+    for own in by(lines, "task", "split").values():
         told, effects_of, fours = of_task(folder, own, setting, metric)
         cells += told
         threes |= effects_of
@@ -188,11 +192,8 @@ def over_tasks(cells, threes, metric):
     Of several tasks the three metrics are for these tasks, "over" is stats.over_tasks() and "pgr"
     its median; agreement has no interval. Of one task it is the cell itself.
     """
-    groups, told = {}, []
-    for cell in cells:
-        key = cell["supervisor"], cell["strong"], cell["rule"]
-        groups.setdefault(key, []).append(cell)
-    for key, own in groups.items():
+    told = []
+    for key, own in by(cells, "supervisor", "strong", "rule").items():
         if len(own) == 1:
             told.append(own[0] | {"over": None})
             continue
@@ -222,15 +223,13 @@ def performs_like(cell, cells):
     Read off the ceilings of the same task, and supervisors of sizes that have no ceiling, by
     interpolation in the logarithm of the number of parameters. size: None outside their range.
     """
-    models, metric = {}, cell["metric"]
+    models, ceilings, metric = {}, {}, cell["metric"]
     sign = -1 if metric in stats.FALLS else 1
-    for one in cells:
-        if (one["task"], one["split"]) == (cell["task"], cell["split"]):
-            sizes = one["parameters"]
-            models.setdefault(one["supervisor"], (sizes["weak"], sign * one["weak"][metric]))
-    for one in cells:
-        if (one["task"], one["split"]) == (cell["task"], cell["split"]):
-            models[one["strong"]] = one["parameters"]["strong"], sign * one["ceiling"][metric]
+    for one in by(cells, "task", "split")[cell["task"], cell["split"]]:
+        sizes = one["parameters"]
+        models.setdefault(one["supervisor"], (sizes["weak"], sign * one["weak"][metric]))
+        ceilings[one["strong"]] = sizes["strong"], sign * one["ceiling"][metric]
+    models |= ceilings
     curve = sorted((size, value, name) for name, (size, value) in models.items())
     mine = sign * cell["student"][metric]
     for (small, low, _), (large, high, _) in itertools.pairwise(curve):
@@ -260,10 +259,5 @@ def read_lines(folder):
         raise BadInput(f"{folder} {told}: call sweep.py again")
     about = strict.read(grid, grids.GRID)
     lines = files.read_jsonl(results, (*grids.KEY, "setting", "split", "predictions"), {})
-    pairs = [tuple(pair) for pair in about["pairs"]]
-
-    def place(line):
-        pair = line["task"], line["weak"], line["strong"]
-        return pairs.index(pair), about["rules"].index(line["rule"]), line["seed"]
-
-    return about, sorted(lines, key=place)
+    order = grids.cells(about)
+    return about, sorted(lines, key=lambda line: order.index(tuple(line[x] for x in grids.KEY)))
