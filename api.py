@@ -17,6 +17,7 @@ answer must be 0 or 1 exactly, with or without quotation marks. One that is neit
 """
 
 import inspect
+import itertools
 import json
 import re
 from pathlib import Path
@@ -109,12 +110,11 @@ def chat_lines(rows, field, soft, system):
     import served
 
     lines = []
-    for i in range(soft):
-        for row in rows:
-            ones = round(soft * row[field])  # half to even: alone, a label of .5 says 0
-            says = str((i + 1) * ones // soft - i * ones // soft)
-            asked = served.prompt(system, row["text"])
-            lines.append({"messages": [*asked, {"role": "assistant", "content": says}]})
+    for i, row in itertools.product(range(soft), rows):
+        ones = round(soft * row[field])  # half to even: alone, a label of .5 says 0
+        says = str((i + 1) * ones // soft - i * ones // soft)
+        asked = served.prompt(system, row["text"])
+        lines.append({"messages": [*asked, {"role": "assistant", "content": says}]})
     return lines
 
 
@@ -143,9 +143,8 @@ def check_rules(rows, lines, lengths):
         told = f"has {lengths[longest]:,} tokens, the provider's limit is {LONGEST:,}"
         raise BadInput(f"row {rows[longest % len(rows)]['id']!r} {told}: leave it out")
     if size > LARGEST:
-        raise BadInput(
-            f"{size:,} bytes, the provider takes {LARGEST:,}: fewer rows, smaller --soft"
-        )
+        told = f"{size:,} bytes, the provider takes {LARGEST:,}"
+        raise BadInput(f"{told}: fewer rows, smaller --soft")
 
 
 # ---- its answers

@@ -72,8 +72,7 @@ def writing(model, config):
 
 def pad_left(prompts, model):
     """(ids [N, longest], attention mask [N, longest]) on the model's device."""
-    longest = max(map(len, prompts))
-    pad = model.config.pad_token_id
+    longest, pad = max(map(len, prompts)), model.config.pad_token_id
     ids = torch.tensor([[pad] * (longest - len(one)) + one for one in prompts])
     mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts])
     return ids.to(model.device), mask.to(model.device)
