@@ -75,13 +75,16 @@ def main(
     for seed, names in zip(cards, runs):
         result["notes"] += doubts.roles(seed, names)
     show(result)
-    show_needed(result, want)
+    if want:
+        show_needed(result, want)
     if curves:
         result["stopping"] = stopping(runs, cards, Path(plot).with_suffix(".curves.png"))
     files.write_text(out, json.dumps(result, indent=2) + "\n")
     print(out)
     draw(result, plot)
-    tell_chance(result)
+    probable = metric == "acc" and result["diagnostics"]
+    if probable and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
+        print("the supervisor is at chance: train it longer, on more rows, or test on more rows")
 
 
 def beside_all(*patterns):
@@ -217,17 +220,8 @@ def show(result):
         print(f"note: {note}")
 
 
-def tell_chance(result):
-    """Say so if the supervisor is no better than a coin."""
-    chance = result["metric"] == "acc" and result["diagnostics"]
-    if chance and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
-        print("the supervisor is at chance: train it longer, on more rows, or test on more rows")
-
-
 def show_needed(result, want):
     """How many seeds and groups of rows would do, on the terminal."""
-    if not want:
-        return
     rough = "as far as these data tell"
     if result["pgr"]["value"] is None:
         rough = "roughly, as the PGR is undefined"

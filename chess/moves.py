@@ -81,7 +81,7 @@ def fitting(row, tokenizer, limit, spelled):
 
 
 def outputs(model, rows):
-    """Mean negative log-likelihood [N, 1] in nats of each row's move."""
+    """Mean negative log-likelihood [N, 1] in nats of each row's move, or completion."""
     from w2s import lm
 
     return lm.nll(model, rows)
@@ -131,9 +131,6 @@ def is_whole(ids, tokenizer):
     text = tokenizer.decode(ids)
     ended = ids[-1] == tokenizer.eos_token_id or len(text.split()) > 1
     return ended or text.lstrip()[-1:].isspace()
-
-
-# ---- answers
 
 
 def prediction(row, move):

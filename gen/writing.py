@@ -12,6 +12,7 @@ import sys
 
 import manners
 from judges import best, find, judged  # noqa: F401
+from moves import outputs  # noqa: F401
 from w2s import files, protocol, sources
 from w2s.files import BadInput
 from w2s.scores import WRITING
@@ -45,9 +46,6 @@ same = protocol.same_text
 said = truth = None  # of two texts nobody can say that they are the same answer
 
 
-# ---- rows
-
-
 def read(ds, split):
     """All rows of one split of a task, or of a JSONL file with prompt and completion."""
     if "load" in TASKS.get(ds, ()):
@@ -76,9 +74,6 @@ def continuations(ds, split):
 def finish(rows, seed):
     """The rows as the stages see them."""
     return rows
-
-
-# ---- models
 
 
 def encode(rows, tokenizer, model, given=None, room=None):
@@ -136,13 +131,6 @@ def after(row, completion, prompt, tokenizer):
     return tokenizer(gap + completion, add_special_tokens=False, verbose=False).input_ids
 
 
-def outputs(model, rows):
-    """Mean negative log-likelihood [N, 1] in nats of each row's completion."""
-    from w2s import lm
-
-    return lm.nll(model, rows)
-
-
 def rule(name, batch_size=None, **options):
     """(loss, False, {}): a text is learned by cross-entropy alone."""
     from w2s import lm
@@ -184,9 +172,6 @@ def answer(model, tokenizer, rows, dtype=None, bar=None, samples=None, max_new=N
     if n_empty:
         print(f"{n_empty} of {len(every)} completions are empty")
     return texts if samples else [row[0] for row in texts]
-
-
-# ---- answers
 
 
 def judge_of(ds, name, bad=None):

@@ -90,9 +90,6 @@ CHECKS, METRIC, same = files.CHECKS, "acc", protocol.same_text
 OUTPUTS, RECIPE = 1, {"epochs": 1, "batch_size": 220, "n_val": None, "stop": False}
 
 
-# ---- rows
-
-
 def facts_pairs(split, seed=0):
     """Two statements about a person of facts/world.py, one true: train has every wrong value."""
     for person in world.people(seed):
@@ -157,9 +154,6 @@ def finish(rows, seed):
         kept = {name: row[name] for name in ("id", "group", "prompt")}
         out.append(kept | {"a": two[label], "b": two[1 - label], "label": label})
     return out
-
-
-# ---- models
 
 
 def encode(rows, tokenizer, model, given=None):

@@ -18,9 +18,6 @@ SHARE = {"train_weak": 4, "label": 1, "train_strong": 4, "eval": 1}  # of work, 
 UNKNOWN = 124_000_000  # parameters of a model that is no folder
 
 
-# ---- the stages
-
-
 def form(name):
     """A model, rule or number as part of a file name."""
     return re.sub(r"[^\w.]+", "-", str(name)).strip("-.")
@@ -104,9 +101,6 @@ def script_of(node):
     return node["words"][0].removesuffix(".py")
 
 
-# ---- what is done
-
-
 def undone(nodes):
     """The stages that are still to run: by their cards, without starting any."""
     todo = {}
@@ -164,9 +158,6 @@ def settle(folder, grid, options, write):
         files.write_text(file, json.dumps(now, indent=2, ensure_ascii=False) + "\n")
 
 
-# ---- how much work
-
-
 def work(node):
     """About how much work a stage is, in parameters that go through."""
     folders = [path for path in (Path(node["model"]), HERE / node["model"]) if path.is_dir()]
@@ -181,8 +172,6 @@ def pace(nodes):
     seconds = sum(files.read_card(node["out"])["seconds"] for node in trained)
     return seconds / (sum(map(work, trained)) or 1), len(trained)
 
-
-# ---- what came out
 
 KEY = ("task", "weak", "strong", "rule", "seed")
 GRID = {"tasks": [str], "pairs": [[str]], "rules": [str], "seeds": int}

@@ -73,9 +73,6 @@ def section(folder, lines, setting, metric):
     return {"metric": metric, "cells": cells, "means": means, "against": against}
 
 
-# ---- the cells of one task
-
-
 def columns(setting, rows):
     """{"score", "said", "truth", "prob"} of predictions that have them, as arrays [N]."""
     if "prob" in setting.PREDICTION:  # all rows at once, which is faster than setting.score()
@@ -181,9 +178,6 @@ def duel(key, fours, metric):
     told |= {"tasks": len(fours), "pgr_tasks": len(known)}
     pgr = stats.against(known)["pgr"] if known else None
     return told | {"metric": stats.against(fours)["metric"], "pgr": pgr}
-
-
-# ---- over tasks
 
 
 def over_tasks(cells, threes, metric):

@@ -65,9 +65,6 @@ def show(folder, told):
     print(f"{folder}/report.html")
 
 
-# ---- words
-
-
 def pair(one):
     """The models of a cell; of a duel perhaps all."""
     return f"{one['supervisor']} -> {one['strong']}" if one["strong"] else "all, averaged"
@@ -94,9 +91,6 @@ def pgr_of(cell):
 def counted(n, what):
     """A number of things in words."""
     return f"{n} {what}{'' if n == 1 else 's'}"
-
-
-# ---- what the report says
 
 
 def opening(folder, about, lines, told):
@@ -132,8 +126,7 @@ def tables(section, title, explain):
         "supervisors), by interpolation in log parameters; < and > name the end it lies beyond."
     )
     blocks = [("head", f"Results{title}"), ("table", rows)] + [("text", told)] * explain
-    over = [one for one in section["means"] if one["over"]]
-    if over:
+    if over := [one for one in section["means"] if one["over"]]:
         blocks += [("head", f"Across tasks{title}"), ("table", over_rows(over))]
         told = "Tasks count as drawn: the intervals are for other tasks like these. Mean and median"
         told += " are over tasks with a PGR; pooled, what was recovered over all gaps together, has"
@@ -183,10 +176,9 @@ def pictures(folder, section, prefix):
 
     def title(one):
         models = f"{names[one['supervisor']]} -> {names[one['strong']]}"
-        if len(means) > len(rules):
-            return models
         of = f"{tasks[0]}: " if len(tasks) == 1 else ""
-        return f"{of}{models}, {one['n']} test rows, {counted(one['seeds'], 'seed')}"
+        long = f"{of}{models}, {one['n']} test rows, {counted(one['seeds'], 'seed')}"
+        return models if len(means) > len(rules) else long
 
     told = f"Supervisor, students and ceiling (paper, Fig. 2){over}; below the PGR{of_pgr}"
     drawn = {"bars": (figures.bars_of_rules(means, metric, title), told)}
@@ -218,9 +210,6 @@ def undefined(told, about, lines):
             texts.append(f"{task}, {weak} -> {strong}, {rule}, seed {seed}: not finished.")
     found = ("list", texts) if texts else ("text", "Nothing: every PGR is defined.")
     return [("head", "What is undefined or missing"), found]
-
-
-# ---- where it comes from
 
 
 def commands(folder, about):

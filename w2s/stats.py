@@ -131,9 +131,6 @@ def metrics(prob, label, groups):
     return result
 
 
-# ---- supervisor, student and ceiling
-
-
 def compare(score, said, groups, prob=None, label=None, metric="acc", want=None):
     """The numbers of pgr.json, of supervisor, student and ceiling, from S seeds on N test rows.
 
