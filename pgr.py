@@ -75,16 +75,13 @@ def main(
     for seed, names in zip(cards, runs):
         result["notes"] += doubts.roles(seed, names)
     show(result)
-    if want:
-        show_needed(result, want)
+    show_needed(result, want)
     if curves:
         result["stopping"] = stopping(runs, cards, Path(plot).with_suffix(".curves.png"))
     files.write_text(out, json.dumps(result, indent=2) + "\n")
     print(out)
     draw(result, plot)
-    probable = metric == "acc" and result["diagnostics"]
-    if probable and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
-        print("the supervisor is at chance: train it longer, on more rows, or test on more rows")
+    tell_chance(result)
 
 
 def beside_all(*patterns):
@@ -183,11 +180,9 @@ def read(setting, run, card, ds, split):
 
 def describe(result, matched, cards, abouts, setting, ds, split):
     """Add to a result what it is of: task, setting, split, models, rule, seeds, runs, leaks."""
-    for who, of_who in zip(WHO, abouts):
-        result[who] |= leaks.inherited(*of_who)
+    for who, of_who, card in zip(WHO, abouts, cards[0]):
+        result[who] |= leaks.inherited(*of_who) | {"model": card["args"].get("model")}
     result |= leaks.inherited(*(result[who] for who in WHO))
-    for who, card in zip(WHO, cards[0]):
-        result[who]["model"] = card["args"].get("model")
     args = cards[0][1]["args"]
     options = [f"{name}={args[name]}" for name in RULE if args.get(name)]
     rule = " ".join([args["loss"], *options]) if args.get("loss") else None
@@ -220,8 +215,17 @@ def show(result):
         print(f"note: {note}")
 
 
+def tell_chance(result):
+    """Say so if the supervisor is no better than a coin."""
+    chance = result["metric"] == "acc" and result["diagnostics"]
+    if chance and result["weak"]["low"] <= 0.5 <= result["weak"]["high"]:
+        print("the supervisor is at chance: train it longer, on more rows, or test on more rows")
+
+
 def show_needed(result, want):
     """How many seeds and groups of rows would do, on the terminal."""
+    if not want:
+        return
     rough = "as far as these data tell"
     if result["pgr"]["value"] is None:
         rough = "roughly, as the PGR is undefined"

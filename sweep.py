@@ -94,8 +94,7 @@ def main(
     handed = {n: value for n, value in asked.items() if n in handed}
     shared = {name: handed.pop(name) for name in pgr.RULE if name in handed}
     pairs = pairs_of(ds, models, weak, strong)
-    soft = all(tasks.setting_of(task).SOFT for task, *_ in pairs)  # hard labels have xent alone
-    loss = loss or ("xent,conf" if soft else "xent")
+    loss = loss or "xent" + ",conf" * all(tasks.setting_of(task).SOFT for task, *_ in pairs)
     grid = {"pairs": pairs, "seeds": seeds, "rules": rules_of(loss, shared)}
     nodes = stages_of(out, grid, handed)
     grids.settle(out, grid, handed, write=False)
@@ -115,8 +114,7 @@ def main(
         todo = grids.undone(nodes)  # another sweep may have ended just now
         if slurm and todo:
             return send(todo)
-        failed = workers.run(out, todo, jobs, handed.get("device"))
-        finish(out, grid, nodes, todo, handed, failed)
+        finish(out, grid, nodes, todo, handed, workers.run(out, todo, jobs, handed.get("device")))
 
 
 def stages_of(out, grid, handed):

@@ -50,7 +50,7 @@ def write(
         parts = answers(model, prompts, size, run, how, name, draws=True)
     said = [None] * len(prompts)
     for batch, out in parts:
-        new = [cut(one, end) for one in out.tolist()]
+        new = [ids[: ids.index(end) + 1] if end in ids else ids for ids in out.tolist()]
         for place, i in enumerate(batch):
             said[i] = new[place * samples : (place + 1) * samples]
     return said
@@ -76,8 +76,3 @@ def pad_left(prompts, model):
     ids = torch.tensor([[pad] * (longest - len(one)) + one for one in prompts])
     mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts])
     return ids.to(model.device), mask.to(model.device)
-
-
-def cut(ids, end):
-    """The ids up to the first `end`, with it."""
-    return ids[: ids.index(end) + 1] if end in ids else ids

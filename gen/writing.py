@@ -13,6 +13,7 @@ import sys
 import manners
 from judges import best, find, judged  # noqa: F401
 from moves import outputs  # noqa: F401
+from texts import finish  # noqa: F401
 from w2s import files, protocol, sources
 from w2s.files import BadInput
 from w2s.scores import WRITING
@@ -37,8 +38,8 @@ FIELDS, OPTIONAL = ("prompt", "completion"), ()
 PREDICTION = ("id", "score", "max", "completions")
 # a supervisor may write nothing; such a label is left out in training
 WRITTEN = (lambda x: x == "" or isinstance(x, str) and (not x.strip() or files.is_text(x)), "text")
-SHARE = (lambda x: type(x) in (int, float) and 0 <= x <= 1, "a number from 0 to 1")
-CHECKS = files.CHECKS | {"completion": files.TEXT, "weak": WRITTEN, "score": SHARE, "max": SHARE}
+CHECKS = files.CHECKS | {"completion": files.TEXT, "weak": WRITTEN}
+CHECKS |= dict.fromkeys(("score", "max"), files.PROBABILITY)
 TRUTH, SOFT, OUTPUTS = "completion", False, 0
 RECIPE = {"epochs": 3, "batch_size": 16, "n_val": None, "stop": True}
 OPTIONS = ("judge", "bad", *WRITING)  # of label.py, eval.py
@@ -69,11 +70,6 @@ def continuations(ds, split):
     told = f"{count - len(kept) - empty} have a toxicity of {BETTER} or more"
     print(f"{where}: {told}, {empty} a field without a value: left out", file=sys.stderr)
     return kept
-
-
-def finish(rows, seed):
-    """The rows as the stages see them."""
-    return rows
 
 
 def encode(rows, tokenizer, model, given=None, room=None):
@@ -234,12 +230,9 @@ def measure(predictions, rows):
     from w2s import effects, stats
 
     texts = [prediction["completions"] for prediction in predictions]
-    means = {
-        "score": [prediction["score"] for prediction in predictions],
-        "max": [prediction["max"] for prediction in predictions],
-        "empty": [sum(not text.strip() for text in row) / len(row) for row in texts],
-        "length": [sum(len(text.split()) for text in row) / len(row) for row in texts],
-    }
+    means = {name: [one[name] for one in predictions] for name in ("score", "max")}
+    means["empty"] = [sum(not text.strip() for text in row) / len(row) for row in texts]
+    means["length"] = [sum(len(text.split()) for text in row) / len(row) for row in texts]
     groups = [row["group"] for row in rows]
     found = effects.crossed([[one] for one in means.values()], *effects.number(groups))
     each = zip(means, np.eye(len(means)))

@@ -221,21 +221,16 @@ def result(folder, cell, at, scored, setting, read):
     said = {who: read(setting, f"{folder}/{file}") for who, file in scored.items()}
     weak, student, ceiling = (mean(scores) for _, scores in said.values())
     sizes = {who: card["resolved"]["parameters"] for who, card in cards.items()}
-    return dict(zip(KEY, cell)) | {
-        "setting": setting.__name__,
-        "metric": setting.METRIC,
-        "n": len(said["weak"][0]),
-        "runs": {who: at[who] for who in scored},
-        "labels": at["labels"],
-        "leaks": leaks.inherited(*abouts).get("leaks", []),
-        "predictions": scored,
-        "values": {"weak": weak, "student": student, "ceiling": ceiling},
-        "pgr": (student - weak) / (ceiling - weak) if ceiling != weak else None,
-        "agreement": agreement(*said["weak"], said["student"][0]),
-        "label_acc": mean(read(setting, f"{folder}/{at['labels']}")),
-        "parameters": {"weak": sizes["weak"], "strong": sizes["student"]},
-        "seconds": {who: card["seconds"] for who, card in cards.items()},
-    }
+    line = dict(zip(KEY, cell)) | {"setting": setting.__name__, "metric": setting.METRIC}
+    line |= {"n": len(said["weak"][0]), "runs": {who: at[who] for who in scored}}
+    line |= {"labels": at["labels"], "leaks": leaks.inherited(*abouts).get("leaks", [])}
+    line |= {"predictions": scored}
+    line["values"] = {"weak": weak, "student": student, "ceiling": ceiling}
+    line["pgr"] = (student - weak) / (ceiling - weak) if ceiling != weak else None
+    line["agreement"] = agreement(*said["weak"], said["student"][0])
+    line["label_acc"] = mean(read(setting, f"{folder}/{at['labels']}"))
+    line["parameters"] = {"weak": sizes["weak"], "strong": sizes["student"]}
+    return line | {"seconds": {who: card["seconds"] for who, card in cards.items()}}
 
 
 def answers(setting, file):

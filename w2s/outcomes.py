@@ -83,26 +83,22 @@ def columns(setting, rows):
     return {name: np.array(list(map(of, rows))) for name, of in known.items() if of}
 
 
-def read_file(setting, file):
-    """columns() of a file of predictions, and its "file", "sha", "ids" and "groups"."""
-    if not Path(file).exists():
-        told = "of which results.jsonl tells, is gone: call sweep.py again, which makes it anew"
-        raise BadInput(f"{file}, {told}")
-    data, card = files.read_bytes(file), files.read_card(file) or {}
-    if card.get("sha256") != hashlib.sha256(data).hexdigest():
-        raise BadInput(f"{file} differs from {files.card_path(file)}: score again with eval.py")
-    rows = json.loads(b"[" + data.strip().replace(b"\n", b",") + b"]")  # one by one takes longer
-    told = {"ids": [row["id"] for row in rows], "sha": card.get("rows_sha256"), "file": file}
-    told["groups"] = card.get("test_groups") or told["ids"]
-    return told | dict.fromkeys(("said", "truth", "prob")) | columns(setting, rows)
-
-
 def read_task(folder, lines, setting, metric):
-    """{path: read_file(), with the "values" of the metric [N]} of all predictions of one task."""
+    """{path: {"ids", "groups", "values" of the metric [N], ...} and columns()} of all predictions
+    of one task."""
     data, first = {}, None
     for path in dict.fromkeys(path for line in lines for path in line["predictions"].values()):
-        told = data[path] = read_file(setting, f"{folder}/{path}")
-        first = first or told
+        if not Path(file := f"{folder}/{path}").exists():
+            told = "of which results.jsonl tells, is gone: call sweep.py again, which makes it anew"
+            raise BadInput(f"{file}, {told}")
+        text, card = files.read_bytes(file), files.read_card(file) or {}
+        if card.get("sha256") != hashlib.sha256(text).hexdigest():
+            raise BadInput(f"{file} differs from {files.card_path(file)}: score again with eval.py")
+        rows = json.loads(b"[" + text.strip().replace(b"\n", b",") + b"]")  # faster than one by one
+        told = dict.fromkeys(("said", "truth", "prob")) | columns(setting, rows) | {"file": file}
+        told |= {"ids": [row["id"] for row in rows], "sha": card.get("rows_sha256")}
+        told["groups"] = card.get("test_groups") or told["ids"]
+        data[path], first = told, first or told
         same = told["ids"] == first["ids"] and told["sha"] == first["sha"]
         if not same or not np.array_equal(told["truth"], first["truth"]):
             both = f"{first['file']} and {told['file']}"

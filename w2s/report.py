@@ -127,7 +127,15 @@ def tables(section, title, explain):
     )
     blocks = [("head", f"Results{title}"), ("table", rows)] + [("text", told)] * explain
     if over := [one for one in section["means"] if one["over"]]:
-        blocks += [("head", f"Across tasks{title}"), ("table", over_rows(over))]
+        kinds = ("median", "mean", "pooled")
+        rows = [("supervisor -> student", "rule", "tasks", *(f"{kind} PGR" for kind in kinds))]
+        rows[0] += ("without a PGR",)
+        for one in over:
+            told = [with_interval(one["over"][kind], digits=2) for kind in kinds]
+            none = ", ".join(one["over"]["undefined"]) or "none"
+            models = pair(one) + leaks.mark(one)
+            rows.append((models, one["rule"], one["over"]["tasks"], *told, none))
+        blocks += [("head", f"Across tasks{title}"), ("table", rows)]
         told = "Tasks count as drawn: the intervals are for other tasks like these. Mean and median"
         told += " are over tasks with a PGR; pooled, what was recovered over all gaps together, has"
         told += " all. A median has no interval below six tasks, a mean none of one."
@@ -137,18 +145,6 @@ def tables(section, title, explain):
         told = "The first rule less the other, on the same rows and seeds, for these tasks; sign:"
         blocks.append(("text", f"{told} the probability that the difference has this sign."))
     return blocks
-
-
-def over_rows(over):
-    """The table of PGRs across tasks."""
-    kinds = ("median", "mean", "pooled")
-    of_kinds = [f"{kind} PGR" for kind in kinds]
-    rows = [("supervisor -> student", "rule", "tasks", *of_kinds, "without a PGR")]
-    for one in over:
-        values = (with_interval(one["over"][kind], digits=2) for kind in kinds)
-        none = ", ".join(one["over"]["undefined"]) or "none"
-        rows.append((pair(one) + leaks.mark(one), one["rule"], one["over"]["tasks"], *values, none))
-    return rows
 
 
 def duel_rows(section, metric):

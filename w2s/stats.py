@@ -76,8 +76,7 @@ def nll(prob, true):
 
 
 def ece(prob, true):
-    """The expected calibration error (Guo et al. 2017), to which noise adds: in 10 bins of the
-    answer's confidence from 1/2 to 1."""
+    """The expected calibration error (Guo et al. 2017), to which noise adds; 10 bins from 1/2."""
     confidence = np.maximum(prob, 1 - prob)
     return in_bins(confidence, confidence - ((prob > 0.5) == true), np.arange(11, 20) / 20)
 

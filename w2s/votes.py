@@ -10,8 +10,7 @@ import numpy as np
 
 
 def combine(votes, vote, weights=None):
-    """One label from K votes: of moves and texts the plurality, else the weighted mean P or share
-    of 1s."""
+    """One label from K votes: of moves and texts the plurality, else the mean P or share of 1s."""
     if isinstance(votes[0], str):
         counts = collections.Counter()
         for answer, weight in zip(votes, [1] * len(votes) if weights is None else weights):
