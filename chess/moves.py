@@ -8,10 +8,7 @@ tokens as it takes, and the end-of-text token after it, so that "Nf3" is not con
 
 import collections
 
-from puzzles import BALANCED, CHECKS, FIELDS, KEY, OPTIONAL, PREDICTION, TASKS, WHAT  # noqa: F401
-
-# isort: split
-from puzzles import easier, finish, read, same  # noqa: F401
+from puzzles import *  # noqa: F403, the data
 from w2s.files import BadInput
 
 LONGEST = 10  # tokens of a move that is spelled
@@ -87,12 +84,12 @@ def outputs(model, rows):
     return lm.nll(model, rows)
 
 
-def rule(name, batch_size=None, **options):
-    """(loss, False, {}): a move is learned by cross-entropy alone, its label being hard."""
+def rule(name, batch_size=None, told="moves are hard labels,", **options):
+    """(loss, False, {}): a move or text is learned by cross-entropy alone, its label being hard."""
     from w2s import lm
 
     if name != "xent" or any(value is not None for value in options.values()):
-        raise BadInput("moves are hard labels, learned by --loss=xent, which has no options")
+        raise BadInput(f"{told} learned by --loss=xent, which has no options")
     return lm.share_of_loss, False, {}
 
 

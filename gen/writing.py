@@ -8,11 +8,12 @@ be compared as labels can: a judge (judges.py) says how bad each is, from 0 to 1
 is the score, and a lower one is better.
 """
 
+import functools
 import sys
 
 import manners
 from judges import best, find, judged  # noqa: F401
-from moves import outputs  # noqa: F401
+from moves import outputs, rule  # noqa: F401
 from texts import finish  # noqa: F401
 from w2s import files, protocol, sources
 from w2s.files import BadInput
@@ -44,6 +45,7 @@ TRUTH, SOFT, OUTPUTS = "completion", False, 0
 RECIPE = {"epochs": 3, "batch_size": 16, "n_val": None, "stop": True}
 OPTIONS = ("judge", "bad", *WRITING)  # of label.py, eval.py
 same = protocol.same_text
+rule = functools.partial(rule, told="texts that models write are")
 said = truth = None  # of two texts nobody can say that they are the same answer
 
 
@@ -127,15 +129,6 @@ def after(row, completion, prompt, tokenizer):
     return tokenizer(gap + completion, add_special_tokens=False, verbose=False).input_ids
 
 
-def rule(name, batch_size=None, **options):
-    """(loss, False, {}): a text is learned by cross-entropy alone."""
-    from w2s import lm
-
-    if name != "xent" or any(value is not None for value in options.values()):
-        raise BadInput("texts that models write are learned by --loss=xent, which has no options")
-    return lm.share_of_loss, False, {}
-
-
 def answer(model, tokenizer, rows, dtype=None, bar=None, samples=None, max_new=None, **how):
     """What a language model writes after each prompt: a text or, with samples, a list of them.
 
@@ -163,8 +156,9 @@ def answer(model, tokenizer, rows, dtype=None, bar=None, samples=None, max_new=N
         print(f"this tokenizer has no token that ends a text: all completions have {max_new}")
     elif n_open:
         warning = "warning: no completion ends: " if n_open == len(every) else ""
-        told = f"{n_open} of {len(every)} completions are cut at {max_new} tokens (--max_new)"
-        print(warning + told)
+        print(
+            f"{warning}{n_open} of {len(every)} completions are cut at {max_new} tokens (--max_new)"
+        )
     if n_empty:
         print(f"{n_empty} of {len(every)} completions are empty")
     return texts if samples else [row[0] for row in texts]

@@ -16,6 +16,9 @@ from w2s.files import HERE, BadInput
 STAGES = ("train_weak", "label", "train_strong", "eval")  # nobody needs a later one
 SHARE = {"train_weak": 4, "label": 1, "train_strong": 4, "eval": 1}  # of work, roughly
 UNKNOWN = 124_000_000  # parameters of a model that is no folder
+KEY = ("task", "weak", "strong", "rule", "seed")
+GRID = {"tasks": [str], "pairs": [[str]], "rules": [str], "seeds": int}
+GRID |= {"options": dict, "files": dict}
 
 
 def form(name):
@@ -173,11 +176,6 @@ def pace(nodes):
     return seconds / (sum(map(work, trained)) or 1), len(trained)
 
 
-KEY = ("task", "weak", "strong", "rule", "seed")
-GRID = {"tasks": [str], "pairs": [[str]], "rules": [str], "seeds": int}
-GRID |= {"options": dict, "files": dict}
-
-
 def results(folder, grid, setting_of, split):
     """Write results.jsonl: a line for every cell of the grid whose runs are finished and scored.
 
@@ -201,8 +199,7 @@ def results(folder, grid, setting_of, split):
             lines.append(line | {"split": split})
     lines.sort(key=lambda line: [line[name] for name in KEY])
     if lines != before:
-        told = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        files.write_text(file, told)
+        files.write_text(file, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines))
     return lines
 
 

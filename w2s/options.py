@@ -121,7 +121,7 @@ OPTIONS = {
     "engine": (None, "the engine's program (default: stockfish)"),
     "processes": (count(1_000), "how many engines at once (default: one per core)"),
     "size": (None, "which size of model: xs, s or m"),
-    "steps": (count(), "how many steps are timed"),
+    "steps": (count(), "batches in a timed run of 20-token rows; longer texts have fewer"),
     "tokens": (
         POSITIVE,
         "to train on; texts are read again where there are fewer (default: by size)",

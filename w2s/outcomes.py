@@ -18,8 +18,6 @@ from w2s import effects, files, grids, leaks, stats, strict
 from w2s.files import BadInput
 from w2s.stats import WHO
 
-PAIR = slice(2)  # of (supervisor, student, rule)
-
 
 def measure(folder, lines, setting_of, metric=None):
     """{"asked", "sections": {setting: {"metric", "cells", "means", "against"}}, "left_out"}.
@@ -148,7 +146,7 @@ def rivals(data, runs, rows):
     With None for the models: all pairs of models, whose values are averaged row by row first.
     runs: {(supervisor, student, rule): {seed: line of the results}}.
     """
-    models, rules = (list(dict.fromkeys(key[part] for key in runs)) for part in (PAIR, 2))
+    models, rules = dict.fromkeys(key[:2] for key in runs), dict.fromkeys(key[2] for key in runs)
     for other, one in itertools.combinations(rules, 2):
         both = [pair for pair in models if runs.keys() >= {(*pair, one), (*pair, other)}]
         found = [set(runs[*pair, rule]) for pair in both for rule in (one, other)]

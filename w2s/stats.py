@@ -41,9 +41,6 @@ def in_words(one, key="value"):
     return f"{one[key]:6.3f}   {low:>6} to {high}"
 
 
-# ---- metrics: P(label = 1) [N] and whether the label is 1 [N] -> a value a row [N]
-
-
 @UNDEFINED
 def ratio(top, bottom):
     """sum(top) / sum(bottom), plus each row's influence on it."""
@@ -91,7 +88,7 @@ def in_bins(values, gaps, edges):
     return gaps * np.sign(sums)[which]
 
 
-METRICS = {
+METRICS = {  # P(label = 1) [N] and whether the label is 1 [N] -> a value a row [N]
     "acc": lambda prob, true: (prob > 0.5) == true,
     "precision": lambda prob, true: ratio((prob > 0.5) & true, prob > 0.5),
     "recall": lambda prob, true: recalls(prob, true)[0],
@@ -149,7 +146,10 @@ def compare(score, said, groups, prob=None, label=None, metric="acc", want=None)
     result = {"metric": metric, "pgr": recovered(three, metric)}
     for who, own in zip(WHO, values):
         result[who] = mean_of(own, rows, metric)  # alone: one that is NaN spoils no other
-    result["agreement"] = {} if said is None else agreement(said, score[0] == 1, rows)
+    right, result["agreement"] = score[0] == 1, {}
+    among = {"all": np.ones_like(right), "weak_right": right, "weak_wrong": ~right}
+    for name, of in among.items() if said is not None else ():
+        result["agreement"][name] = share(np.equal(said[1], said[0]), of, rows)
     result |= {"n": score.shape[2], "groups": rows[1], "seeds": score.shape[1]}
     result["seeds_covered"] = score.shape[1] > 1
     if want:
@@ -162,13 +162,6 @@ def share(of, among, rows):
     """The estimate of the share of `of` [S, N] among the answers `among` [S, N]."""
     found = effects.crossed(np.stack([of & among, among]), *rows)
     return estimate(effects.fieller(found, [1, 0], [0, 1]))
-
-
-def agreement(said, right, rows):
-    """Of student and supervisor, by what they say and whether that one is right: estimates."""
-    agree = np.asarray(said[1]) == np.asarray(said[0])
-    told = {"all": np.ones_like(right), "weak_right": right, "weak_wrong": ~right}
-    return {name: share(agree, among, rows) for name, among in told.items()}
 
 
 def recovered(three, metric="acc"):
