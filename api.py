@@ -86,7 +86,16 @@ def export(args, force, allow_leak):
     leak = leaks.of_labels(texts, rows, labels, labels_card, args, allow_leak)
     lines = chat_lines(rows, "weak" if target == "weak" else texts.TRUTH, args["soft"], system)
     n, (lengths, how) = len(lines), tokens_of(lines)
-    check_rules(rows, lines, lengths)
+    longest = max(range(n), key=lengths.__getitem__)
+    size = sum(len(json.dumps(line, ensure_ascii=False).encode()) + 1 for line in lines)
+    if n < FEWEST:
+        raise BadInput(f"{n} lines are too few: the provider wants {FEWEST} or more")
+    if lengths[longest] > LONGEST:
+        told = f"has {lengths[longest]:,} tokens, the provider's limit is {LONGEST:,}"
+        raise BadInput(f"row {rows[longest % len(rows)]['id']!r} {told}: leave it out")
+    if size > LARGEST:
+        told = f"{size:,} bytes, the provider takes {LARGEST:,}"
+        raise BadInput(f"{told}: fewer rows, smaller --soft")
     card = records.new_card("api", texts, kept, inputs, labels_card.get("data"))
     card |= {"supervisor": labels_card.get("supervisors"), "labels_from": labels_card.get("stage")}
     card |= leaks.learn(out, texts, card, rows, labels_card, leak)
@@ -128,20 +137,6 @@ def tokens_of(lines):
         encode, how = (lambda text: text[::4]), "estimated as characters / 4, tiktoken is not there"
     sizes = ([len(encode(one["content"])) + 4 for one in line["messages"]] for line in lines)
     return [sum(of_line) + 3 for of_line in sizes], how
-
-
-def check_rules(rows, lines, lengths):
-    """BadInput for what the provider would refuse or cut."""
-    longest = max(range(len(lines)), key=lengths.__getitem__)
-    size = sum(len(json.dumps(line, ensure_ascii=False).encode()) + 1 for line in lines)
-    if len(lines) < FEWEST:
-        raise BadInput(f"{len(lines)} lines are too few: the provider wants {FEWEST} or more")
-    if lengths[longest] > LONGEST:
-        told = f"has {lengths[longest]:,} tokens, the provider's limit is {LONGEST:,}"
-        raise BadInput(f"row {rows[longest % len(rows)]['id']!r} {told}: leave it out")
-    if size > LARGEST:
-        told = f"{size:,} bytes, the provider takes {LARGEST:,}"
-        raise BadInput(f"{told}: fewer rows, smaller --soft")
 
 
 def answer(args, force, allow_leak):

@@ -155,8 +155,7 @@ def facts_known(model, tokenizer, _, settings):
 
 
 def manners_known(model, tokenizer, _, settings):
-    """By kind of pairs: the share of words that it calls kind or rude rightly, and of texts for
-    which it takes the kind one of two words."""
+    """By kind of pairs, shares: of words it rightly calls kind or rude, of texts it puts kindly."""
     found = {}
     for name, pairs in manners.by_coverage(settings["coverage"]).items():
         for what, quiz in manners.quizzes(pairs).items() if pairs else ():

@@ -155,9 +155,8 @@ def quizzes(pairs):
     rng = random.Random("manners quizzes")
     found = {"known": [(f"{pair[side]} is a", side) for pair in pairs for side in SIDES]}
     found["written"] = []
-    for pair in pairs:
-        for _ in range(2):
-            prompt, text = written(pair["kind"], pair["rude"], rng)
-            start = text.split()[: text.split().index(pair["kind"])]
-            found["written"].append((" ".join([prompt, *start]), pair["kind"]))
+    for kind, rude in ((pair["kind"], pair["rude"]) for pair in pairs for _ in range(2)):
+        prompt, text = written(kind, rude, rng)
+        start = text.split()[: text.split().index(kind)]
+        found["written"].append((" ".join([prompt, *start]), kind))
     return found

@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 
 from w2s import files, leaks, stats
-from w2s.outcomes import in_short
+from w2s.outcomes import by, in_short
 from w2s.stats import WHO
 
 COLOURS = ("#c9c9c9", "#6a51a3", "#3d3d3d")  # supervisor, student, ceiling
@@ -134,9 +134,7 @@ def draw(result, path):
 
 def bars_of_rules(cells, metric, title):
     """Figure 2: supervisor, students of all rules and ceiling; a panel for each title."""
-    panels = {}
-    for cell in cells:
-        panels.setdefault(title(cell), []).append(cell)
+    panels = by(cells, title)
     rules, alone = once(cells, "rule"), len(panels) == 1
     wide = max(6 if alone else 3.6, 1.1 * (2 + len(rules)))
     figure, axes = new_figure(len(panels), wide, 3.4)

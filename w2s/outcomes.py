@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import math
-import operator
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ def measure(folder, lines, setting_of, metric=None):
     of settings whose models tell probabilities: the others are left out.
     """
     told = {"asked": metric, "sections": {}, "left_out": []}
-    for name, own in by(lines, "setting").items():
+    for name, own in by(lines, itemgetter("setting")).items():
         setting = setting_of(own[0])
         if has_metric(setting, metric or setting.METRIC):
             told["sections"][name] = section(folder, own, setting, metric or setting.METRIC)
@@ -37,11 +37,11 @@ def measure(folder, lines, setting_of, metric=None):
     return told
 
 
-def by(lines, *fields):
-    """{value of a field, or values of several: the lines or cells that have it}, in order."""
+def by(lines, key):
+    """{key(line): the lines, or cells, that have it}, in order."""
     found = {}
     for line in lines:
-        found.setdefault(operator.itemgetter(*fields)(line), []).append(line)
+        found.setdefault(key(line), []).append(line)
     return found
 
 
@@ -53,7 +53,7 @@ def has_metric(setting, metric):
 def section(folder, lines, setting, metric):
     """Cells, means over tasks, and rules against each other, of the lines of one setting."""
     cells, threes, pairs = [], {}, {}
-    for own in by(lines, "task", "split").values():
+    for own in by(lines, itemgetter("task", "split")).values():
         told, effects_of, fours = of_task(folder, own, setting, metric)
         cells += told
         threes |= effects_of
@@ -82,8 +82,7 @@ def columns(setting, rows):
 
 
 def read_task(folder, lines, setting, metric):
-    """{path: {"ids", "groups", "values" of the metric [N], ...} and columns()} of all predictions
-    of one task."""
+    """{path: columns(), "ids", "groups" and "values" of the metric [N]} of a task's predictions."""
     data, first = {}, None
     for path in dict.fromkeys(path for line in lines for path in line["predictions"].values()):
         if not Path(file := f"{folder}/{path}").exists():
@@ -181,7 +180,7 @@ def over_tasks(cells, threes, metric):
     its median; agreement has no interval. Of one task it is the cell itself.
     """
     told = []
-    for key, own in by(cells, "supervisor", "strong", "rule").items():
+    for key, own in by(cells, itemgetter("supervisor", "strong", "rule")).items():
         if len(own) == 1:
             told.append(own[0] | {"over": None})
             continue
@@ -213,7 +212,7 @@ def performs_like(cell, cells):
     """
     models, ceilings, metric = {}, {}, cell["metric"]
     sign = -1 if metric in stats.FALLS else 1
-    for one in by(cells, "task", "split")[cell["task"], cell["split"]]:
+    for one in by(cells, itemgetter("task", "split"))[cell["task"], cell["split"]]:
         sizes = one["parameters"]
         models.setdefault(one["supervisor"], (sizes["weak"], sign * one["weak"][metric]))
         ceilings[one["strong"]] = sizes["strong"], sign * one["ceiling"][metric]
