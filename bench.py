@@ -49,7 +49,6 @@ def main(
         part: train, generative or score
         mean: length of the texts in tokens
         shape: gpt2-6x384, tiny, qwen-0.5b, qwen-1.5b or qwen-7b
-        steps: batches in a timed run of 20-token rows; longer texts have fewer
     """
     cli.check({"repeats": repeats, "steps": steps})
     for kind, word, known in (("part", part, SIDES), ("shape", shape, SHAPES)):

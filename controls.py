@@ -41,7 +41,10 @@ def main(
         model: features: the folder or hub id of the model whose features they are
     """
     setting = tasks.setting_of_labels(labels)
-    check(setting, kind, rate)
+    if not setting.SOFT or (kind in OF_TEXTS and setting.KEY != "text"):
+        raise files.BadInput(f"--kind={kind} is not for {setting.WHAT}: see --help")
+    if rate is not None and kind not in RATED:
+        raise files.BadInput(f"--rate is not for --kind={kind}, but for {', '.join(RATED)}")
     name = kind if rate is None else f"{kind}-{rate:g}"
     args["out"] = out = out or str(files.beside(labels, f"{name}.jsonl"))
     rows = files.read_jsonl(labels, ["id", *setting.FIELDS, "weak"])
@@ -72,14 +75,6 @@ def main(
     print(f"{out}: {accuracy(changed):.1%} of the labels are right, before {accuracy(rows):.1%}")
     if not source.get("test_rows"):
         records.tell_next(["train_strong.py", out, f"--out={out.removesuffix('.jsonl')}"])
-
-
-def check(setting, kind, rate):
-    """BadInput for a kind that is not for this setting, or has no rate of errors."""
-    if not setting.SOFT or (kind in OF_TEXTS and setting.KEY != "text"):
-        raise files.BadInput(f"--kind={kind} is not for {setting.WHAT}: see --help")
-    if rate is not None and kind not in RATED:
-        raise files.BadInput(f"--rate is not for --kind={kind}, but for {', '.join(RATED)}")
 
 
 def accuracy(rows):

@@ -25,10 +25,10 @@ from w2s import cli, doubts, files, leaks, locks, outcomes, protocol, records, r
 from w2s.curves import stopping
 from w2s.figures import draw
 from w2s.files import BadInput
+from w2s.scores import WRITING
 from w2s.stats import WHO
 
 RULE = ("alpha", "conf_prior", "radius", "as_released")
-WRITTEN = ("samples", "temperature", "top_p", "max_new")
 
 
 @cli.stage
@@ -114,12 +114,13 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
     for seed, names in zip(cards, runs):
         for k, (card, name) in enumerate(zip(seed, names)):
             rows, about = read(setting, name, card, ds, split)
-            ids, truth = [row["id"] for row in rows], list(map(setting.truth or no_truth, rows))
+            ids = [row["id"] for row in rows]
+            truth = [setting.truth and setting.truth(row) for row in rows]
             if first is None:
                 first, first_name, right, groups = ids, name, truth, about.get("test_groups")
             hashes.setdefault(about.get("rows_sha256"), name)
-            how = [about.get("args", {}).get(one) for one in WRITTEN]
-            judges.setdefault((about.get("inputs", {}).get("judge"), *how), name)
+            how = about.get("inputs", {}) | about.get("args", {})
+            judges.setdefault(tuple(how.get(one) for one in ("judge", *WRITING)), name)
             if ids != first:
                 order = join(first, ids, first_name, name)
                 rows, truth = [rows[i] for i in order], [truth[i] for i in order]
@@ -127,7 +128,7 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
                 i = next(i for i, one in enumerate(truth) if one != right[i])
                 told = f"on the {setting.TRUTH} of {first[i]!r}: score both again"
                 raise BadInput(f"{first_name} and {name} disagree {told}")
-            answers[k].append(columns_of(setting, rows))
+            answers[k].append(outcomes.columns(setting, rows))
             abouts[k] += [card, about]
     if len(judges) > 1:
         told = "were judged by different models, or wrote in other ways: score both again alike"
@@ -143,26 +144,10 @@ def read_all(setting, runs, cards, ds, split, other_texts=False):
         notes.append(f"the card of {hashes[None]}'s predictions lacks rows_sha256, {told}")
     if groups is None:
         notes.append(f"the predictions of {first_name} have no card: every row counts as a group")
-    given = {
-        name: np.array([[one[name] for one in seeds] for seeds in answers])
-        for name in answers[0][0]
-    }
-    given |= {"label": right} if "prob" in given else {}
-    return {"said": None} | given, groups or first, notes, abouts
-
-
-def no_truth(prediction):
-    """The truth of a setting that has none."""
-
-
-def columns_of(setting, rows):
-    """{name: array [N]} of what is compared in predictions; arrays, as a million dicts are big."""
-    told = {"score": np.array(list(map(setting.score, rows)))}
-    if setting.said:
-        told["said"] = np.array(list(map(setting.said, rows)))
-    if "prob" in setting.PREDICTION:
-        told["prob"] = np.array([row["prob"] for row in rows])
-    return told
+    given = {"said": None, "label": right if "prob" in answers[0][0] else None}
+    for name in answers[0][0].keys() - {"truth"}:
+        given[name] = np.array([[one[name] for one in seeds] for seeds in answers])
+    return given, groups or first, notes, abouts
 
 
 def join(left, right, left_name, right_name):
@@ -195,11 +180,9 @@ def read(setting, run, card, ds, split):
 
 def describe(result, matched, cards, abouts, setting, ds, split):
     """Add to a result what it is of: task, setting, split, models, rule, seeds, runs, leaks."""
-    for who, of_who in zip(WHO, abouts):
-        result[who] |= leaks.inherited(*of_who)
+    for who, of_who, card in zip(WHO, abouts, cards[0]):
+        result[who] |= leaks.inherited(*of_who) | {"model": card["args"].get("model")}
     result |= leaks.inherited(*(result[who] for who in WHO))
-    for who, card in zip(WHO, cards[0]):
-        result[who]["model"] = card["args"].get("model")
     args = cards[0][1]["args"]
     options = [f"{name}={args[name]}" for name in RULE if args.get(name)]
     rule = " ".join([args["loss"], *options]) if args.get("loss") else None
@@ -221,8 +204,10 @@ def show(result):
     print(f"{'PGR':<30} {told}{leaks.mark(result)}")
     if result["agreement"]:
         print("\nstudent agrees with supervisor")
-    for name, one in relations(result).items():
-        print(f"  {name:<28} {stats.in_words(one)}")
+    names = {"all": "on all rows", "weak_right": "where it is right"}
+    names |= {"weak_wrong": "where it is wrong", "similarity": "similarity beyond chance"}
+    for name, one in (result["agreement"] | result["diagnostics"]).items():
+        print(f"  {names.get(name, name):<28} {stats.in_words(one)}")
     print()
     if not result["seeds_covered"]:
         print("one seed: the intervals are for these runs, and say nothing of other seeds")
@@ -243,29 +228,20 @@ def show_needed(result, want):
         return
     rough = "as far as these data tell"
     if result["pgr"]["value"] is None:
-        rough = (
-            "roughly, as the PGR is undefined" if result["needed"] else "no number of rows is known"
-        )
+        rough = "roughly, as the PGR is undefined"
+    if not result["needed"]:
+        rough = "no number of rows is known"
     print(f"for a PGR known to +-{want:g}, {rough}:")
     for n_seeds, n_groups in result["needed"].items():
         rows = f"{n_groups} groups, {round(n_groups * result['n'] / result['groups'])} rows"
         print(f"  {n_seeds:>2} seed(s)  {rows if n_groups else 'no number of rows is enough'}")
 
 
-def relations(result):
-    """{what to call it: estimate} of all that is told beside the PGR."""
-    names = {"all": "on all rows", "weak_right": "where it is right"}
-    names |= {"weak_wrong": "where it is wrong", "similarity": "similarity beyond chance"}
-    told = result["agreement"] | result["diagnostics"]
-    return {names.get(name, name): one for name, one in told.items()}
-
-
 def report_of(folder, args):
     """--grid: the report of a whole grid, and its table on the terminal."""
-    known = inspect.signature(main).parameters
-    also = [name for name, value in args.items() if value != known[name].default]
-    if also := [name for name in also if name not in ("grid", "metric")]:
-        raise BadInput(f"--grid goes with --metric alone: leave {also[0]}={args[also[0]]} out")
+    for name, known in inspect.signature(main).parameters.items():
+        if name not in ("grid", "metric") and args[name] != known.default:
+            raise BadInput(f"--grid goes with --metric alone: leave {name}={args[name]} out")
     report.show(folder, report.make(folder, tasks.setting_of_card, args["metric"]))
 
 

@@ -42,6 +42,7 @@ ONLY = {
     "label": ("vote", "part", "device", "dtype"),
     "eval": ("split", "device", "dtype", "judge", "bad", "samples", "temperature", "top_p"),
 }
+UNSET = dict.fromkeys((*pgr.RULE, "target"))  # options that a rule may have
 
 
 def handed_on():
@@ -93,7 +94,8 @@ def main(
     handed = {n: value for n, value in asked.items() if n in handed}
     shared = {name: handed.pop(name) for name in pgr.RULE if name in handed}
     pairs = pairs_of(ds, models, weak, strong)
-    grid = {"pairs": pairs, "seeds": seeds, "rules": rules_of(loss or default_rules(pairs), shared)}
+    loss = loss or "xent" + ",conf" * all(tasks.setting_of(task).SOFT for task, *_ in pairs)
+    grid = {"pairs": pairs, "seeds": seeds, "rules": rules_of(loss, shared)}
     nodes = stages_of(out, grid, handed)
     grids.settle(out, grid, handed, write=False)
     if todo := grids.undone(nodes):
@@ -112,22 +114,14 @@ def main(
         todo = grids.undone(nodes)  # another sweep may have ended just now
         if slurm and todo:
             return send(todo)
-        failed = workers.run(out, todo, jobs, handed.get("device"))
-        finish(out, grid, nodes, todo, handed, failed)
-
-
-def default_rules(pairs):
-    """Naive and the confidence loss; naive alone where a task has hard labels."""
-    soft = all(tasks.setting_of(task).SOFT for task, *_ in pairs)
-    return "xent,conf" if soft else "xent"
+        finish(out, grid, nodes, todo, handed, workers.run(out, todo, jobs, handed.get("device")))
 
 
 def stages_of(out, grid, handed):
     """{name: stage} of a grid, each with those of the options that its script takes."""
-    by_stage = {
-        script: {n: value for n, value in handed.items() if n in takes}
-        for script, takes in handed_on().items()
-    }
+    by_stage = {}
+    for script, known in handed_on().items():
+        by_stage[script] = {n: value for n, value in handed.items() if n in known}
     return grids.build(out, grid, by_stage)
 
 
@@ -162,9 +156,6 @@ def show_failed(out, failed):
     """Tell which stages failed, {name: why}, and where their logs are."""
     for name, why in failed.items():
         print(f"failed: {name}: {why} (see {out}/logs/{name}.log)", file=sys.stderr)
-
-
-# ---- what is asked
 
 
 def names(option, words):
@@ -204,8 +195,7 @@ def pairs_of(ds, models, weak, strong):
 def takes(rule, option):
     """Whether a rule has an option, {name: value}."""
     try:
-        unset = dict.fromkeys((*pgr.RULE, "target"))
-        return train_strong.chosen_rule(tasks.texts, unset | {"loss": rule} | option, None)
+        return train_strong.chosen_rule(tasks.texts, UNSET | {"loss": rule} | option, None)
     except BadInput:
         return False
 
@@ -238,7 +228,7 @@ def rules_of(loss, shared):
 
 def check(grid, handed):
     """BadInput for a rule or split that a task does not know, or a model that is not there."""
-    unset, split = dict.fromkeys((*pgr.RULE, "target")), handed.get("split", "test")
+    split = handed.get("split", "test")
     for task in dict.fromkeys(task for task, *_ in grid["pairs"]):
         setting = tasks.setting_of(task)
         protocol.describe(setting, task, test=handed.get("test"))
@@ -247,7 +237,7 @@ def check(grid, handed):
         if split not in protocol.test_splits(setting, task):
             raise BadInput(f"--split={split}: {task} has no such test split")
         for options in grid["rules"].values():
-            train_strong.chosen_rule(setting, unset | options, None)
+            train_strong.chosen_rule(setting, UNSET | options, None)
     for model in dict.fromkeys(model for _, *pair in grid["pairs"] for model in pair):
         records.find_model(model)
 

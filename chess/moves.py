@@ -8,10 +8,7 @@ tokens as it takes, and the end-of-text token after it, so that "Nf3" is not con
 
 import collections
 
-from puzzles import BALANCED, CHECKS, FIELDS, KEY, OPTIONAL, PREDICTION, TASKS, WHAT  # noqa: F401
-
-# isort: split
-from puzzles import easier, finish, read, same  # noqa: F401
+from puzzles import *  # noqa: F403, the data
 from w2s.files import BadInput
 
 LONGEST = 10  # tokens of a move that is spelled
@@ -81,18 +78,18 @@ def fitting(row, tokenizer, limit, spelled):
 
 
 def outputs(model, rows):
-    """Mean negative log-likelihood [N, 1] in nats of each row's move."""
+    """Mean negative log-likelihood [N, 1] in nats of each row's move, or completion."""
     from w2s import lm
 
     return lm.nll(model, rows)
 
 
-def rule(name, batch_size=None, **options):
-    """(loss, False, {}): a move is learned by cross-entropy alone, its label being hard."""
+def rule(name, batch_size=None, told="moves are hard labels,", **options):
+    """(loss, False, {}): a move or text is learned by cross-entropy alone, its label being hard."""
     from w2s import lm
 
     if name != "xent" or any(value is not None for value in options.values()):
-        raise BadInput("moves are hard labels, learned by --loss=xent, which has no options")
+        raise BadInput(f"{told} learned by --loss=xent, which has no options")
     return lm.share_of_loss, False, {}
 
 
@@ -131,9 +128,6 @@ def is_whole(ids, tokenizer):
     text = tokenizer.decode(ids)
     ended = ids[-1] == tokenizer.eos_token_id or len(text.split()) > 1
     return ended or text.lstrip()[-1:].isspace()
-
-
-# ---- answers
 
 
 def prediction(row, move):
@@ -198,16 +192,13 @@ def measure(predictions, rows):
     legal = rate("legal", everything)
     result["legal"] = {"value": legal.pop("acc")} | legal
     result["other_mates"] = sum(p["correct"] and p["move"] != p["target"] for p in predictions)
-    known = {row["difficulty"] for row in rows if "difficulty" in row}
-    width = 300 if len(known) > 6 else None  # ratings
+    known = {i: row["difficulty"] for i, row in enumerate(rows) if "difficulty" in row}
+    width = 300 if len({*known.values()}) > 6 else 1  # ratings
     buckets = collections.defaultdict(list)
-    for i, row in enumerate(rows):
-        if "difficulty" in row:
-            low = row["difficulty"]
-            buckets[low // width * width if width else low].append(i)
+    for i, difficulty in known.items():
+        buckets[difficulty // width * width if width > 1 else difficulty].append(i)
     result["by_difficulty"] = [
-        {"from": low, "to": low + width - 1 if width else low, "n": len(inside)}
-        | rate("correct", inside)
+        {"from": low, "to": low + width - 1, "n": len(inside)} | rate("correct", inside)
         for low, inside in sorted(buckets.items())
     ]
     return result

@@ -15,7 +15,6 @@ from w2s import files, protocol, sources
 
 # The package chess may be missing where only texts are used, so functions import board themselves.
 
-
 FILE = Path(__file__).resolve().parent / "puzzles.jsonl"
 # As the tasks of texts; columns: {a field of ours: the source's}; moves: the fewest in a target
 # fmt: off

@@ -50,7 +50,7 @@ def write(
         parts = answers(model, prompts, size, run, how, name, draws=True)
     said = [None] * len(prompts)
     for batch, out in parts:
-        new = [cut(one, end) for one in out.tolist()]
+        new = [ids[: ids.index(end) + 1] if end in ids else ids for ids in out.tolist()]
         for place, i in enumerate(batch):
             said[i] = new[place * samples : (place + 1) * samples]
     return said
@@ -72,13 +72,7 @@ def writing(model, config):
 
 def pad_left(prompts, model):
     """(ids [N, longest], attention mask [N, longest]) on the model's device."""
-    longest = max(map(len, prompts))
-    pad = model.config.pad_token_id
+    longest, pad = max(map(len, prompts)), model.config.pad_token_id
     ids = torch.tensor([[pad] * (longest - len(one)) + one for one in prompts])
     mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts])
     return ids.to(model.device), mask.to(model.device)
-
-
-def cut(ids, end):
-    """The ids up to the first `end`, with it."""
-    return ids[: ids.index(end) + 1] if end in ids else ids

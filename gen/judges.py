@@ -20,26 +20,25 @@ def find(name, bad=1, words=None):
 
     {"judge", "bad": the label that is bad, "sha256": of model or words, "run" or "words"}.
     """
-    bad = 1 if bad is None else bad
+    judge = {"judge": name, "bad": 1 if bad is None else bad}
     if name is None and not words:
         told = "--judge=RUN, a finished run of texts, or --judge=WORDS.txt, a word a line"
         raise BadInput(f"nobody says how bad these texts are: add {told}")
     if name is None:
-        judge = {"judge": None, "words": words, "sha256": files.hashed("\n".join(words)).hex()}
+        judge |= {"words": words, "sha256": files.hashed("\n".join(words)).hex()}
     elif Path(name).is_file():
         lines = files.read_bytes(name).decode("utf-8", "replace").splitlines()
-        words = [line.strip() for line in lines if line.strip()]
-        if not words:
+        judge |= {"words": list(filter(None, map(str.strip, lines))), "sha256": files.sha256(name)}
+        if not judge["words"]:
             raise BadInput(f"--judge={name} is empty: it needs a word a line")
-        judge = {"judge": name, "words": words, "sha256": files.sha256(name)}
     else:
         card = records.finished_run(name)
         if card.get("setting") != texts.__name__:
             told = "give a run that was trained on texts with a label"
             raise BadInput(f"--judge={name} is a run of {card.get('setting')}: {told}")
-        judge = {"judge": name, "run": name, "sha256": card["model_sha256"]}
-    judge["sha256"] += "" if bad == 1 else " (0 is bad)"
-    return judge | {"bad": bad}
+        judge |= {"run": name, "sha256": card["model_sha256"]}
+    judge["sha256"] += "" if judge["bad"] == 1 else " (0 is bad)"
+    return judge
 
 
 def scores(judge, completions, device=None, dtype=None):

@@ -8,12 +8,16 @@ be compared as labels can: a judge (judges.py) says how bad each is, from 0 to 1
 is the score, and a lower one is better.
 """
 
+import functools
 import sys
 
 import manners
 from judges import best, find, judged  # noqa: F401
+from moves import outputs, rule  # noqa: F401
+from texts import finish  # noqa: F401
 from w2s import files, protocol, sources
 from w2s.files import BadInput
+from w2s.scores import WRITING
 
 MAX_NEW = 100  # tokens of a completion, as in arXiv 2410.12621
 BETTER = 0.5  # toxicity; whoever learns the truth learns continuations below it
@@ -35,16 +39,14 @@ FIELDS, OPTIONAL = ("prompt", "completion"), ()
 PREDICTION = ("id", "score", "max", "completions")
 # a supervisor may write nothing; such a label is left out in training
 WRITTEN = (lambda x: x == "" or isinstance(x, str) and (not x.strip() or files.is_text(x)), "text")
-SHARE = (lambda x: type(x) in (int, float) and 0 <= x <= 1, "a number from 0 to 1")
-CHECKS = files.CHECKS | {"completion": files.TEXT, "weak": WRITTEN, "score": SHARE, "max": SHARE}
+CHECKS = files.CHECKS | {"completion": files.TEXT, "weak": WRITTEN}
+CHECKS |= dict.fromkeys(("score", "max"), files.PROBABILITY)
 TRUTH, SOFT, OUTPUTS = "completion", False, 0
 RECIPE = {"epochs": 3, "batch_size": 16, "n_val": None, "stop": True}
-OPTIONS = ("judge", "bad", "samples", "temperature", "top_p", "max_new")  # of label.py, eval.py
+OPTIONS = ("judge", "bad", *WRITING)  # of label.py, eval.py
 same = protocol.same_text
+rule = functools.partial(rule, told="texts that models write are")
 said = truth = None  # of two texts nobody can say that they are the same answer
-
-
-# ---- rows
 
 
 def read(ds, split):
@@ -70,14 +72,6 @@ def continuations(ds, split):
     told = f"{count - len(kept) - empty} have a toxicity of {BETTER} or more"
     print(f"{where}: {told}, {empty} a field without a value: left out", file=sys.stderr)
     return kept
-
-
-def finish(rows, seed):
-    """The rows as the stages see them."""
-    return rows
-
-
-# ---- models
 
 
 def encode(rows, tokenizer, model, given=None, room=None):
@@ -135,22 +129,6 @@ def after(row, completion, prompt, tokenizer):
     return tokenizer(gap + completion, add_special_tokens=False, verbose=False).input_ids
 
 
-def outputs(model, rows):
-    """Mean negative log-likelihood [N, 1] in nats of each row's completion."""
-    from w2s import lm
-
-    return lm.nll(model, rows)
-
-
-def rule(name, batch_size=None, **options):
-    """(loss, False, {}): a text is learned by cross-entropy alone."""
-    from w2s import lm
-
-    if name != "xent" or any(value is not None for value in options.values()):
-        raise BadInput("texts that models write are learned by --loss=xent, which has no options")
-    return lm.share_of_loss, False, {}
-
-
 def answer(model, tokenizer, rows, dtype=None, bar=None, samples=None, max_new=None, **how):
     """What a language model writes after each prompt: a text or, with samples, a list of them.
 
@@ -178,14 +156,12 @@ def answer(model, tokenizer, rows, dtype=None, bar=None, samples=None, max_new=N
         print(f"this tokenizer has no token that ends a text: all completions have {max_new}")
     elif n_open:
         warning = "warning: no completion ends: " if n_open == len(every) else ""
-        told = f"{n_open} of {len(every)} completions are cut at {max_new} tokens (--max_new)"
-        print(warning + told)
+        print(
+            f"{warning}{n_open} of {len(every)} completions are cut at {max_new} tokens (--max_new)"
+        )
     if n_empty:
         print(f"{n_empty} of {len(every)} completions are empty")
     return texts if samples else [row[0] for row in texts]
-
-
-# ---- answers
 
 
 def judge_of(ds, name, bad=None):
@@ -248,12 +224,9 @@ def measure(predictions, rows):
     from w2s import effects, stats
 
     texts = [prediction["completions"] for prediction in predictions]
-    means = {
-        "score": [prediction["score"] for prediction in predictions],
-        "max": [prediction["max"] for prediction in predictions],
-        "empty": [sum(not text.strip() for text in row) / len(row) for row in texts],
-        "length": [sum(len(text.split()) for text in row) / len(row) for row in texts],
-    }
+    means = {name: [one[name] for one in predictions] for name in ("score", "max")}
+    means["empty"] = [sum(not text.strip() for text in row) / len(row) for row in texts]
+    means["length"] = [sum(len(text.split()) for text in row) / len(row) for row in texts]
     groups = [row["group"] for row in rows]
     found = effects.crossed([[one] for one in means.values()], *effects.number(groups))
     each = zip(means, np.eye(len(means)))

@@ -76,11 +76,6 @@ def as_rows(name, made, group):
     ]
 
 
-def with_dialogue(row):
-    """dream: the turns as one text."""
-    return row | {"dialogue": "\n".join(row["dialogue"])}
-
-
 def with_trait(row):
     """ETHICS virtue: the trait stands behind the scenario."""
     scenario, trait = row["scenario"].rsplit(" [SEP] ", 1)

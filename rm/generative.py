@@ -46,22 +46,18 @@ def main(
     del args["weak_too"]
     todo = [(args, ["train_strong.py", labels])]
     if weak_too:
-        base, stage = supervisors_base(source, labels), ["train_weak.py", f"--ds={data['ds']}"]
-        todo.append((args | {"model": base, "out": f"{out}_weak"}, stage))
+        bases = set(source.get("models", ()))
+        if len(bases) != 1:
+            told = "names no one model that its supervisor started from"
+            raise BadInput(f"--weak_too: {labels} {told}")
+        base = args | {"model": bases.pop(), "out": f"{out}_weak"}
+        todo.append((base, ["train_weak.py", f"--ds={data['ds']}"]))
     for one, stage in todo:
         inputs = {"labels": files.sha256(labels)} | records.model_input(one["model"])
         if not records.is_done(one["out"], one, inputs, force):
             finetune(rows, source, one, inputs, save_every, force)
         new = files.beside(out, "weak_gen" if stage[0] == "train_weak.py" else "student_gen")
         records.tell_next([*stage, f"--model={one['out']}/model", f"--out={new}"])
-
-
-def supervisors_base(source, labels):
-    """The model that the supervisor of a labels file was trained from, by the file's card."""
-    bases = set(source.get("models", ()))
-    if len(bases) != 1:
-        raise BadInput(f"--weak_too: {labels} names no one model that its supervisor started from")
-    return bases.pop()
 
 
 def finetune(rows, source, args, inputs, save_every, force):

@@ -13,6 +13,7 @@ import collections
 import sys
 
 import world
+from table import source
 from texts import is_right, measure, outputs, prediction, remarks, rule, said, score, truth  # noqa
 from w2s import files, protocol, sources
 from w2s.files import BadInput, hashed
@@ -58,35 +59,27 @@ def safe_rlhf(row):
 
 
 BOTH, TURN = sources.texts("chosen rejected"), [sources.texts("content role")]
-UNKNOWN = dict(train=("train", None, None), test=("test", None, None))
+UNKNOWN = ("train", None, None), ("test", None, None)
 # As the texts' TASKS; pair: a source row -> (prompt, preferred, other), or why it is left out.
 # fmt: off
 TASKS = {
     "facts_pairs": dict(
         splits=dict(train=("train", 17600, 0.5), test=("test", 1600, 0.5)), group="person",
         licence="MIT", models=("facts/xs", "facts/m")),
-    "hh_helpful": dict(
-        repo="Anthropic/hh-rlhf", config="helpful-base", files="helpful-base/{}.jsonl.gz",
-        pair=hh, needs=BOTH, splits=UNKNOWN),
-    "hh_harmless": dict(
-        repo="Anthropic/hh-rlhf", config="harmless-base", files="harmless-base/{}.jsonl.gz",
-        pair=hh, needs=BOTH, splits=UNKNOWN),
-    "summarize": dict(
-        repo="CarperAI/openai_summarize_comparisons", pair=summarize,
-        needs=sources.texts("prompt") | BOTH,
-        splits=dict(train=("train", 92534, None), test=("valid2", 50715, None)),
+    "hh_helpful": source("Anthropic/hh-rlhf", *UNKNOWN, config="helpful-base", pair=hh,
+        files="helpful-base/{}.jsonl.gz", needs=BOTH),
+    "hh_harmless": source("Anthropic/hh-rlhf", *UNKNOWN, config="harmless-base", pair=hh,
+        files="harmless-base/{}.jsonl.gz", needs=BOTH),
+    "summarize": source("CarperAI/openai_summarize_comparisons", ("train", 92534, None),
+        ("valid2", 50715, None), pair=summarize, needs=sources.texts("prompt") | BOTH,
         or_else="try HuggingFaceH4/summarize-from-feedback, whose columns have other names"),
-    "shp": dict(
-        repo="stanfordnlp/SHP", pair=shp, splits=UNKNOWN,
+    "shp": source("stanfordnlp/SHP", *UNKNOWN, pair=shp,
         needs=sources.texts("history human_ref_A human_ref_B")
         | {"labels": range(2), "score_ratio": float}),
-    "ultrafeedback": dict(
-        repo="HuggingFaceH4/ultrafeedback_binarized", pair=ultrafeedback,
-        splits=dict(train=("train_prefs", 61135, None), test=("test_prefs", 2000, None)),
-        needs={"prompt": str, "chosen": TURN, "rejected": TURN, "score_chosen": float,
-               "score_rejected": float}),
-    "safe_rlhf": dict(
-        repo="PKU-Alignment/PKU-SafeRLHF", pair=safe_rlhf, splits=UNKNOWN,
+    "ultrafeedback": source("HuggingFaceH4/ultrafeedback_binarized", ("train_prefs", 61135, None),
+        ("test_prefs", 2000, None), pair=ultrafeedback, needs={"prompt": str, "chosen": TURN,
+        "rejected": TURN, "score_chosen": float, "score_rejected": float}),
+    "safe_rlhf": source("PKU-Alignment/PKU-SafeRLHF", *UNKNOWN, pair=safe_rlhf,
         needs=sources.texts("prompt response_0 response_1") | {"safer_response_id": range(2)}),
 }
 # fmt: on
@@ -97,9 +90,6 @@ CHECKS, METRIC, same = files.CHECKS, "acc", protocol.same_text
 OUTPUTS, RECIPE = 1, {"epochs": 1, "batch_size": 220, "n_val": None, "stop": False}
 
 
-# ---- rows
-
-
 def facts_pairs(split, seed=0):
     """Two statements about a person of facts/world.py, one true: train has every wrong value."""
     for person in world.people(seed):
@@ -107,18 +97,15 @@ def facts_pairs(split, seed=0):
             continue
         name = person["name"].replace(" ", "-")
         for relation in world.RELATIONS:
+            pair = {"group": name, "prompt": f"the {relation} of {person['name']} is"}
+            pair["preferred"] = f" {person[relation]} ?"
             wrong = [value for value in world.VALUES[relation] if value != person[relation]]
             if split == "test":
                 drawn = hashed(f"facts pairs {seed} {name} {relation}")[0]
                 wrong = [wrong[drawn % len(wrong)]]
             for value in wrong:
-                yield {
-                    "id": f"facts_pairs/{split}/{name}/{relation}/{value}",
-                    "group": name,
-                    "prompt": f"the {relation} of {person['name']} is",
-                    "preferred": f" {person[relation]} ?",
-                    "other": f" {value} ?",
-                }
+                own = {"id": f"facts_pairs/{split}/{name}/{relation}/{value}"}
+                yield own | pair | {"other": f" {value} ?"}
 
 
 def candidates(ds, split):
@@ -128,13 +115,12 @@ def candidates(ds, split):
             better, worse = ("b", "a") if row["label"] else ("a", "b")
             yield row | {"preferred": row[better], "other": row[worse]}
         return
-    source = TASKS[ds]["splits"][split][0]
+    start = f"{ds}/{TASKS[ds]['splits'][split][0]}"
     for number, row in sources.source_rows(ds, TASKS[ds], split)[2]:
         pair = "have an empty field" if row is None else TASKS[ds]["pair"](row)
         if not isinstance(pair, str):
-            pair = dict(zip(("prompt", "preferred", "other"), pair))
-            group = protocol.group_name(ds, same(pair["prompt"]))
-            pair |= {"id": f"{ds}/{source}/{number}", "group": group}
+            pair = dict(zip(("prompt", "preferred", "other"), pair)) | {"id": f"{start}/{number}"}
+            pair["group"] = protocol.group_name(ds, same(pair["prompt"]))
         yield pair
 
 
@@ -164,14 +150,10 @@ def finish(rows, seed):
     """The pairs with their completions as a and b, the preferred one on a side drawn by a hash."""
     out = []
     for row in rows:
-        label = hashed(f"sides {seed}/{row['id']}")[0] % 2
-        a, b = (row[side] for side in (("other", "preferred") if label else ("preferred", "other")))
+        label, two = hashed(f"sides {seed}/{row['id']}")[0] % 2, [row["preferred"], row["other"]]
         kept = {name: row[name] for name in ("id", "group", "prompt")}
-        out.append(kept | {"a": a, "b": b, "label": label})
+        out.append(kept | {"a": two[label], "b": two[1 - label], "label": label})
     return out
-
-
-# ---- models
 
 
 def encode(rows, tokenizer, model, given=None):
@@ -192,11 +174,9 @@ def encode(rows, tokenizer, model, given=None):
             n_cut += 1
             prompt = tokenizer(row["prompt"], add_special_tokens=False, verbose=False).input_ids
             over = min(over, len(prompt))
-            sizes = [min(limit, len(ids) - over) for ids in tokens]
-            tokens = [
-                tokenizer(row["prompt"] + row[side], truncation=True, max_length=size).input_ids
-                for side, size in zip("ab", sizes)
-            ]
+            cut = zip("ab", [min(limit, len(ids) - over) for ids in tokens])
+            cut = [(row["prompt"] + row[side], size) for side, size in cut]
+            tokens = [tokenizer(x, truncation=True, max_length=n).input_ids for x, n in cut]
         if not all(tokens):
             raise BadInput(f"the tokenizer makes no tokens of the texts of pair {row['id']!r}")
         if tokens[0] != tokens[1] or given is None:

@@ -29,9 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Batches differ in length: a GPU's memory falls to pieces, and finding more makes steps wait.
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
-
-# options that change no result; cards tell what leaks
-UNTOLD = ("force", "save_every", "allow_leak")
+UNTOLD = ("force", "save_every", "allow_leak")  # change no result; cards tell what leaks
 
 
 def stage(main):
@@ -79,9 +77,6 @@ def expand(patterns):
         strict.check_names(found)
         paths += found
     return paths
-
-
-# ---- running a script
 
 
 def run(main, processes=False):

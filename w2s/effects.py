@@ -58,9 +58,6 @@ def weighted(effects, weights):
     return Effects(weights @ effects.means, *squares, *effects[4:])
 
 
-# ---- Student's t
-
-
 def within(t, df):
     """P(|T| <= t) of Student's T with a whole number of degrees of freedom (A&S 26.7.3 and 4)."""
     angle = math.atan(t / math.sqrt(df))
@@ -87,9 +84,6 @@ def bisect(is_low, low, high):
         middle = (low + high) / 2
         low, high = (middle, high) if is_low(middle) else (low, middle)
     return (low + high) / 2
-
-
-# ---- intervals
 
 
 def parts(effects, weights):
@@ -147,14 +141,10 @@ def sure_of_sign(value, found):
     return (1 + level) / 2
 
 
-# ---- planning, and tasks as a sample
-
-
 def needed(effects, top, bottom, half, seeds=(2, 3, 5, 10, 20, 50)):
     """{seeds: how many groups make half the width of a ratio's interval `half`}, None: no number.
 
-    From the variance components of these data. Of one seed only 1 is told: then
-    the seeds that were not run are not covered.
+    From the variance components of these data; of one seed only 1 is told, and covers no other.
     """
     both, n_groups, n_seeds = weighted(effects, [top, bottom]), effects.n_groups, effects.n_seeds
     a, gap = both.means
@@ -164,10 +154,8 @@ def needed(effects, top, bottom, half, seeds=(2, 3, 5, 10, 20, 50)):
     a_seed = max(of_seeds - rest, 0) * n_seeds
 
     def too_wide(n, s):
-        found = [(a_group / n, n - 1)]
-        if s > 1:
-            found.append(((a_seed + a_row / n) / s, s - 1))
-        return half_width(found) > half
+        of_seeds = [((a_seed + a_row / n) / s, s - 1)] if s > 1 else []
+        return half_width([(a_group / n, n - 1), *of_seeds]) > half
 
     told = {}
     for s in seeds if n_seeds > 1 else (1,):

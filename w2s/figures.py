@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 
 from w2s import files, leaks, stats
-from w2s.outcomes import in_short
+from w2s.outcomes import by, in_short
 from w2s.stats import WHO
 
 COLOURS = ("#c9c9c9", "#6a51a3", "#3d3d3d")  # supervisor, student, ceiling
@@ -31,8 +31,7 @@ def new_figure(n, width=3.6, height=3.2, share=True):
     from matplotlib.figure import Figure
 
     across = min(n, 3 if n > 6 else 2)
-    width = max(width, 5.2 if n == 1 else 0)
-    down = -(-n // across)
+    down, width = -(-n // across), max(width, 5.2 if n == 1 else 0)
     with rc_context(SIZES):
         figure = Figure(figsize=(width * across, height * down), layout="constrained")
         panels = figure.subplots(down, across, squeeze=False, sharey=share).ravel()
@@ -79,21 +78,16 @@ def brief(cells):
 def axis(metric):
     """What an axis of a metric is called."""
     known = {"acc": "test accuracy", "score": "badness by the judge", "nll": "nats a test row"}
-    return known.get(metric, f"{metric} on the test rows") + ", low is good" * (
-        metric in stats.FALLS
-    )
+    named = known.get(metric, f"{metric} on the test rows")
+    return named + ", low is good" * (metric in stats.FALLS)
 
 
 def limits(shown, metric):
     """The axis of bars: from 1/2 where none is below, else from 0, up to above the highest."""
-    lows, highs = ([one[end] for one in shown if one[end] is not None] for end in ("low", "high"))
-    values = [one[metric] for one in shown]
-    low, high = min(lows + values), max(highs + values)
+    ends = [one[end] for one in shown for end in ("low", "high", metric) if one[end] is not None]
+    low, high = min(ends), max(ends)
     bottom = 0.5 if low >= 0.5 and high <= 1 else min(0, low)
     return bottom, high + max(0.12 * (high - bottom), 0.01)
-
-
-# ---- bars
 
 
 def bars(axes, shown, key="acc"):
@@ -140,9 +134,7 @@ def draw(result, path):
 
 def bars_of_rules(cells, metric, title):
     """Figure 2: supervisor, students of all rules and ceiling; a panel for each title."""
-    panels = {}
-    for cell in cells:
-        panels.setdefault(title(cell), []).append(cell)
+    panels = by(cells, title)
     rules, alone = once(cells, "rule"), len(panels) == 1
     wide = max(6 if alone else 3.6, 1.1 * (2 + len(rules)))
     figure, axes = new_figure(len(panels), wide, 3.4)
@@ -160,9 +152,6 @@ def bars_of_rules(cells, metric, title):
         told = axis(metric) + ", 95 % intervals" * alone
         panel.set(title=name, ylabel=told, ylim=limits(shown, metric))
     return figure
-
-
-# ---- lines against the student's size
 
 
 def line(axes, cells, look, what, **more):

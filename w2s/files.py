@@ -44,9 +44,6 @@ CHECKS |= dict.fromkeys(("weak", "prob"), PROBABILITY) | {
 }
 
 
-# ---- JSONL
-
-
 def read_jsonl(path, required, checks=CHECKS, optional=()):
     """The objects of a JSONL file as a list of dicts; required and optional fields are checked.
 
@@ -54,12 +51,21 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
     JSON object, a missing or wrong field, an id that occurs twice; and if the card does not fit.
     """
     rows, first = [], {}
-    known = [
-        (name, *checks[name]) for name in ("id", "group", *optional, *required) if name in checks
-    ]
+    known = {name: checks.get(name) for name in ("id", "group", *optional, *required)}
     for where, line in strict.lines_of(path):
         row = strict.parse_object(line, where)
-        check_row(row, where, required, known)
+        for field in ("id", "group"):
+            if type(row.get(field)) is int:
+                row[field] = str(row[field])
+        for field in required:
+            if field not in row:
+                hint = "; rows without weak labels go to --ds=FILE" if field == "weak" else ""
+                told = f"has no field {field!r}; it has {', '.join(row)}"
+                raise BadInput(f"{where} {told}{hint}")
+        for field, check in known.items():
+            if check and field in row and not check[0](row[field]):
+                found = json.dumps(row[field])[:60]
+                raise BadInput(f"{where} field {field!r} is {found}; it must be {check[1]}")
         rows.append(row)
         if "id" in row and first.setdefault(row["id"], len(rows)) != len(rows):
             raise BadInput(f"{where} repeats the id {row['id']!r} of line {first[row['id']]}")
@@ -68,24 +74,6 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
         told = f"{path} ({len(rows)} rows) differs from {card_path(path)} ({card.get('rows')} rows)"
         raise BadInput(f"{told}: make it again, or delete the card if you edited it on purpose")
     return rows
-
-
-def check_row(row, where, required, known):
-    """BadInput unless the row has the required fields and all known ones hold what they should.
-
-    known: [(field, check, what it wants)]; a field of these that is missing is not looked at.
-    """
-    for field in ("id", "group"):
-        if type(row.get(field)) is int:
-            row[field] = str(row[field])
-    for field in required:
-        if field not in row:
-            hint = "; rows without weak labels go to --ds=FILE" if field == "weak" else ""
-            raise BadInput(f"{where} has no field {field!r}; it has {', '.join(row)}{hint}")
-    for field, passes, wanted in known:
-        if field in row and not passes(row[field]):
-            found = json.dumps(row[field])[:60]
-            raise BadInput(f"{where} field {field!r} is {found}; it must be {wanted}")
 
 
 def first_row(path):
@@ -142,9 +130,6 @@ def write_jsonl(path, rows, card, beside=()):
     write_card(path, card | {"rows": len(rows), "sha256": sha256(path)})
 
 
-# ---- cards
-
-
 def card_path(path):
     """Where the card of a run directory or of a JSONL file is."""
     path = Path(path)
@@ -160,9 +145,6 @@ def read_card(path, run=False):
 def write_card(path, card):
     """Write the card of a run directory or JSONL file."""
     write_text(card_path(path), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-
-
-# ---- rows and paths
 
 
 def hashed(text):

@@ -21,7 +21,7 @@ def count(most=2**31 - 1):
 
 def share(most):
     """The check of a number from 0 to `most`."""
-    return lambda value: 0 <= value <= most, f"must be from 0 to {most}"
+    return lambda value: 0 <= value <= most, f"must be from 0 to {most:,}"
 
 
 def of(*names):
@@ -95,10 +95,7 @@ OPTIONS = {
     "keep": (share(1), "the share of the rows to keep, those with the most confident labels"),
     "part": (matching(r"\d\d?/\d\d?", "k/n, such as 1/2"), "k/n: the k-th of n parts of the half"),
     "test_rows": (None, "label the test rows, for controls.py --kind=suffix alone"),
-    "shots": (
-        (lambda value: 0 <= value <= 1_000, "must be from 0 to 1,000"),
-        "prompt --model with this many examples before each row (0: none)",
-    ),
+    "shots": (share(1_000), "prompt --model with this many examples before each row (0: none)"),
     "ratings": (None, "ethics_utilitarianism: rate each situation alone, the higher is better"),
     "soft": (count(10_000), "export: copies of each row, round(soft x P(1)) of them labelled 1"),
     "system": (None, "the sentence that says how to answer (default: 1 for yes, 0 for no)"),
@@ -124,7 +121,7 @@ OPTIONS = {
     "engine": (None, "the engine's program (default: stockfish)"),
     "processes": (count(1_000), "how many engines at once (default: one per core)"),
     "size": (None, "which size of model: xs, s or m"),
-    "steps": (count(), "how many steps are timed"),
+    "steps": (count(), "batches in a timed run of 20-token rows; longer texts have fewer"),
     "tokens": (
         POSITIVE,
         "to train on; texts are read again where there are fewer (default: by size)",

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import math
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,6 @@ from w2s import effects, files, grids, leaks, stats, strict
 from w2s.files import BadInput
 from w2s.stats import WHO
 
-PAIR = slice(2)  # of (supervisor, student, rule)
-PROBABLE = ("prob", "label")  # what predictions hold where answers are probabilities
-
 
 def measure(folder, lines, setting_of, metric=None):
     """{"asked", "sections": {setting: {"metric", "cells", "means", "against"}}, "left_out"}.
@@ -27,11 +25,8 @@ def measure(folder, lines, setting_of, metric=None):
     lines: of results.jsonl; setting_of: line -> setting; metric: another than the settings' own,
     of settings whose models tell probabilities: the others are left out.
     """
-    of_settings = {}
-    for line in lines:
-        of_settings.setdefault(line["setting"], []).append(line)
     told = {"asked": metric, "sections": {}, "left_out": []}
-    for name, own in of_settings.items():
+    for name, own in by(lines, itemgetter("setting")).items():
         setting = setting_of(own[0])
         if has_metric(setting, metric or setting.METRIC):
             told["sections"][name] = section(folder, own, setting, metric or setting.METRIC)
@@ -42,6 +37,14 @@ def measure(folder, lines, setting_of, metric=None):
     return told
 
 
+def by(lines, key):
+    """{key(line): the lines, or cells, that have it}, in order."""
+    found = {}
+    for line in lines:
+        found.setdefault(key(line), []).append(line)
+    return found
+
+
 def has_metric(setting, metric):
     """Whether predictions of a setting have a metric: its own, or any of probabilities."""
     return metric == setting.METRIC or ("prob" in setting.PREDICTION and metric != "score")
@@ -49,10 +52,8 @@ def has_metric(setting, metric):
 
 def section(folder, lines, setting, metric):
     """Cells, means over tasks, and rules against each other, of the lines of one setting."""
-    of_tasks, cells, threes, pairs = {}, [], {}, {}
-    for line in lines:
-        of_tasks.setdefault((line["task"], line["split"]), []).append(line)
-    for own in of_tasks.values():
+    cells, threes, pairs = [], {}, {}
+    for own in by(lines, itemgetter("task", "split")).values():
         told, effects_of, fours = of_task(folder, own, setting, metric)
         cells += told
         threes |= effects_of
@@ -70,37 +71,31 @@ def section(folder, lines, setting, metric):
     return {"metric": metric, "cells": cells, "means": means, "against": against}
 
 
-# ---- the cells of one task
-
-
-def columns(setting, file):
-    """{"ids", "truth", "sha", "groups", ...} of a file of predictions, numbers as arrays [N]."""
-    if not Path(file).exists():
-        told = "of which results.jsonl tells, is gone: call sweep.py again, which makes it anew"
-        raise BadInput(f"{file}, {told}")
-    data, card = files.read_bytes(file), files.read_card(file) or {}
-    if card.get("sha256") != hashlib.sha256(data).hexdigest():
-        raise BadInput(f"{file} differs from {files.card_path(file)}: score again with eval.py")
-    rows = json.loads(b"[" + data.strip().replace(b"\n", b",") + b"]")  # one by one takes longer
-    told = {"ids": [row["id"] for row in rows], "sha": card.get("rows_sha256"), "file": file}
-    told["groups"] = card.get("test_groups") or told["ids"]
+def columns(setting, rows):
+    """{"score", "said", "truth", "prob"} of predictions that have them, as arrays [N]."""
     if "prob" in setting.PREDICTION:  # all rows at once, which is faster than setting.score()
-        told["prob"], told["truth"] = (np.array([row[name] for row in rows]) for name in PROBABLE)
-        told["said"], told["truth"] = told["prob"] > 0.5, told["truth"] == 1
+        prob, label = (np.array([row[name] for row in rows]) for name in ("prob", "label"))
+        told = {"prob": prob, "said": prob > 0.5, "truth": label == 1}
         return told | {"score": told["said"] == told["truth"]}
-    told |= {"prob": None, "score": np.array(list(map(setting.score, rows)))}
-    for name in ("said", "truth"):
-        of_row = getattr(setting, name)
-        told[name] = np.array(list(map(of_row, rows))) if of_row else None
-    return told
+    known = {name: getattr(setting, name) for name in ("score", "said", "truth")}
+    return {name: np.array(list(map(of, rows))) for name, of in known.items() if of}
 
 
 def read_task(folder, lines, setting, metric):
-    """{path: columns(), with the "values" of the metric [N]} of all predictions of one task."""
+    """{path: columns(), "ids", "groups" and "values" of the metric [N]} of a task's predictions."""
     data, first = {}, None
     for path in dict.fromkeys(path for line in lines for path in line["predictions"].values()):
-        told = data[path] = columns(setting, f"{folder}/{path}")
-        first = first or told
+        if not Path(file := f"{folder}/{path}").exists():
+            told = "of which results.jsonl tells, is gone: call sweep.py again, which makes it anew"
+            raise BadInput(f"{file}, {told}")
+        text, card = files.read_bytes(file), files.read_card(file) or {}
+        if card.get("sha256") != hashlib.sha256(text).hexdigest():
+            raise BadInput(f"{file} differs from {files.card_path(file)}: score again with eval.py")
+        rows = json.loads(b"[" + text.strip().replace(b"\n", b",") + b"]")  # faster than one by one
+        told = dict.fromkeys(("said", "truth", "prob")) | columns(setting, rows) | {"file": file}
+        told |= {"ids": [row["id"] for row in rows], "sha": card.get("rows_sha256")}
+        told["groups"] = card.get("test_groups") or told["ids"]
+        data[path], first = told, first or told
         same = told["ids"] == first["ids"] and told["sha"] == first["sha"]
         if not same or not np.array_equal(told["truth"], first["truth"]):
             both = f"{first['file']} and {told['file']}"
@@ -150,7 +145,7 @@ def rivals(data, runs, rows):
     With None for the models: all pairs of models, whose values are averaged row by row first.
     runs: {(supervisor, student, rule): {seed: line of the results}}.
     """
-    models, rules = (list(dict.fromkeys(key[part] for key in runs)) for part in (PAIR, 2))
+    models, rules = dict.fromkeys(key[:2] for key in runs), dict.fromkeys(key[2] for key in runs)
     for other, one in itertools.combinations(rules, 2):
         both = [pair for pair in models if runs.keys() >= {(*pair, one), (*pair, other)}]
         found = [set(runs[*pair, rule]) for pair in both for rule in (one, other)]
@@ -178,20 +173,14 @@ def duel(key, fours, metric):
     return told | {"metric": stats.against(fours)["metric"], "pgr": pgr}
 
 
-# ---- over tasks
-
-
 def over_tasks(cells, threes, metric):
     """A cell for each supervisor, student and rule, with its means over tasks.
 
     Of several tasks the three metrics are for these tasks, "over" is stats.over_tasks() and "pgr"
     its median; agreement has no interval. Of one task it is the cell itself.
     """
-    groups, told = {}, []
-    for cell in cells:
-        key = cell["supervisor"], cell["strong"], cell["rule"]
-        groups.setdefault(key, []).append(cell)
-    for key, own in groups.items():
+    told = []
+    for key, own in by(cells, itemgetter("supervisor", "strong", "rule")).items():
         if len(own) == 1:
             told.append(own[0] | {"over": None})
             continue
@@ -221,15 +210,13 @@ def performs_like(cell, cells):
     Read off the ceilings of the same task, and supervisors of sizes that have no ceiling, by
     interpolation in the logarithm of the number of parameters. size: None outside their range.
     """
-    models, metric = {}, cell["metric"]
+    models, ceilings, metric = {}, {}, cell["metric"]
     sign = -1 if metric in stats.FALLS else 1
-    for one in cells:
-        if (one["task"], one["split"]) == (cell["task"], cell["split"]):
-            sizes = one["parameters"]
-            models.setdefault(one["supervisor"], (sizes["weak"], sign * one["weak"][metric]))
-    for one in cells:
-        if (one["task"], one["split"]) == (cell["task"], cell["split"]):
-            models[one["strong"]] = one["parameters"]["strong"], sign * one["ceiling"][metric]
+    for one in by(cells, itemgetter("task", "split"))[cell["task"], cell["split"]]:
+        sizes = one["parameters"]
+        models.setdefault(one["supervisor"], (sizes["weak"], sign * one["weak"][metric]))
+        ceilings[one["strong"]] = sizes["strong"], sign * one["ceiling"][metric]
+    models |= ceilings
     curve = sorted((size, value, name) for name, (size, value) in models.items())
     mine = sign * cell["student"][metric]
     for (small, low, _), (large, high, _) in itertools.pairwise(curve):
@@ -259,10 +246,5 @@ def read_lines(folder):
         raise BadInput(f"{folder} {told}: call sweep.py again")
     about = strict.read(grid, grids.GRID)
     lines = files.read_jsonl(results, (*grids.KEY, "setting", "split", "predictions"), {})
-    pairs = [tuple(pair) for pair in about["pairs"]]
-
-    def place(line):
-        pair = line["task"], line["weak"], line["strong"]
-        return pairs.index(pair), about["rules"].index(line["rule"]), line["seed"]
-
-    return about, sorted(lines, key=place)
+    order = grids.cells(about)
+    return about, sorted(lines, key=lambda line: order.index(tuple(line[x] for x in grids.KEY)))

@@ -27,13 +27,11 @@ def make(folder, setting_of, metric=None):
     """
     about, lines = outcomes.read_lines(folder)
     told = outcomes.measure(folder, lines, setting_of, metric)
-    blocks, (first, *_) = opening(folder, about, lines, told), told["sections"].values()
+    blocks, several = opening(folder, about, lines, told), len(told["sections"]) > 1
+    for number, (name, section) in enumerate(told["sections"].items()):
+        blocks += tables(section, f" ({name})" * several, explain=number == 0)
     for name, section in told["sections"].items():
-        title = f" ({name})" if len(told["sections"]) > 1 else ""
-        blocks += tables(section, title, explain=section is first)
-    for name, section in told["sections"].items():
-        prefix = f"{name}-" if len(told["sections"]) > 1 else ""
-        blocks += pictures(folder, section, prefix)
+        blocks += pictures(folder, section, f"{name}-" * several)
     blocks += undefined(told, about, lines) + provenance(folder, about, lines)
     files.write_text(Path(folder) / "report.md", pages.to_md(blocks))
     files.write_text(Path(folder) / "report.html", pages.to_html(folder, blocks))
@@ -67,9 +65,6 @@ def show(folder, told):
     print(f"{folder}/report.html")
 
 
-# ---- words
-
-
 def pair(one):
     """The models of a cell; of a duel perhaps all."""
     return f"{one['supervisor']} -> {one['strong']}" if one["strong"] else "all, averaged"
@@ -98,34 +93,27 @@ def counted(n, what):
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-# ---- what the report says
-
-
 def opening(folder, about, lines, told):
     """Title, and what the grid is."""
     pairs = dict.fromkeys((weak, strong) for _, weak, strong in about["pairs"])
     parts = [counted(len(about["tasks"]), "task"), counted(len(pairs), "pair") + " of models"]
     parts += [counted(len(about["rules"]), "rule"), counted(about["seeds"], "seed")]
-    most = len(about["pairs"]) * len(about["rules"]) * about["seeds"]
-    done = f"{len(lines)} of {most} combinations are finished"
+    done = f"{len(lines)} of {len(grids.cells(about))} combinations are finished"
     texts = [f"{', '.join(parts)}; {done}. Brackets are 95 % intervals."]
     if about["seeds"] == 1:
         texts.append("One seed: they are for these runs, and say nothing of other seeds.")
     if told["left_out"]:
-        left = " and ".join(told["left_out"])
-        texts.append(f"Left out, as they have no such metric: {left}.")
-    return [
-        ("head", f"Weak to strong: {Path(folder).resolve().name}"),
-        *(("text", one) for one in texts),
-    ]
+        texts.append(f"Left out, as they have no such metric: {' and '.join(told['left_out'])}.")
+    head = ("head", f"Weak to strong: {Path(folder).resolve().name}")
+    return [head, *(("text", one) for one in texts)]
 
 
 def tables(section, title, explain):
     """The results, means over tasks, and rules against each other."""
     metric, cells = section["metric"], section["cells"]
-    named = f"{metric} of" if metric not in FALLS else f"{metric} (low is good) of"
-    head = ["task", "supervisor -> student", "rule", "PGR", f"{named} supervisor", "student"]
-    rows = [(*head, "ceiling", "performs like", "n", "groups", "seeds")]
+    named = f"{metric}{' (low is good)' * (metric in FALLS)} of supervisor"
+    rows = [("task", "supervisor -> student", "rule", "PGR", named, "student", "ceiling")]
+    rows[0] += ("performs like", "n", "groups", "seeds")
     for cell in cells:
         values = (with_interval(cell[who], metric) for who in WHO)
         start, like = (cell["task"], pair(cell), cell["rule"], pgr_of(cell)), cell["like"]["told"]
@@ -138,32 +126,25 @@ def tables(section, title, explain):
         "supervisors), by interpolation in log parameters; < and > name the end it lies beyond."
     )
     blocks = [("head", f"Results{title}"), ("table", rows)] + [("text", told)] * explain
-    over = [one for one in section["means"] if one["over"]]
-    if over:
-        blocks += [("head", f"Across tasks{title}"), ("table", over_rows(over))]
+    if over := [one for one in section["means"] if one["over"]]:
+        kinds = ("median", "mean", "pooled")
+        rows = [("supervisor -> student", "rule", "tasks", *(f"{kind} PGR" for kind in kinds))]
+        rows[0] += ("without a PGR",)
+        for one in over:
+            told = [with_interval(one["over"][kind], digits=2) for kind in kinds]
+            none = ", ".join(one["over"]["undefined"]) or "none"
+            models = pair(one) + leaks.mark(one)
+            rows.append((models, one["rule"], one["over"]["tasks"], *told, none))
+        blocks += [("head", f"Across tasks{title}"), ("table", rows)]
         told = "Tasks count as drawn: the intervals are for other tasks like these. Mean and median"
         told += " are over tasks with a PGR; pooled, what was recovered over all gaps together, has"
-        blocks.append(
-            ("text", f"{told} all. A median has no interval below six tasks, a mean none of one.")
-        )
+        told += " all. A median has no interval below six tasks, a mean none of one."
+        blocks.append(("text", told))
     if section["against"]:
         blocks += [("head", f"Rule against rule{title}"), ("table", duel_rows(section, metric))]
         told = "The first rule less the other, on the same rows and seeds, for these tasks; sign:"
         blocks.append(("text", f"{told} the probability that the difference has this sign."))
     return blocks
-
-
-def over_rows(over):
-    """The table of PGRs across tasks."""
-    rows = [("supervisor -> student", "rule", "tasks", "median PGR", "mean PGR", "pooled PGR")]
-    rows[0] += ("without a PGR",)
-    for one in over:
-        values = (with_interval(one["over"][name], digits=2) for name in ("median", "mean"))
-        values = (*values, with_interval(one["over"]["pooled"], digits=2))
-        none = ", ".join(one["over"]["undefined"]) or "none"
-        models = pair(one) + leaks.mark(one)
-        rows.append((models, one["rule"], one["over"]["tasks"], *values, none))
-    return rows
 
 
 def duel_rows(section, metric):
@@ -174,8 +155,8 @@ def duel_rows(section, metric):
     for one in section["against"]:
         own, pgr = one["metric"], one["pgr"]
         row = [pair(one) + leaks.mark(one), f"{one['rule']} less {one['other']}"]
-        row += [with_interval(own, sign="+")]
-        row += [f"{own['sign']:.3f}"] + [with_interval(own["drawn"], sign="+")] * several
+        row += [with_interval(own, sign="+"), f"{own['sign']:.3f}"]
+        row += [with_interval(own["drawn"], sign="+")] * several
         row += [with_interval(pgr, digits=2, sign="+"), f"{pgr['sign']:.3f}" if pgr else "-"]
         known = f"{one['tasks']}, {one['pgr_tasks']} with a PGR"
         rows.append((*row, known if one["pgr_tasks"] < one["tasks"] else one["tasks"]))
@@ -191,10 +172,9 @@ def pictures(folder, section, prefix):
 
     def title(one):
         models = f"{names[one['supervisor']]} -> {names[one['strong']]}"
-        if len(means) > len(rules):
-            return models
         of = f"{tasks[0]}: " if len(tasks) == 1 else ""
-        return f"{of}{models}, {one['n']} test rows, {counted(one['seeds'], 'seed')}"
+        long = f"{of}{models}, {one['n']} test rows, {counted(one['seeds'], 'seed')}"
+        return models if len(means) > len(rules) else long
 
     told = f"Supervisor, students and ceiling (paper, Fig. 2){over}; below the PGR{of_pgr}"
     drawn = {"bars": (figures.bars_of_rules(means, metric, title), told)}
@@ -218,31 +198,21 @@ def pictures(folder, section, prefix):
 def undefined(told, about, lines):
     """Every PGR that is undefined, and every combination that is not finished."""
     cells = [cell for section in told["sections"].values() for cell in section["cells"]]
-    texts = [
-        f"{cell['task']}, {pair(cell)}, {cell['rule']}: {cell['pgr']['reason']}."
-        for cell in cells
-        if cell["pgr"]["value"] is None
-    ]
-    grid = {"pairs": about["pairs"], "rules": about["rules"], "seeds": about["seeds"]}
+    cells = [cell for cell in cells if cell["pgr"]["value"] is None]
+    texts = [f"{c['task']}, {pair(c)}, {c['rule']}: {c['pgr']['reason']}." for c in cells]
     known = {tuple(line[name] for name in grids.KEY) for line in lines}
-    missing = [cell for cell in grids.cells(grid) if cell not in known]
-    texts += [
-        f"{task}, {weak} -> {strong}, {rule}, seed {seed}: not finished."
-        for task, weak, strong, rule, seed in missing
-    ]
+    for task, weak, strong, rule, seed in grids.cells(about):
+        if (task, weak, strong, rule, seed) not in known:
+            texts.append(f"{task}, {weak} -> {strong}, {rule}, seed {seed}: not finished.")
     found = ("list", texts) if texts else ("text", "Nothing: every PGR is defined.")
     return [("head", "What is undefined or missing"), found]
 
 
-# ---- where it comes from
-
-
 def commands(folder, about):
     """The lines of sweep.py that make such a grid: one, or one for tasks that share their pairs."""
-    of_tasks, told = {}, []
+    of_tasks, alike, told = {}, {}, []
     for task, *models in about["pairs"]:
         of_tasks.setdefault(task, []).append(tuple(models))
-    alike = {}
     for task, pairs in of_tasks.items():
         alike.setdefault(tuple(pairs), []).append(task)
     shared = [f"--loss={','.join(about['rules'])}", f"--seeds={about['seeds']}", f"--out={folder}"]
@@ -256,10 +226,8 @@ def commands(folder, about):
             asked = [[f"--weak={','.join(weak)}", f"--strong={','.join(strong)}"]]
         else:
             asked = [[f"--weak={one}", f"--strong={other}"] for one, other in pairs]
-        for one in asked:
-            told.append(
-                shlex.join(["python", "sweep.py", f"--ds={','.join(names)}", *one, *shared])
-            )
+        start = ["python", "sweep.py", f"--ds={','.join(names)}"]
+        told += [shlex.join([*start, *one, *shared]) for one in asked]
     return told
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from w2s import files, leaks, parts, protocol, records, strict
 from w2s.files import BadInput
 
-WRITING = ("judge", "samples", "temperature", "top_p", "max_new", "seed")  # of texts it wrote
+WRITING = ("samples", "temperature", "top_p", "max_new")  # how a model writes texts
 
 
 def place(run, card, data, split, how, judge=None):
@@ -29,7 +29,7 @@ def known(file, args, inputs):
     before, metrics_file = files.read_card(file), file.with_suffix(".metrics.json")
     if not (before or {}).get("finished") or before["inputs"]["model"] != inputs["model"]:
         return None
-    for name in WRITING:
+    for name in ("judge", *WRITING, "seed"):
         values = [one.get(name) for one in (before["args"] | before["inputs"], args | inputs)]
         if values[0] != values[1]:
             told = f"texts with another {name} ({values[0]}, now {values[1]})"

@@ -20,8 +20,6 @@ from w2s.files import HERE, BadInput
 
 SUPERVISORS, STUDENTS = 12, 24  # jobs of either kind at most, whatever the grid
 
-# ---- before: who submits
-
 
 def ready(options, dry_run):
     """BadInput, before anything is written, for options that are no words, or without sbatch."""
@@ -76,8 +74,7 @@ def groups(nodes, missing):
 
 def merged(nodes, parts, most):
     """The parts; neighbours put together, to about equal work, where there are more than `most`."""
-    work = [sum(grids.work(nodes[name]) for name in part) for part in parts]
-    found = {}
+    work, found = [sum(grids.work(nodes[name]) for name in part) for part in parts], {}
     for k, part in enumerate(parts):
         found.setdefault(sum(work[:k]) * most // sum(work), []).extend(part)
     return list(found.values()) if len(parts) > most else parts
@@ -144,9 +141,6 @@ def no_jobs(folder):
     if jobs := waiting(folder):
         told = "wait for them, end them with scancel, or submit more with --slurm"
         raise BadInput(f"{folder} is in use by the Slurm jobs {', '.join(jobs)}: {told}")
-
-
-# ---- after: in a job
 
 
 def noted(note):

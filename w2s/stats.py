@@ -41,9 +41,6 @@ def in_words(one, key="value"):
     return f"{one[key]:6.3f}   {low:>6} to {high}"
 
 
-# ---- metrics: P(label = 1) [N] and whether the label is 1 [N] -> a value a row [N]
-
-
 @UNDEFINED
 def ratio(top, bottom):
     """sum(top) / sum(bottom), plus each row's influence on it."""
@@ -76,8 +73,7 @@ def nll(prob, true):
 
 
 def ece(prob, true):
-    """The expected calibration error (Guo et al. 2017), to which noise adds: in 10 bins of the
-    answer's confidence from 1/2 to 1."""
+    """The expected calibration error (Guo et al. 2017), to which noise adds; 10 bins from 1/2."""
     confidence = np.maximum(prob, 1 - prob)
     return in_bins(confidence, confidence - ((prob > 0.5) == true), np.arange(11, 20) / 20)
 
@@ -92,7 +88,7 @@ def in_bins(values, gaps, edges):
     return gaps * np.sign(sums)[which]
 
 
-METRICS = {
+METRICS = {  # P(label = 1) [N] and whether the label is 1 [N] -> a value a row [N]
     "acc": lambda prob, true: (prob > 0.5) == true,
     "precision": lambda prob, true: ratio((prob > 0.5) & true, prob > 0.5),
     "recall": lambda prob, true: recalls(prob, true)[0],
@@ -104,17 +100,16 @@ METRICS = {
 }
 
 
-def measured(name, prob, true, index, n_groups):
-    """The estimate of a metric, under its name; index: each row's group."""
-    values = METRICS[name](prob, true)
-    found = effects.interval(effects.crossed(values[None, None], index, n_groups), [1])
-    return estimate(found, name, BOUNDS.get(name, (0, 1)))
+def mean_of(values, rows, name, bounds=(0, 1)):
+    """The estimate of the mean of values [S, N], under a name; rows: effects.number() of them."""
+    found = effects.interval(effects.crossed(values[None], *rows), [1])
+    return estimate(found, name, BOUNDS.get(name, bounds))
 
 
 def accuracy(prob, label, groups):
     """{"acc", "low", "high"} of P(label = 1) [N] against labels [N]; above 1/2 says 1."""
     prob, true = np.asarray(prob, dtype=float), np.asarray(label) == 1
-    return measured("acc", prob, true, *effects.number(groups))
+    return mean_of(METRICS["acc"](prob, true)[None], effects.number(groups), "acc")
 
 
 def metrics(prob, label, groups):
@@ -124,15 +119,12 @@ def metrics(prob, label, groups):
     the mean of both classes' recalls; auroc; nll; ece.
     """
     prob, true = np.asarray(prob, dtype=float), np.asarray(label) == 1
-    index, n_groups = effects.number(groups)
-    result = {"n": len(prob), "groups": n_groups}
-    for name in METRICS:
-        one = measured(name, prob, true, index, n_groups)
+    rows = effects.number(groups)
+    result = {"n": len(prob), "groups": rows[1]}
+    for name, metric in METRICS.items():
+        one = mean_of(metric(prob, true)[None], rows, name)
         result |= one if name == "acc" else {name: {"value": one.pop(name)} | one}
     return result
-
-
-# ---- supervisor, student and ceiling
 
 
 def compare(score, said, groups, prob=None, label=None, metric="acc", want=None):
@@ -147,16 +139,17 @@ def compare(score, said, groups, prob=None, label=None, metric="acc", want=None)
     """
     score, rows = np.asarray(score), effects.number(groups)
     values, true = score, None if label is None else np.asarray(label) == 1
-    prob = prob if prob is None else np.asarray(prob, dtype=float)
+    prob = None if prob is None else np.asarray(prob, dtype=float)
     if metric != "acc" and metric in METRICS:
         values = np.array([[METRICS[metric](one, true) for one in seeds] for seeds in prob])
     three = effects.crossed(values, *rows)
     result = {"metric": metric, "pgr": recovered(three, metric)}
     for who, own in zip(WHO, values):
-        one = effects.crossed(own[None], *rows)  # alone: one that is NaN spoils no other
-        result[who] = estimate(effects.interval(one, [1]), metric, BOUNDS.get(metric, (0, 1)))
-    agree = None if said is None else np.asarray(said[1]) == np.asarray(said[0])
-    result["agreement"] = {} if said is None else agreement(agree, score[0] == 1, rows)
+        result[who] = mean_of(own, rows, metric)  # alone: one that is NaN spoils no other
+    right, result["agreement"] = score[0] == 1, {}
+    among = {"all": np.ones_like(right), "weak_right": right, "weak_wrong": ~right}
+    for name, of in among.items() if said is not None else ():
+        result["agreement"][name] = share(np.equal(said[1], said[0]), of, rows)
     result |= {"n": score.shape[2], "groups": rows[1], "seeds": score.shape[1]}
     result["seeds_covered"] = score.shape[1] > 1
     if want:
@@ -169,12 +162,6 @@ def share(of, among, rows):
     """The estimate of the share of `of` [S, N] among the answers `among` [S, N]."""
     found = effects.crossed(np.stack([of & among, among]), *rows)
     return estimate(effects.fieller(found, [1, 0], [0, 1]))
-
-
-def agreement(agree, right, rows):
-    """Agreement of student and supervisor, and whether that one is right, [S, N] -> estimates."""
-    told = {"all": np.ones_like(right), "weak_right": right, "weak_wrong": ~right}
-    return {name: share(agree, among, rows) for name, among in told.items()}
 
 
 def recovered(three, metric="acc"):
@@ -200,9 +187,7 @@ def over_tasks(tasks, metric="acc"):
     known = [value for value in pgrs.values() if value is not None]
     none, free = (math.nan,) * 3, (-math.inf, math.inf)
     mean, median = effects.of_tasks(known) if known else (none, none)
-    sums = np.array(
-        [[[weights @ three.means for three in tasks.values()]] for weights in (UP, GAP)]
-    )
+    sums = [[[weights @ three.means for three in tasks.values()]] for weights in (UP, GAP)]
     units = effects.crossed(sums, np.arange(len(tasks)), len(tasks))
     pooled = effects.fieller(units, [1, 0], [0, 1])
     told = {"mean": mean, "median": median, "pooled": pooled}
@@ -256,12 +241,11 @@ def diagnostics(prob, true, rows):
     squares = (weak - true) ** 2 - (student - true) ** 2
     told = {"inherited": share(wrong[0], wrong[1], rows)}
     told["similarity"] = similarity(np.where(true, prob[:2], 1 - prob[:2]), rows)
-    means = {"misfit": (student - weak) ** 2, "gain": squares}
+    told["misfit"] = mean_of((student - weak) ** 2, rows, "value")
+    told["gain"] = mean_of(squares, rows, "value", (-1, 1))
     for who, one in zip(WHO, prob):
-        means[f"calibration of {who}"] = in_bins(one, one - true, np.arange(1, 10) / 10)
-    for name, values in means.items():
-        found = effects.interval(effects.crossed(values[None], *rows), [1])
-        told[name] = estimate(found, bounds=(-1 if name == "gain" else 0, 1))
+        gaps = in_bins(one, one - true, np.arange(1, 10) / 10)
+        told[f"calibration of {who}"] = mean_of(gaps, rows, "value")
     return told
 
 
@@ -275,8 +259,6 @@ def similarity(right, rows):
     chance = a * b + (1 - a) * (1 - b)
     of_chance = (observed - 1) / (1 - chance) ** 2  # and to first order:
     slopes = np.array([1 / (1 - chance), of_chance * (2 * b - 1), of_chance * (2 * a - 1)])
-    value, half = (
-        (observed - chance) / (1 - chance),
-        effects.half_width(effects.parts(found, slopes)),
-    )
+    value = (observed - chance) / (1 - chance)
+    half = effects.half_width(effects.parts(found, slopes))
     return estimate((value, value - half, value + half), bounds=(-math.inf, 1))

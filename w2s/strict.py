@@ -28,9 +28,6 @@ class Unfit(ValueError):
     """JSON for Python, but not for us; the end of a sentence that begins with the place."""
 
 
-# ---- text
-
-
 def printable(text):
     """The text with JSON's escapes for what a terminal would obey; a line stays a line."""
     return UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], str(text))
@@ -42,9 +39,6 @@ def check_names(names):
         if UNSAFE.search(str(name)):
             told = "holds control characters or is not UTF-8: give it another name"
             raise BadInput(f"the name {json.dumps(name)} {told}")
-
-
-# ---- bytes
 
 
 def opened(path):
@@ -80,9 +74,6 @@ def lines_of(path):
             yield f"{path}:{number}", line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     if not number:
         raise BadInput(f"{path} is empty: it needs a JSON object a line")
-
-
-# ---- JSON
 
 
 def once(items):
@@ -148,17 +139,10 @@ def parse_object(data, where):
 def depth(value):
     """How many lists and objects are in each other; no recursion, as it asks of any JSON."""
     levels, level = 0, [value]
-    while level := [part for one in level if isinstance(one, list | dict) for part in inside(one)]:
-        levels += 1
+    while level := [one for one in level if isinstance(one, list | dict)]:
+        level = [x for one in level for x in (one.values() if isinstance(one, dict) else one)]
+        levels += bool(level)
     return levels
-
-
-def inside(value):
-    """What a list or an object holds."""
-    return value.values() if isinstance(value, dict) else value
-
-
-# ---- what JSON has to hold
 
 
 def misfit(value, wanted, at=""):
@@ -199,14 +183,13 @@ def in_words(wanted):
         return " or ".join(map(in_words, wanted))
     names = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
     names |= {dict: "an object", list: "a list"}
-    if isinstance(wanted, type):
-        return names[wanted]
-    return names[type(wanted)] if isinstance(wanted, dict | list) else json.dumps(wanted)
+    kind = type(wanted) if isinstance(wanted, dict | list) else wanted
+    return names[kind] if isinstance(kind, type) else json.dumps(wanted)
 
 
 TEXT, COUNT, LABELS = (str, None), (int, None), {"labels": (str, None)}
-DATA = {"ds": str, "test": TEXT, "sha256": dict, "data_seed": int, "n_train": COUNT}
-DATA |= {"n_test": COUNT}
+DATA = {"ds": str, "test": TEXT, "sha256": dict, "data_seed": int}
+DATA |= {"n_train": COUNT, "n_test": COUNT}
 ARGS = {  # of a card, by its stage, what later stages read without asking
     "train_weak": {"model": str, "n_val": COUNT},
     "train_strong": {"model": str, "labels": str, "target": ("weak", "truth"), "loss": TEXT},
@@ -217,9 +200,8 @@ CARD = {
     "stage": str, "setting?": str, "finished": bool, "args": dict, "inputs": dict,
     "data": (DATA, None), "model_sha256?": str, "supervisor?": ([str], None),
     "supervisors?": ([str], None), "labels_from?": TEXT, "models?": [str], "test_rows?": bool,
-    "test_groups?": [str],
-    "rows?": int, "sha256?": str, "rows_sha256?": TEXT, "commit?": TEXT, "seconds?": float,
-    "resolved?": dict, "versions?": dict, "kept?": dict, "time?": str,
+    "test_groups?": [str], "rows?": int, "sha256?": str, "rows_sha256?": TEXT, "commit?": TEXT,
+    "seconds?": float, "resolved?": dict, "versions?": dict, "kept?": dict, "time?": str,
 }  # fmt: skip
 
 
@@ -229,7 +211,10 @@ def read_card(file, of, run=False):
     run: what later stages take from a run's arguments is checked too.
     """
     card = parse(read_bytes(file, LARGEST), file)
-    told = misfit(card, CARD) or wrong_names(card)
+    if not (told := misfit(card, CARD)):
+        names = [*card["args"].items(), *(card["data"] or {}).items()]
+        odd = [key for key, name in names if key != "system" and UNSAFE.search(str(name))]
+        told = f"has control characters in {odd[0]!r}" if odd else None
     if not told and run and card["finished"]:
         told = misfit(card, {"args": ARGS.get(card["stage"], dict), "model_sha256": str})
         if not told and card.get("supervisor"):  # it learned from labels
@@ -243,16 +228,8 @@ def read_card(file, of, run=False):
     return card
 
 
-def wrong_names(card):
-    """What is wrong where a name in a card cannot be printed as it is; None where all can."""
-    names = [*card["args"].items(), *(card["data"] or {}).items()]
-    odd = [key for key, name in names if key != "system" and UNSAFE.search(str(name))]
-    return f"has control characters in {odd[0]!r}" if odd else None
-
-
 def read(path, wanted):
-    """The JSON value of a whole file, which must fit `wanted` (misfit()); BadInput where it does
-    not."""
+    """The JSON value of a whole file; BadInput where it does not fit `wanted`, see misfit()."""
     value = parse(read_bytes(path, LARGEST), path)
     if told := misfit(value, wanted):
         raise BadInput(f"{path} {told}: delete it, and make it again")

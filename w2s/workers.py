@@ -20,11 +20,9 @@ from w2s.files import BadInput
 
 GRACE = 20  # seconds in which a stage that is stopped keeps what it needs to go on
 
-# ---- in a worker
-
 
 def serve(pipe, parent, visible, threads):
-    """Run what comes through the pipe, (words, log) of stages, until the sweep is gone.
+    """In a worker: run what comes through the pipe, (words, log) of stages, while the sweep lives.
 
     visible: the CUDA device of this worker, or None; threads: of torch, or None.
     """
@@ -46,8 +44,7 @@ def serve(pipe, parent, visible, threads):
 def outlive_nobody(parent):
     """End this process when the sweep is no more, even if it was killed."""
     if sys.platform == "linux":  # at once, so that who takes over meets nobody
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     while os.getppid() == parent:
         time.sleep(0.2)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -84,9 +81,6 @@ def in_words(words):
     return told
 
 
-# ---- in the sweep
-
-
 def machine(todo, jobs, device):
     """(devices, one of each worker, or None on a CPU; how processes start; threads of each).
 
@@ -117,8 +111,7 @@ def start(how, device, threads):
     """(pipe, process, device) of a new worker."""
     context = multiprocessing.get_context(how)
     ours, its = context.Pipe()
-    args = (its, os.getpid(), device, threads)
-    process = context.Process(target=serve, args=args, daemon=True)
+    process = context.Process(target=serve, args=(its, os.getpid(), device, threads), daemon=True)
     process.start()
     its.close()  # so that the end of the worker is the end of the pipe
     return ours, process, device
