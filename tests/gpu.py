@@ -1,6 +1,6 @@
 """Does a GPU compute what the CPU computes, and how fast? The parts print results/gpu.md.
 
-    results/gpu.sh check     # and demo, real, bench, large: one or several; exit code 1: a check failed
+    results/gpu.sh check     # and demo, real, bench, large; exit code 1: a check failed
 
 Random weights in the shapes of real models, rows made on the spot: nothing comes from outside.
 """
