@@ -19,7 +19,7 @@ import math
 from pathlib import Path
 
 import tasks
-from w2s import cli, files, leaks, locks, protocol, records, scores
+from w2s import cli, files, leaks, locks, parts, protocol, records, scores
 from w2s.files import BadInput
 
 RATED = "ethics_utilitarianism"
@@ -55,7 +55,7 @@ def main(
     if len({card.get("setting") for card in cards.values()}) > 1:
         raise BadInput("these runs are of several settings: score each setting in its own call")
     learned = {run: {run: leaks.of_run(run, card)} for run, card in cards.items()}
-    rows_of, plan, metrics = {}, [], {run: {} for run in cards}
+    rows_of, plan = {}, []
     for name, (run, card) in itertools.product(names, cards.items()):
         setting = tasks.setting_of_card(card)
         data = scored_on(setting, run, card, name, test, n_test)
@@ -67,9 +67,7 @@ def main(
             rows_of[key] = protocol.test_rows(setting, data, split)
         leak = leaks.guard(setting, rows_of[key], data, learned[run], allow_leak, "test")
         plan.append((setting, run, card, data, split, rows_of[key], how, scorer, leak))
-    for one in plan:  # nothing runs before all rows are there
-        _, run, _, data, *_ = one
-        metrics[run][data["ds"]] = score(*one, force)
+    metrics = score_all(plan, force)  # nothing runs before all rows are there
     if len(names) > 1:
         return show_tasks(metrics, setting.METRIC)
     of_runs = {run: one for run, of_tasks in metrics.items() for one in of_tasks.values()}
@@ -157,6 +155,16 @@ def scored_on(setting, run, card, ds, test, n_test):
     return protocol.describe(setting, ds, n_test=n_test, test=test)
 
 
+def score_all(plan, force):
+    """{run: {task: metrics}} of all calls of score(), whose arguments are listed."""
+    metrics = {run: {} for _, run, *_ in plan}
+    parts.together("join")
+    for one in plan:
+        metrics[one[1]][one[3]["ds"]] = score(*one, force)
+    parts.together("leave")
+    return metrics
+
+
 def score(setting, run, card, data, split, rows, how, scorer, leak, force):
     """The metrics of a run on test rows; they and the predictions are written into it.
 
@@ -165,12 +173,15 @@ def score(setting, run, card, data, split, rows, how, scorer, leak, force):
     """
     file, *about = scores.place(run, card, data, split, how, scorer)
     locks.hold(file, writes=False)
-    if not force and (metrics := scores.known(file, *about)):
+    known = None if force else scores.known(file, *about)
+    if metrics := parts.together("told", known):
         return metrics
     locks.hold(file)
     answers = ask(setting, run, card, data, rows, how)
     if scorer:
         answers = setting.judged(scorer, answers, how["device"], how["dtype"])
+    if files.rank() > 0:
+        return {}
     predictions = [setting.prediction(*pair) for pair in zip(rows, answers)]
     return scores.write(setting, file, *about, data, rows, predictions, leaks.inherited(card, leak))
 
@@ -231,4 +242,4 @@ def mean(ones, metric="acc"):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, processes=True)

@@ -53,6 +53,7 @@ def main(
     taught = {run: leaks.of_truth(run, card) for run, card in zip(runs, cards)}
     leak = leaks.guard(setting, rows, data, taught, allow_leak, "truth")
     where = {"device": device, "dtype": dtype}
+    parts.together("join")
     learned = weigh(setting, runs, held_out(setting, cards[0], data), where) if weights else None
     answers = [tasks.answers(setting, run, rows, **where, **how) for run in runs]
     if vote == "judge":
@@ -61,6 +62,7 @@ def main(
         weak = votes.most_probable(setting, runs, rows, answers, learned, **where)
     else:
         weak = [votes.combine(each, vote, learned) for each in zip(*answers)]
+    parts.together("leave")
     for row, one, each in zip(rows, weak, zip(*answers)):
         row |= {"weak": one} | ({"weak_all": [*each]} if len(runs) > 1 else {})
     kept = chosen(rows, select, keep)
@@ -200,4 +202,4 @@ def tell(setting, out, rows, kept, args):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, processes=True)

@@ -24,7 +24,7 @@ Out: a run directory like train_weak.py's, beside the labels. Next: eval.py.
 """
 
 import tasks
-from w2s import cli, files, leaks, records
+from w2s import cli, files, leaks, parts, records
 
 PROBE = {"epochs": 200, "batch_size": 128, "stop": True}  # paper, D.2
 
@@ -54,10 +54,10 @@ def main(
         return
     leak = leaks.of_labels(setting, rows, labels, labels_card, args, allow_leak)
 
-    from w2s import loop, models, parallel, probes  # torch and transformers take seconds to import
+    from w2s import loop, models, probes  # torch and transformers take seconds to import
     from w2s.lora import add as add_lora
 
-    out = parallel.join(out) if cli.world_size() > 1 else out
+    parts.together("join")
     start = {"head": head, "max_len": max_len, "device": device, "outputs": setting.OUTPUTS}
     model, tokenizer = models.load(model, seed=0 if probe else seed, **start)  # probes share one
     if lora:

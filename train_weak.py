@@ -14,7 +14,7 @@ In: a task, or a JSONL file. Out: a run directory: card.json, history.jsonl, mod
 import random
 
 import tasks
-from w2s import cli, files, leaks, protocol, records
+from w2s import cli, files, leaks, parts, protocol, records
 
 
 @cli.stage
@@ -41,10 +41,10 @@ def main(
     rows = protocol.half(setting, data, "weak")
     rows = rows if easy is None else tasks.moves.easier(rows, easy)
 
-    from w2s import loop, models, parallel  # torch and transformers take seconds to import
+    from w2s import loop, models  # torch and transformers take seconds to import
     from w2s.lora import add as add_lora
 
-    out = parallel.join(out) if cli.world_size() > 1 else out
+    parts.together("join")
     model, tokenizer = models.load(
         model, head=head, max_len=max_len, device=device, seed=seed, outputs=setting.OUTPUTS
     )  # fmt: skip

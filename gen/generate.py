@@ -10,7 +10,8 @@ import torch
 from transformers import GenerationConfig
 
 from w2s import models
-from w2s.parts import answers
+from w2s.files import rank, world
+from w2s.parts import answers, together
 
 BATCH_TOKENS = 16384  # of a batch, prompts and completions counted as if padded
 
@@ -32,6 +33,7 @@ def write(
         pad_token_id=model.config.pad_token_id, eos_token_id=end, use_cache=True,
         **(drawn if temperature is not None else {}),
     )  # fmt: skip
+    prompts = prompts[rank() :: world()]
     half = models.pick_dtype(model, dtype) == "bf16"
     devices = [model.device] if model.device.type == "cuda" else []
 
@@ -53,7 +55,7 @@ def write(
         new = [ids[: ids.index(end) + 1] if end in ids else ids for ids in out.tolist()]
         for place, i in enumerate(batch):
             said[i] = new[place * samples : (place + 1) * samples]
-    return said
+    return together("dealt", said)
 
 
 @contextlib.contextmanager

@@ -183,6 +183,8 @@ def chosen(setting, args):
     for name in ("top_p", "seed"):
         if args[name] is not None and not drawn:
             raise BadInput(f"--{name} goes with --temperature: without it nothing is drawn")
+    if drawn and files.world() > 1:
+        raise BadInput("--temperature draws in one process: call it without torchrun")
     if (args.get("samples") or 1) > 1 and not drawn:
         raise BadInput(f"--samples={args['samples']} are all the same without --temperature=0.7")
     how = {name: args[name] for name in ("temperature", "top_p", "max_new")}

@@ -185,11 +185,11 @@ def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(monkeypatch, caps
 
 
 def test_torchrun_is_refused_where_every_process_would_do_the_same_work():
-    for script in ("label.py", "eval.py", "pgr.py"):
+    for script in ("controls.py", "tasks.py", "pgr.py"):
         words = [sys.executable, HERE / script]
         done = subprocess.run(
             words, capture_output=True, text=True, env=os.environ | {"WORLD_SIZE": "2"}
         )
         assert done.returncode == 2 and done.stderr.startswith(
-            "error: torchrun is for the scripts that train"
+            "error: torchrun is for what trains or scores"
         )

@@ -619,7 +619,7 @@ def one_of_two(rank, port, folders, out):
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= place | {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
-    parallel.join(str(out))
+    parallel.join()
     for name in ("bert", "llama checkpointing"):
         net, _ = merged(folders[name.split()[0]], "checkpointing" in name, sharded=True)
         lora.merge(net)

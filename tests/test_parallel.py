@@ -1,7 +1,10 @@
-"""Two processes under torchrun (gloo, on the CPU) give what one gives: weights, history, folder."""
+"""Two processes under torchrun (gloo, on the CPU) give what one gives: weights, folder, answers."""
 
+import contextlib
+import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,19 +45,48 @@ def train(folder, setting):
     return net, history
 
 
-def torchrun(*words, folder, processes=2):
+RUNS = {"texts": "facts", "moves": "puzzles", "others": "puzzles", "writing": "manners"}
+SCORING = {  # where the answers are: (the field, the call)
+    "texts.jsonl": ("weak", "label.py texts --out=texts.jsonl"),
+    "texts/eval/facts-test.jsonl": ("prob", "eval.py texts"),
+    "shots/eval/facts-test.jsonl": (
+        "prob",
+        "eval.py --model=facts/m --n_test=9 --shots=2 --out=shots",
+    ),
+    "moves.jsonl": ("weak", "label.py moves --out=moves.jsonl"),
+    "both.jsonl": ("weak", "label.py moves others --vote=soft --out=both.jsonl"),
+    "writing/eval/manners-test.jsonl": ("completions", "eval.py writing --n_test=7"),
+}
+
+
+def score(call, folder):
+    """The calls of SCORING in a folder with runs."""
+    os.chdir(folder)
+    for _, words in SCORING.values():
+        with contextlib.suppress(SystemExit):
+            call(*words.split())
+
+
+def torchrun(*words, folder, processes=2, fails=False):
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     start.append(f"--nproc_per_node={processes}")
     path = {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
     how = {"capture_output": True, "text": True, "cwd": folder, "timeout": 300}
     done = subprocess.run([*start, *map(str, words)], env=os.environ | path, **how)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    assert (done.returncode != 0) == fails, done.stderr[-3000:]
+    return done.stderr if fails else done.stdout
 
 
 @pytest.fixture(scope="module")
 def pairs(tiny, tmp_path_factory):
+    """What two processes trained, one/ and two/: the same runs, and what two made of these."""
     folder = tmp_path_factory.mktemp("pairs")
+    train_weak = importlib.import_module("train_weak")
+    for name, ds in RUNS.items():
+        sizes = {"n_train": 48, "n_test": 40, "n_val": 8, "epochs": 1}
+        out = str(folder / "one" / name)
+        train_weak.main(ds=ds, out=out, seed=len(name), batch_size=16, **sizes)
+    shutil.copytree(folder / "one", folder / "two")
     torchrun(HERE / "test_parallel.py", *map(tiny, ARCHITECTURES), folder, folder=folder)
     return folder
 
@@ -73,6 +105,36 @@ def test_two_processes_give_the_parameters_of_one(tiny, pairs, setting):
     base = fresh(tiny, SETTINGS[setting][0], ARCHITECTURES[SETTINGS[setting][0]]).base_model
     pairs_of = zip(net.base_model.parameters(), base.parameters())
     assert max((a - b).abs().max() for a, b in pairs_of) > 2e-5
+
+
+def test_two_processes_answer_as_one(pairs, command, monkeypatch):
+    """Each its share of the rows; who is not the first writes and says nothing."""
+    monkeypatch.chdir(pairs)
+    score(command, pairs / "one")
+    for name, (field, _) in SCORING.items():
+        one, two = (
+            [json.loads(line) for line in (pairs / who / name).read_text().splitlines()]
+            for who in ("one", "two")
+        )
+        assert len(one) > 6 and len({row[field] for row in one if field != "completions"}) != 1
+        if not isinstance(one[0][field], float):
+            assert one == two, name
+        for a, b in zip(one, two, strict=True):
+            assert a == b | {field: pytest.approx(b[field], abs=1e-6)}, name
+    one, two = (
+        sorted(str(p.relative_to(pairs / who)) for p in (pairs / who).rglob("*"))
+        for who in ("one", "two")
+    )
+    assert one == two
+
+
+def test_bad_input_ends_all_processes_with_one_line(tmp_path):
+    done = torchrun(HERE.parent / "label.py", "nothing", folder=tmp_path, fails=True)
+    told = [line for line in done.splitlines() if line.startswith("error: ")]
+    assert told == [
+        "error: nothing does not exist: give the --out of train_weak.py or train_strong.py"
+    ]
+    assert "exitcode  : 2" in done and "label.py" in done and not os.listdir(tmp_path)
 
 
 ROWS = {
@@ -117,32 +179,32 @@ sys.path.append(sys.argv[1])
 import torch
 from safetensors.torch import save_file
 from test_loop import fit, fresh, make_rows
-from w2s import loop, models, parallel
+from w2s import files, loop, parallel
 
-parallel.join(".")
+parallel.join()
 teach, held_out = loop.teach, make_rows(9, seed=1)
 
 def train(out, stop=None, state="state.safetensors"):
     steps = iter(range(1, 99))
 
     def stops(*words):
-        if next(steps) == stop and models.rank() == models.world() - 1:  # not the first
+        if next(steps) == stop and files.rank() == files.world() - 1:  # not the first
             signal.raise_signal(signal.SIGTERM)
         return teach(*words)
 
     net, loop.teach = fresh(lambda _: sys.argv[2]), stops
     fit(net, make_rows(84), "conf", resume=state, held_out=held_out, batch_size=17)
     whole = {key: parallel.in_one_piece(p).detach().clone() for key, p in net.named_parameters()}
-    if models.rank() == 0:
+    if files.rank() == 0:
         save_file(whole, out)
 
-if models.world() == 2:
+if files.world() == 2:
     train("whole", state="none")
     try:
         train("stopped", stop=3)
     except SystemExit as ended:
         assert ended.code == 143
-train(f"by {models.world()}")
+train(f"by {files.world()}")
 torch.distributed.destroy_process_group()
 os._exit(0)
 """
@@ -169,10 +231,10 @@ if __name__ == "__main__":  # one of the two processes
     from safetensors.torch import save_file
     from torch.distributed.tensor import DTensor
 
-    from w2s import models, parallel
+    from w2s import cli, files, parallel
 
     folders, out = dict(zip(ARCHITECTURES, sys.argv[1:])), sys.argv[-1]
-    parallel.join(out)
+    parallel.join()
     for setting, (architecture, *_) in SETTINGS.items():
         net, history = train(folders[architecture], setting)
         assert any(isinstance(p, DTensor) for p in net.parameters())
@@ -180,8 +242,16 @@ if __name__ == "__main__":  # one of the two processes
             key: (p.full_tensor() if isinstance(p, DTensor) else p).detach().contiguous()
             for key, p in net.state_dict().items()
         }
-        if models.rank() == 0:
+        if files.rank() == 0:
             save_file(whole, f"{out}/{setting}.safetensors")
             Path(f"{out}/{setting}.json").write_text(json.dumps(history))
+
+    def call(script, *words):
+        sys.argv = [script, *words]
+        cli.run(importlib.import_module(script.removesuffix(".py")).main, processes=True)
+
+    parallel.join = lambda: None
+    parallel.leave = lambda: files.rank() and sys.exit()  # the others wait for the next call
+    score(call, f"{out}/two")
     torch.distributed.destroy_process_group()
     os._exit(0)  # an ordinary exit now and then aborts in gloo's threads

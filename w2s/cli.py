@@ -16,10 +16,11 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, suppress
+import time
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 
 from w2s import locks, strict
-from w2s.files import HERE, first_line
+from w2s.files import HERE, first_line, rank, world
 from w2s.options import OPTIONS
 from w2s.strict import BadInput
 
@@ -92,11 +93,12 @@ def run(main, processes=False):
         with suppress(AttributeError):  # a terminal without Unicode gets escapes
             stream.reconfigure(errors="backslashreplace")
     try:
-        if world_size() > 1 and not processes:
-            raise BadInput("torchrun is for the scripts that train: call this one with python")
-        args, options = parse(main, sys.argv[1:])
-        main(*args, **options)
-        sys.stdout.flush()
+        with first_speaks():
+            if world() > 1 and not processes:
+                raise BadInput("torchrun is for what trains or scores: call this one with python")
+            args, options = parse(main, sys.argv[1:])
+            main(*args, **options)
+            sys.stdout.flush()
     except (BadInput, FloatingPointError) as error:  # or the loss is not finite
         print(f"error: {strict.printable(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput) else 1)
@@ -122,12 +124,18 @@ def stop(*_):
     raise SystemExit(143)
 
 
-def world_size():
-    """How many processes torchrun started, 1 without it; BadInput where that is no number."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if not size.isdigit():
-        raise BadInput(f"WORLD_SIZE={size} is not a number: unset it, or call torchrun")
-    return int(size)
+@contextmanager
+def first_speaks():
+    """Under torchrun the first process tells for all; one that fails alone does so after 5 s."""
+    if rank() == 0:
+        return (yield)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        try:
+            yield
+        except Exception:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(5)
+            raise
 
 
 def commit():

@@ -112,6 +112,8 @@ def remove(path):
 
 def write_text(path, text, card=None):
     """Write a file whole or not at all, and onto the disk; card: just before it takes its place."""
+    if rank() > 0:
+        return
     with whole(path) as temporary:
         with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
@@ -145,6 +147,19 @@ def read_card(path, run=False):
 def write_card(path, card):
     """Write the card of a run directory or JSONL file."""
     write_text(card_path(path), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+
+
+def world():
+    """How many processes torchrun started, 1 without it; BadInput where that is no number."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdigit():
+        raise BadInput(f"WORLD_SIZE={size} is not a number: unset it, or call torchrun")
+    return int(size)
+
+
+def rank():
+    """Which of these processes this is; the first, 0, writes and prints for all."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def hashed(text):

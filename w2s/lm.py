@@ -6,9 +6,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from w2s import packing
-from w2s.files import BadInput
+from w2s.files import BadInput, rank, world
 from w2s.models import pick_dtype
-from w2s.parts import answers
+from w2s.parts import answers, together
 
 CHUNK = 2**23  # logits in memory at once: 32 MB in float32, about twice that in the backward pass
 
@@ -89,6 +89,7 @@ def nll(model, rows):
 @torch.no_grad()
 def log_likelihoods(model, rows, dtype=None, size=32):
     """Log-probability in nats of all that each row asks for, a list; `size` rows at a time."""
+    rows = rows[rank() :: world()]
     half, out = pick_dtype(model, dtype) == "bf16", [0.0] * len(rows)
     tokens, how = [row["tokens"] for row in rows], [half, size, *map(asked, rows)]
 
@@ -99,7 +100,7 @@ def log_likelihoods(model, rows, dtype=None, size=32):
     for batch, means in answers(model, tokens, lambda longest: size, run, how, "likelihoods"):
         for i, mean in zip(batch, means.double().tolist()):
             out[i] = -mean * asked(rows[i])
-    return out
+    return together("dealt", out)
 
 
 def check_head(model, name):

@@ -23,7 +23,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from w2s.files import BadInput, card_path, remove
+from w2s.files import BadInput, card_path, rank, remove
 
 BESIDE = (".card.json", ".metrics.json", ".png", ".curves.png")  # of labels.jsonl, of pgr.json
 CALLS = []  # (ExitStack, locks that it holds) of the calls of stages that are under way
@@ -50,7 +50,7 @@ def hold(out, writes=True):
     (stack, outs), lock = CALLS[-1], lock_of(out)
     if not writes and not os.path.lexists(lock):
         return
-    if lock in outs or os.environ.get("RANK", "0") != "0":
+    if lock in outs or rank() > 0:
         return
     if os.path.exists(out) and not os.access(out, os.W_OK):
         raise BadInput(f"{out} is read-only: choose another --out")

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, Linear
 from tqdm import tqdm
 
 from w2s import parallel
-from w2s.files import BadInput
-from w2s.models import pick_dtype, predict, rank, size, threads, world
+from w2s.files import BadInput, rank, world
+from w2s.models import pick_dtype, predict, size, threads
 from w2s.packing import logits, row_logits, texts, to_device
 from w2s.parts import own, together, with_less
 from w2s.resume import state_of

@@ -3,8 +3,8 @@
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from w2s.files import BadInput
-from w2s.models import pick_dtype, world
+from w2s.files import BadInput, world
+from w2s.models import pick_dtype
 
 
 def add(model, r, dtype=None, seed=0):

@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from w2s import checks, files, oddities, records
 from w2s.checks import check_tokens, set_pad_token
-from w2s.files import BadInput, first_line
+from w2s.files import BadInput, first_line, rank, world
 from w2s.packing import logits
 from w2s.parts import answers
 
@@ -258,13 +258,3 @@ def keep_freed_memory():
         m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
         ctypes.CDLL(None).mallopt(m_mmap_max, 0)
         ctypes.CDLL(None).mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def world():
-    """How many processes train together (torchrun --nproc_per_node), else 1."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def rank():
-    """Which of these processes this is."""
-    return dist.get_rank() if dist.is_initialized() else 0

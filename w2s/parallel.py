@@ -1,9 +1,8 @@
 """Several processes, one result: torchrun --nproc_per_node=8 train_strong.py ... trains on eight
-GPUs what one trains alone, by torch's own FSDP2. loop.py deals out each batch."""
+GPUs what one trains alone, by torch's own FSDP2. loop.py deals out each batch. label.py and eval.py
+have the whole model in each, and a share of the rows."""
 
 import os
-import sys
-import tempfile
 
 import torch
 import torch.distributed as dist
@@ -12,23 +11,24 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from w2s.models import rank, world
+from w2s.files import rank, world
 
 
-def join(out):
-    """Under torchrun, meet the other processes; returns the folder to write to.
-
-    That is `out` for the first process. The others print nothing and write to a temporary folder;
-    whole_weights() ends them.
-    """
+def join():
+    """Meet the other processes of torchrun, until leave(); the first alone prints and writes."""
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # numbers on the CPU, such as who was told to stop, are agreed on without waiting for a GPU
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    if rank() == 0:
-        return out
-    sys.stdout = open(os.devnull, "w")
-    return tempfile.mkdtemp()
+
+
+def leave():
+    """The first process goes on alone; the others end here."""
+    first = rank() == 0
+    dist.barrier()
+    dist.destroy_process_group()
+    if not first:
+        os._exit(0)  # an ordinary exit now and then aborts in gloo's threads
 
 
 def shard(model):
@@ -56,6 +56,13 @@ def gather(mine, n):
     shares = [torch.empty_like(mine) for _ in range(world())]
     dist.all_gather(shares, mine)
     return torch.stack(shares, dim=1).flatten(0, 1)[:n]
+
+
+def dealt(mine):
+    """All items in their order, of which process k of n has every n-th from the k-th on."""
+    shares = [None] * world()
+    dist.all_gather_object(shares, mine)
+    return [shares[i % world()][i // world()] for i in range(sum(map(len, shares)))]
 
 
 def told(first_one):
@@ -106,9 +113,6 @@ def part(values, like):
 def whole_weights(model):
     """The weights of a sharded model in one piece, for the first process; the others end here."""
     whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights, first = get_model_state_dict(model, options=whole), rank() == 0
-    dist.barrier()
-    dist.destroy_process_group()
-    if not first:
-        os._exit(0)  # an ordinary exit now and then aborts in gloo's threads
+    weights = get_model_state_dict(model, options=whole)
+    leave()
     return weights

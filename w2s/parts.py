@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from w2s.files import BadInput
+from w2s.files import BadInput, world
 
 EVERY, PARTS = 300, Path("runs/parts")  # seconds; of answers under way
 TYPES = {"float32": "F32", "float64": "F64", "bfloat16": "BF16", "float16": "F16"}
@@ -102,15 +102,13 @@ def own(p):
     return p.to_local() if hasattr(p, "to_local") else p
 
 
-def together(name, x, *more):
-    """parallel.NAME(x, ...) of several processes; of one, x itself."""
-    from w2s.models import world
-
+def together(name, *values):
+    """parallel.NAME(...) of the processes of torchrun; of one alone, the first of the values."""
     if world() == 1:
-        return x
-    from w2s import parallel
+        return values[0] if values else None
+    from w2s import parallel  # and with it torch
 
-    return getattr(parallel, name)(x, *more)
+    return getattr(parallel, name)(*values)
 
 
 # ---- long answers
@@ -124,8 +122,6 @@ def answers(model, tokens, size, run, options, name=None, draws=False):
     besides model and texts. draws: the random numbers go on, too. Memory short: half the rows.
     """
     from tqdm import tqdm
-
-    from w2s.models import world
 
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     part = Part(model, [tokens, options], draws) if name and world() == 1 else None
@@ -225,8 +221,6 @@ def with_less(run, size, name=None):
     BadInput at size 1, and under torchrun, where the others would wait for ever.
     """
     import torch
-
-    from w2s.models import world
 
     asked = size
     while True:

@@ -42,7 +42,7 @@ def begin(out, card, model, train, held_out, plan, force=False):
     if force:
         (Path(out) / resume.NAME).unlink(missing_ok=True)
     resolved = {"rows": len(train), "held_out": len(held_out)} | plan | model.w2s
-    resolved |= {"device": str(model.device), "processes": cli.world_size()}
+    resolved |= {"device": str(model.device), "processes": files.world()}
     card = card | {"finished": False, "resolved": resolved}
     if not (files.read_card(out) or {}).get("finished"):
         files.write_card(out, card)
@@ -204,7 +204,7 @@ def check_training(setting, args):
     if args["stop"] and args["n_val"] == 0:
         raise BadInput("--stop looks at held-out rows, and there are none (--n_val=0)")
     generative = setting.OUTPUTS == 0 or args.get("head") == "answers"
-    if generative and cli.world_size() > 1:
+    if generative and files.world() > 1:
         raise BadInput("torchrun does not train a language model's own head: it is not split yet")
     for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
         if probe and args[name]:

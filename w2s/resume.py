@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from w2s.files import BadInput
+from w2s.files import BadInput, rank, world
 from w2s.parts import about, end_file, own, start_file, together
 
 NAME = "state.safetensors"  # in a run directory
@@ -114,8 +114,6 @@ class State:
         import torch
         from safetensors import safe_open
 
-        from w2s.models import rank
-
         file, best = safe_open(self.path, "pt") if rank() == 0 else None, {}
 
         def part(name, like):
@@ -149,8 +147,6 @@ class State:
         """
         if not (self.path and self.every):
             return
-        from w2s.models import rank
-
         due = time.monotonic() - self.written >= self.every
         asked, due = together("most", (self.signal, due))  # all processes decide alike
         if asked or due:
@@ -172,8 +168,6 @@ class State:
         Never where loss or weights are not finite.
         """
         import torch
-
-        from w2s.models import world
 
         self.wait()
         mine, states = torch.stack(losses) if losses else torch.zeros(0), self.optimizer.state
@@ -204,8 +198,6 @@ class State:
 
         Where it is full the training goes on, which is told.
         """
-        from w2s.models import rank
-
         values, first = (together("in_one_piece", x) for x in tensors.values()), rank() == 0
 
         def finish():
