@@ -39,12 +39,14 @@ def known(rows, labels, field, data):
     """The rows that may stand as examples in the prompts of test rows."""
     if labels and (files.read_card(labels) or {}).get("test_rows"):
         raise files.BadInput(f"{labels} holds test rows: their answers may be in no prompt")
-    asked = {side for row in rows for side in (row["group"], protocol.known(texts, row["text"]))}
+    asked = {
+        side for row in rows for side in (row["group"], protocol.text_hash(texts, row["text"]))
+    }
     if labels:
         examples = files.read_jsonl(labels, ["text", field])
     else:
         examples = protocol.half(texts, data, "weak")
-    own = ({row.get("group"), protocol.known(texts, row["text"])} for row in examples)
+    own = ({row.get("group"), protocol.text_hash(texts, row["text"])} for row in examples)
     return [row for row, sides in zip(examples, own) if not sides & asked]
 
 

@@ -30,7 +30,8 @@ HERE = Path(__file__).resolve().parent.parent  # the repository
 
 def is_text(value):
     """True for a string that is not blank and that UTF-8 can hold (no lone surrogates)."""
-    return isinstance(value, str) and value.strip() and not re.search(r"[\ud800-\udfff]", value)
+    is_there = isinstance(value, str) and value.strip()
+    return is_there and (value.isascii() or not re.search(r"[\ud800-\udfff]", value))
 
 
 TEXT = (is_text, "a string that is not empty")

@@ -1,25 +1,42 @@
 """What models learned, as hashes, so that no row is asked of a model that has its answer.
 
 RUN/learned.npy and LABELS.learned.npy are sorted arrays (uint64): for each row a hash of its group
-and one of its text as protocol.same_text() has it. The lowest bit is 1 for what was learned from
+and one of its text as same_text() has it. The lowest bit is 1 for what was learned from
 the ground truth, 0 for weak labels and for texts that were only read. A run has what its --model
 learned before, a labels file what its supervisors learned from the truth. Where rows leak a stage
 stops or, with --allow_leak, writes "allow_leak" and "leaks" on its card, for all made from it.
 """
 
-import hashlib
+import functools
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 
-from w2s import files, protocol
-from w2s.files import HERE, BadInput
+from w2s import files
+from w2s.files import HERE, BadInput, hashed
 
-TRUTH, CHUNK = np.uint64(1), 1_000
+TRUTH = np.uint64(1)
 
 
 # ---- hashes
+
+
+def same_text(text):
+    """The text without case and punctuation: equal for two spellings of one text."""
+    return " ".join(text.casefold().translate(punctuation()).split()) or text.strip()
+
+
+@functools.cache
+def punctuation():
+    """What str.translate needs to put spaces for all punctuation."""
+    return {c: " " for c in range(0x10000) if unicodedata.category(chr(c))[0] == "P"}
+
+
+@functools.lru_cache(2**20)  # each text is compared several times, and this is the slow part
+def text_hash(setting, text):
+    """What two spellings of a text have in common."""
+    return hashed(setting.same(text))
 
 
 def marks(setting, rows, data):
@@ -27,52 +44,24 @@ def marks(setting, rows, data):
 
     A group that is only a number is one of its data set: others have a group 7 too.
     """
-    ds, key, texts = data["ds"] if data else "", setting.KEY, []
+    ds, key = data["ds"] if data else "", setting.KEY
     groups = (row["group"] for row in rows)
-    groups = (f"\n{ds if name.isdecimal() else ''}\n{name}".encode() for name in groups)
-    for start in range(0, len(rows), CHUNK):
-        some = [row[key] for row in rows[start : start + CHUNK]]
-        # the stages see moves in one notation, so that they need no other normalisation
-        is_text = setting.same is protocol.same_text
-        texts += same_texts(some) if is_text else (text.encode() for text in some)
-    return np.stack([hashes(groups), hashes(texts)])
+    groups = (hashed(f"\n{ds if name.isdecimal() else ''}\n{name}") for name in groups)
+    # the stages see moves in one notation, so that they need no other normalisation
+    is_text = setting.same is same_text
+    texts = (text_hash(setting, row[key]) if is_text else hashed(row[key]) for row in rows)
+    return np.stack([numbers(groups), numbers(texts)])
 
 
-def hashes(names):
-    """A hash [N] (uint64, even) of each of N byte strings."""
-    digests = (hashlib.sha256(name).digest()[:8] for name in names)
-    return np.frombuffer(b"".join(digests), dtype="<u8") & ~TRUTH
+def numbers(digests):
+    """[N] (uint64, even) of N sha256."""
+    return np.frombuffer(b"".join(one[:8] for one in digests), dtype="<u8") & ~TRUTH
 
 
 def are_in(own, learned):
     """Whether each hash is among those of read(), a sorted array, however it was learned."""
     learned = np.append(learned & ~TRUTH, np.iinfo("u8").max)  # which is odd, so it is no hash
     return learned[np.searchsorted(learned, own)] == own
-
-
-def is_gap(character):
-    """Whether same_text() makes a space of it."""
-    of_plane_0 = character < "\U00010000"
-    return character.isspace() or (of_plane_0 and unicodedata.category(character)[0] == "P")
-
-
-GAPS = bytes(32 if is_gap(chr(i)) else i for i in range(128)) + bytes(range(128, 256))
-
-
-def same_texts(texts):
-    """protocol.same_text() of texts, as bytes: all at once, in a third of the time."""
-    joined = "\0".join(texts)
-    if joined.count("\0") >= len(texts):
-        return [protocol.same_text(text).encode() for text in texts]
-    joined = joined.casefold()
-    if not joined.isascii():
-        for one in set(joined.encode().translate(None, bytes(range(128))).decode()):
-            joined = joined.replace(one, " ") if is_gap(one) else joined
-    data = np.frombuffer(joined.encode().translate(GAPS), dtype=np.uint8)
-    gap = data == ord(" ")
-    single = np.append(~(gap[1:] & gap[:-1]), True)[: len(data)]
-    found = data[single].tobytes().split(b"\0")
-    return [one.strip() or text.strip().encode() for one, text in zip(found, texts, strict=True)]
 
 
 # ---- files

@@ -11,7 +11,6 @@ import platform
 import warnings
 
 import torch
-import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
@@ -20,7 +19,7 @@ from w2s import checks, files, oddities, records
 from w2s.checks import check_tokens, set_pad_token
 from w2s.files import BadInput, first_line, rank, world
 from w2s.packing import logits
-from w2s.parts import answers
+from w2s.parts import answers, together
 
 logging.disable_progress_bar()
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable")
@@ -203,11 +202,8 @@ def predict(model, tokens, dtype=None, name=None, batch_tokens=16384, outputs=lo
     places = [i for batch, _ in found for i in batch[rank() :: world()]]
     out = torch.zeros(len(tokens), found[0][1].shape[1])
     out[places] = torch.cat([said for _, said in found]).cpu()
-    if world() > 1:
-        out = out.to(model.device)
-        dist.all_reduce(out)
     model.train(was_training)
-    return out.cpu()
+    return together("total", out)
 
 
 # ---- the machine

@@ -14,30 +14,13 @@ Everything random is a hash of names, so that rows are the same on every machine
 import collections
 import functools
 import sys
-import unicodedata
 from pathlib import Path
 
 from w2s import files
 from w2s.files import BadInput, by_group, hashed
+from w2s.leaks import same_text, text_hash  # noqa: F401
 
 MAX_TRAIN = 10_000  # rows in each half unless --n_train says otherwise
-
-
-def same_text(text):
-    """The text without case and punctuation: equal for two spellings of one text."""
-    return " ".join(text.casefold().translate(punctuation()).split()) or text.strip()
-
-
-@functools.cache
-def punctuation():
-    """What str.translate needs to put spaces for all punctuation."""
-    return {c: " " for c in range(0x10000) if unicodedata.category(chr(c))[0] == "P"}
-
-
-@functools.lru_cache(2**20)  # each text is compared several times, and this is the slow part
-def known(setting, text):
-    """What two spellings of a text have in common."""
-    return hashed(setting.same(text))
 
 
 def describe(setting, ds, data_seed=0, n_train=None, n_test=None, test=None):
@@ -55,6 +38,7 @@ def describe(setting, ds, data_seed=0, n_train=None, n_test=None, test=None):
     return asked | paths | {"sha256": digests} | sizes
 
 
+@functools.cache  # asked for every row
 def name_of(ds):
     """What a task is called in ids and file names: a JSONL file's name loses its ending."""
     return Path(ds).stem
@@ -102,7 +86,7 @@ def joined(setting, rows):
         return name
 
     for row in rows:
-        there = root(first.setdefault(known(setting, row[setting.KEY]), row["group"]))
+        there = root(first.setdefault(text_hash(setting, row[setting.KEY]), row["group"]))
         if (here := root(row["group"])) != there:
             parent[here] = there
     return [row | {"group": root(row["group"])} for row in rows] if parent else rows
@@ -163,8 +147,8 @@ def half(setting, data, which):
         test = [row for split in test_splits(setting, ds) for row in load(setting, ds, split)]
     else:
         pool, test = split_own(setting, data)
-    tested = {side for row in test for side in (row["group"], known(setting, row[key]))}
-    apart = [row for row in pool if not tested & {row["group"], known(setting, row[key])}]
+    tested = {side for row in test for side in (row["group"], text_hash(setting, row[key]))}
+    apart = [row for row in pool if not tested & {row["group"], text_hash(setting, row[key])}]
     if n := len(pool) - len(apart):
         tell(ds, f"{n} {what} share a group or a {key} with the test set and are left out")
     pool = told_balanced(setting, ds, what, apart, balanced) if setting.BALANCED else apart
@@ -191,7 +175,7 @@ def told_balanced(setting, ds, what, rows, balance):
     """balance(rows); tells how many rows it leaves out, and how many texts have both labels."""
     kept, labels = balance(rows), collections.defaultdict(set)
     for row in rows:
-        labels[known(setting, row[setting.KEY])].add(row["label"])
+        labels[text_hash(setting, row[setting.KEY])].add(row["label"])
     both = sum(len(given) > 1 for given in labels.values())
     for n, told in (
         (both, f"{both} of the {setting.KEY}s have both labels (case and punctuation aside)"),
