@@ -151,6 +151,15 @@ def command(monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def apart():
+    """apart(words, cwd, env) runs `python WORDS` in a process that has imported torch."""
+    from apart import server
+
+    with server("w2s.loop", "transformers.models.llama.modeling_llama", "fire") as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """tiny("gpt2") is the folder of a tiny GPT-2 with random weights."""
     made = {}
