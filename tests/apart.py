@@ -100,4 +100,6 @@ if __name__ == "__main__":
     sys.path[1:1] = PATHS  # as pytest has it
     for name in sys.argv[1:]:
         importlib.import_module(name)
+    if models := sys.modules.get("w2s.models"):
+        models.load("facts/xs", device="cpu")  # the first takes transformers another second
     serve()

@@ -35,9 +35,9 @@ TIMES = ("time", "seconds", "commit")  # of cards; the code may be committed mea
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.symlink", "os.mkdir", "os.link"}
 # by setting: the model of both, options of the supervisor, and of all trainings
 SMALL = {
-    "facts": ("facts/xs", ["--n_train=200", "--n_test=60"], []),
-    "facts_pairs": ("facts/xs", ["--n_train=100", "--n_test=60"], ["--batch_size=16"]),
-    "puzzles": ("chess/xs", ["--n_train=64", "--n_test=30"], ["--epochs=1", "--batch_size=16"]),
+    "facts": ("facts/xs", ["--n_train=120", "--n_test=40"], []),
+    "facts_pairs": ("facts/xs", ["--n_train=80", "--n_test=40"], ["--batch_size=16"]),
+    "puzzles": ("chess/xs", ["--n_train=48", "--n_test=16"], ["--epochs=1", "--batch_size=16"]),
 }
 
 
@@ -129,6 +129,8 @@ def warm_up():
     for name in ("torch", "matplotlib.figure", "label", "train_strong", "eval", "pgr"):
         importlib.import_module(name)
     from w2s import loop, models  # noqa: F401
+
+    models.load("facts/xs", device="cpu")  # the first takes transformers another second
 
 
 def kills(home, n, seed, points=False, tell=print):
