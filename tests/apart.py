@@ -6,6 +6,7 @@ read at import (OMP_NUM_THREADS, HF_*, PYTHONIOENCODING) is that of the server.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -46,7 +47,6 @@ class Fork:
 
     def __init__(self, ask, words, cwd, env):
         self.ask, self.folder = ask, tempfile.TemporaryDirectory()
-        env |= {name: os.environ[name] for name in os.environ if name.startswith("W2S_")}
         at = {"cwd": os.path.abspath(cwd), "env": env, "out": self.folder.name}
         self.pid, self.returncode = ask(words=words, **at), None
 
@@ -102,4 +102,5 @@ if __name__ == "__main__":
         importlib.import_module(name)
     if models := sys.modules.get("w2s.models"):
         models.load("facts/xs", device="cpu")  # the first takes transformers another second
+    gc.freeze()  # no fork looks through all that again
     serve()

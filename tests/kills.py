@@ -10,6 +10,7 @@ what they leave when nobody kills them, all but the times in cards.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import multiprocessing
@@ -131,6 +132,7 @@ def warm_up():
     from w2s import loop, models  # noqa: F401
 
     models.load("facts/xs", device="cpu")  # the first takes transformers another second
+    gc.freeze()
 
 
 def kills(home, n, seed, points=False, tell=print):
