@@ -1,5 +1,6 @@
 """Tiny models with random weights in Hugging Face layout, for tests that need no download."""
 
+import gc
 import importlib
 import os
 import signal
@@ -13,6 +14,12 @@ os.environ["HF_HUB_OFFLINE"] = (
 import pytest
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: a full collection, half a second each, need not look at it."""
+    gc.freeze()
+
 
 VOCABULARY = [
     "!",
@@ -148,6 +155,15 @@ def command(monkeypatch):
         cli.run(importlib.import_module(script.removesuffix(".py").rpartition("/")[2]).main)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def apart():
+    """apart(words, cwd, env) runs `python WORDS` in a process that has imported torch."""
+    from apart import server
+
+    with server("w2s.loop", "transformers.models.llama.modeling_llama", "fire") as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

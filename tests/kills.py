@@ -10,6 +10,7 @@ what they leave when nobody kills them, all but the times in cards.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import multiprocessing
@@ -35,9 +36,9 @@ TIMES = ("time", "seconds", "commit")  # of cards; the code may be committed mea
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.symlink", "os.mkdir", "os.link"}
 # by setting: the model of both, options of the supervisor, and of all trainings
 SMALL = {
-    "facts": ("facts/xs", ["--n_train=200", "--n_test=60"], []),
-    "facts_pairs": ("facts/xs", ["--n_train=100", "--n_test=60"], ["--batch_size=16"]),
-    "puzzles": ("chess/xs", ["--n_train=64", "--n_test=30"], ["--epochs=1", "--batch_size=16"]),
+    "facts": ("facts/xs", ["--n_train=120", "--n_test=40"], []),
+    "facts_pairs": ("facts/xs", ["--n_train=80", "--n_test=40"], ["--batch_size=16"]),
+    "puzzles": ("chess/xs", ["--n_train=48", "--n_test=16"], ["--epochs=1", "--batch_size=16"]),
 }
 
 
@@ -129,6 +130,9 @@ def warm_up():
     for name in ("torch", "matplotlib.figure", "label", "train_strong", "eval", "pgr"):
         importlib.import_module(name)
     from w2s import loop, models  # noqa: F401
+
+    models.load("facts/xs", device="cpu")  # the first takes transformers another second
+    gc.freeze()
 
 
 def kills(home, n, seed, points=False, tell=print):

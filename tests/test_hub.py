@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.parse
 
+import apart
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -256,42 +257,53 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def hub_at():
+    """Its address."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
 
 
-def call(endpoint, home, *words, **env):
-    """tasks.py through the shell, with the hub at this endpoint and an empty cache."""
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "W2S_"))
-    }
-    env = (
-        clean
-        | {
-            "HF_ENDPOINT": endpoint,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "NO_PROXY": "127.0.0.1",
-        }
-        | env
-    )
-    return subprocess.run(
+def surroundings(endpoint, home):
+    """The environment in which the hub is at this endpoint and its cache in this folder."""
+    other = {name: os.environ[name] for name in os.environ if not name.startswith(("HF_", "W2S_"))}
+    other |= {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
+    return other | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
+
+
+@pytest.fixture(scope="module")
+def ask(hub_at, tmp_path_factory):
+    """ask(words) is (code, stdout, stderr) of tasks.py in a process of its own, one cache for all."""
+    env = surroundings(hub_at, tmp_path_factory.mktemp("cache"))
+    with apart.server("datasets", "pandas", "scipy.io", "fire", env=env) as start:
+
+        def ask(*words):
+            process = start([HERE / "tasks.py", *words])
+            out, err = process.communicate()
+            return process.returncode, out, err
+
+        yield ask
+
+
+def out_of_reach(home, *words, **env):
+    """The same without a hub, in the shell."""
+    env = surroundings("http://127.0.0.1:9", home) | env
+    done = subprocess.run(
         [sys.executable, HERE / "tasks.py", *words], capture_output=True, text=True, env=env
     )
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
     "name", ["sst2", "cola", "dream", "mc_taco", "ethics_justice", "ethics_virtue", "boolq"]
 )
-def test_the_hub_is_loaded_by_the_very_client_that_users_have(name, hub_at, tmp_path, monkeypatch):
+def test_the_hub_is_loaded_by_the_very_client_that_users_have(name, ask, tmp_path, monkeypatch):
     """Configs (sst2, cola), a pinned sha (dream), a parquet branch (mc_taco), csv (ethics)."""
-    done = call(hub_at, tmp_path / "cache", name)
-    assert done.returncode == 0, done.stderr
+    code, out, err = ask(name)
+    assert code == 0, err
     source = texts.TASKS[name]["splits"]["test"][0]
     assert (
-        f"the {source} rows of {texts.TASKS[name]['repo']}" in done.stderr
+        f"the {source} rows of {texts.TASKS[name]['repo']}" in err
     )  # fewer than on record, which is told
     put(
         tmp_path,
@@ -300,7 +312,7 @@ def test_the_hub_is_loaded_by_the_very_client_that_users_have(name, hub_at, tmp_
         rows(name, source, 30 if name in ("mc_taco", "ethics_virtue") else 20),
     )
     monkeypatch.setenv("W2S_MIRROR", str(tmp_path))
-    assert [json.loads(line) for line in done.stdout.splitlines()] == protocol.test_rows(
+    assert [json.loads(line) for line in out.splitlines()] == protocol.test_rows(
         texts, protocol.describe(texts, name)
     )
 
@@ -321,53 +333,41 @@ def test_the_hub_is_loaded_by_the_very_client_that_users_have(name, hub_at, tmp_
         ),
     ],
 )
-def test_what_the_hub_will_not_give_is_one_line(name, told, hub_at, tmp_path):
-    done = call(hub_at, tmp_path, name, "--n=3")
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.splitlines()[-1].startswith(f"error: {told}"), done.stderr
+def test_what_the_hub_will_not_give_is_one_line(name, told, ask):
+    code, out, err = ask(name, "--n=3")
+    assert code == 2 and out == ""
+    assert err.splitlines()[-1].startswith(f"error: {told}"), err
 
 
 def test_a_hub_out_of_reach_is_told_with_the_way_to_a_mirror(tmp_path):
-    done = call("http://127.0.0.1:9", tmp_path, "boolq", "--n=3")
-    assert (
-        done.returncode == 2
-        and "the hub is out of reach" in done.stderr
-        and "python tasks.py --mirror=DIR" in done.stderr
-    )
+    code, _, err = out_of_reach(tmp_path, "boolq", "--n=3")
+    assert code == 2 and "the hub is out of reach" in err
+    assert "python tasks.py --mirror=DIR" in err
 
 
-def test_a_mirror_is_written_and_resumed(hub_at, tmp_path):
-    home, folder = tmp_path / "cache", tmp_path / "mirror"
-    done = call(hub_at, home, f"--mirror={folder}", "boolq", "twitter_sentiment")
-    assert done.returncode == 2  # boolq has not its 9,427 rows here; that stops no other task
-    assert "boolq: train of google/boolq has 60 rows, on record are 9427" in done.stderr
-    assert f"error: {folder} lacks boolq" in done.stderr and not (folder / "google").exists()
+def test_a_mirror_is_written_and_resumed(ask, tmp_path):
+    folder = tmp_path / "mirror"
+    code, _, err = ask(f"--mirror={folder}", "boolq", "twitter_sentiment")
+    assert code == 2  # boolq has not its 9,427 rows here; that stops no other task
+    assert "boolq: train of google/boolq has 60 rows, on record are 9427" in err
+    assert f"error: {folder} lacks boolq" in err and not (folder / "google").exists()
     twitter = folder / "EleutherAI/twitter-sentiment/default"
     assert sorted(path.name for path in twitter.iterdir()) == ["test.parquet", "train.parquet"]
-    wanted = call(hub_at, home, "twitter_sentiment", "--split=weak").stdout
+    wanted = ask("twitter_sentiment", "--split=weak")[1]
     (twitter / "test.parquet").unlink()
     before = (twitter / "train.parquet").stat().st_mtime_ns
-    done = call(hub_at, home, f"--mirror={folder}", "twitter_sentiment")
-    assert done.returncode == 0 and "train.parquet: already there" in done.stdout, done.stderr
+    code, out, err = ask(f"--mirror={folder}", "twitter_sentiment")
+    assert code == 0 and "train.parquet: already there" in out, err
     assert (
         twitter / "train.parquet"
-    ).stat().st_mtime_ns == before and "next, on the other machine" in done.stdout
-    read = call(
-        "http://127.0.0.1:9",
-        tmp_path / "empty",
-        "twitter_sentiment",
-        "--split=weak",
-        W2S_MIRROR=str(folder),
-    )
-    assert read.stdout == wanted and wanted.count("\n") > 10
+    ).stat().st_mtime_ns == before and "next, on the other machine" in out
+    words = "twitter_sentiment", "--split=weak"
+    _, read, _ = out_of_reach(tmp_path / "empty", *words, W2S_MIRROR=str(folder))
+    assert read == wanted and wanted.count("\n") > 10
     cut = tmp_path / "file"
     cut.write_text("no folder")
-    done = call(hub_at, home, f"--mirror={cut}", "twitter_sentiment")
-    assert (
-        done.returncode == 2
-        and "cannot be written" in done.stderr
-        and "Traceback" not in done.stderr
-    )
+    code, _, err = ask(f"--mirror={cut}", "twitter_sentiment")
+    assert code == 2 and "cannot be written" in err and "Traceback" not in err
 
 
 def test_names_for_a_mirror_are_checked_before_anything_is_fetched(tmp_path):

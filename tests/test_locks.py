@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import kills
@@ -158,10 +157,9 @@ def test_two_at_the_same_moment_one_works_and_one_is_told(tmp_path):
     assert kills.race(tmp_path / "held", 5, dead=True) == 5
 
 
-def test_two_trainings_at_the_same_moment(tmp_path):
-    words = [sys.executable, HERE / "train_weak.py", "--n_train=64", "--epochs=1", "--out=weak"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(words, cwd=tmp_path, **pipes) for _ in range(2)]
+def test_two_trainings_at_the_same_moment(tmp_path, apart):
+    words = [HERE / "train_weak.py", "--n_train=64", "--epochs=1", "--out=weak"]
+    both = [apart(words, tmp_path) for _ in range(2)]
     errors = [one.communicate()[1] for one in both]
     codes = [one.returncode for one in both]
     assert sorted(codes) == [0, 2]

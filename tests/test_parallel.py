@@ -1,10 +1,12 @@
-"""Two processes under torchrun (gloo, on the CPU) give what one gives: weights, folder, answers."""
+"""Two processes as of torchrun (gloo, on the CPU) give what one gives: weights, folder, answers."""
 
 import contextlib
+import functools
 import importlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,16 +33,24 @@ SETTINGS = {  # name: (architecture, loss, rank of --lora, options)
     "gpt2-xent": ("gpt2", "xent", None, {}),
     "gpt2-conf": ("gpt2", "conf", None, CHECKPOINTING | {"micro_batch": 3}),
     "llama-conf-3": ("llama", "conf", None, {"micro_batch": 3}),
-} | {f"llama-{loss}": ("llama", loss, None, {"epochs": 1}) for loss in LOSSES}
+}
+# a batch is dealt out in one of two ways, which xent and conf take; mix does what it does in order
+RULES = LOSSES if "W2S_SLOW" in os.environ else ("xent", "conf", "mix")
+SETTINGS |= {f"llama-{loss}": ("llama", loss, None, {}) for loss in RULES}
 
 
 def train(folder, setting):
-    """10 steps, 17 rows in a batch, so that two processes cannot share them evenly."""
+    """Three steps of 17, 17 and 16 rows: two processes cannot share them evenly."""
     architecture, loss, r, options = SETTINGS[setting]
     net = fresh(lambda _: folder, architecture, ARCHITECTURES[architecture])
     lora.add(net, r)
-    options = {"batch_size": 17, "lr": 5e-5, "held_out": make_rows(9, seed=1)} | options
-    history = fit(net, make_rows(84), loss, **options)
+    options = {
+        "epochs": 1,
+        "batch_size": 17,
+        "lr": 5e-5,
+        "held_out": make_rows(9, seed=1),
+    } | options
+    history = fit(net, make_rows(50), loss, **options)
     lora.merge(net)
     return net, history
 
@@ -67,9 +77,21 @@ def score(call, folder):
             call(*words.split())
 
 
-def torchrun(*words, folder, processes=2, fails=False):
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    start.append(f"--nproc_per_node={processes}")
+def processes(apart, *words, folder, n=2):
+    """What the first of n processes prints that torchrun would start, all to the same port."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{one.getsockname()[1]}"}
+    env |= {"WORLD_SIZE": f"{n}"}
+    ranks = [env | {"RANK": f"{k}", "LOCAL_RANK": f"{k}"} for k in range(n)]
+    started = [apart(words, folder, env) for env in ranks]
+    told = [one.communicate() for one in started]
+    assert not any(one.returncode for one in started), told
+    return told[0][0]
+
+
+def torchrun(*words, folder, n=2, fails=False):
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"]
     path = {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
     how = {"capture_output": True, "text": True, "cwd": folder, "timeout": 300}
     done = subprocess.run([*start, *map(str, words)], env=os.environ | path, **how)
@@ -78,7 +100,7 @@ def torchrun(*words, folder, processes=2, fails=False):
 
 
 @pytest.fixture(scope="module")
-def pairs(tiny, tmp_path_factory):
+def pairs(tiny, apart, tmp_path_factory):
     """What two processes trained, one/ and two/: the same runs, and what two made of these."""
     folder = tmp_path_factory.mktemp("pairs")
     train_weak = importlib.import_module("train_weak")
@@ -87,7 +109,7 @@ def pairs(tiny, tmp_path_factory):
         out = str(folder / "one" / name)
         train_weak.main(ds=ds, out=out, seed=len(name), batch_size=16, **sizes)
     shutil.copytree(folder / "one", folder / "two")
-    torchrun(HERE / "test_parallel.py", *map(tiny, ARCHITECTURES), folder, folder=folder)
+    processes(apart, HERE / "test_parallel.py", *map(tiny, ARCHITECTURES), folder, folder=folder)
     return folder
 
 
@@ -150,14 +172,17 @@ ROWS = {
 
 
 @pytest.mark.parametrize("kind", ["texts", pytest.param("pairs", marks=slow)])
-def test_a_stage_under_torchrun_leaves_the_folder_that_one_process_leaves(
-    tiny, tmp_path, command, monkeypatch, kind
+def test_two_processes_of_a_stage_leave_the_folder_that_one_leaves(
+    tiny, tmp_path, command, apart, monkeypatch, kind
 ):
+    """The slow case is by torchrun itself."""
     rows = [{"id": str(i)} | ROWS[kind](i) for i in range(60)]
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["labels.jsonl", f"--model={tiny('llama')}", "--loss=conf", "--batch_size=10"]
     words += ["--lr=1e-4", *(["--lora=2"] if kind == "texts" else [])]
-    told = torchrun(HERE.parent / "train_strong.py", *words, "--out=two", folder=tmp_path)
+    both = [HERE.parent / "train_strong.py", *words, "--out=two"]
+    start = torchrun if kind == "pairs" else functools.partial(processes, apart)
+    told = start(*both, folder=tmp_path)
     assert told.count("two: kept the weights") == 1
     monkeypatch.chdir(tmp_path)
     command("train_strong.py", *words, "--out=one")
@@ -214,9 +239,8 @@ os._exit(0)
 def test_sharded_trainings_go_on_also_with_another_number_of_processes(tiny, tmp_path):
     """The last process is told to stop; all end after the same step."""
     (tmp_path / "go_on.py").write_text(GO_ON)
-    for processes in (2, 3):
-        words = tmp_path / "go_on.py", HERE, tiny("llama")
-        torchrun(*words, folder=tmp_path, processes=processes)
+    for n in (2, 3):
+        torchrun(tmp_path / "go_on.py", HERE, tiny("llama"), folder=tmp_path, n=n)
     state = tmp_path / "state.safetensors"
     assert parts.about(state)["step"] == 3 and not (tmp_path / "stopped").exists()
     wanted, same, near = (load_file(tmp_path / name) for name in ("whole", "by 2", "by 3"))

@@ -116,7 +116,7 @@ def test_a_model_and_what_it_knows_come_out(corpus, games, tmp_path, monkeypatch
     monkeypatch.setitem(pretrain.SHARED["text"], "batch", 8)  # more steps
     (tmp_path / "t.txt").write_text("All work and no play makes Jack a dull boy.\n" * 4000)
     data = {"chess": {"games": games}, "text": {"file": str(tmp_path / "t.txt")}}
-    pretrain.main(corpus, out=str(tmp_path / "m"), tokens=60_000, **data.get(corpus, {}))
+    pretrain.main(corpus, out=str(tmp_path / "m"), tokens=24_000, **data.get(corpus, {}))
     card = card_of(tmp_path / "m")
     first, last = card["history"][0], card["history"][-1]
     assert last["held_out_loss"] < first["held_out_loss"] and last["loss"] < first["loss"]

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,7 +11,7 @@ from test_loop import fit, fresh, make_rows, parameters
 import generate
 import train_weak
 from w2s import files, lm, loop, lora, losses, models, parts, probes
-from w2s.files import HERE, BadInput
+from w2s.files import BadInput
 
 MAIN = {
     "conf": {"loss": "conf", "micro_batch": 2},
@@ -150,14 +148,12 @@ cli.run(train_weak.main)
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, -2)])
 def test_a_stage_told_to_stop_goes_on_by_the_same_command(
-    tmp_path, number, code, monkeypatch, capsys
+    tmp_path, number, code, monkeypatch, capsys, apart
 ):
     words = [f"--{name}={value}" for name, value in SMALL.items()]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
-    how = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True}
-    command = [sys.executable, "-c", STOPPED, *words, "--out=run", str(int(number))]
-    done = subprocess.run(command, **how)
-    assert done.returncode == code and "stopped at step 5 of " in done.stderr, done.stderr
+    done = apart(["-c", STOPPED, *words, "--out=run", int(number)], tmp_path)
+    _, said = done.communicate()
+    assert done.returncode == code and "stopped at step 5 of " in said, said
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match=r"other arguments .*seed was 0, now 1.*stopped at step 5"):
         train_weak.main(out="run", seed=1, **SMALL)

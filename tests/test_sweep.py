@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,14 +17,14 @@ TINY = ["--n_train=64", "--n_test=40", "--epochs=1"]
 ASKED = ["--models=facts/xs,facts/s", "--seeds=2", "--loss=xent", *TINY]
 
 
-def start(folder, *words):
-    command = [sys.executable, HERE / "sweep.py", *words, f"--out={folder}"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, **pipes, env=os.environ | {"OMP_NUM_THREADS": "1"})
+@pytest.fixture(scope="module")
+def start(apart):
+    """start(folder, words) starts the sweep in a process of its own."""
+    return lambda folder, *words: apart([HERE / "sweep.py", *words, f"--out={folder}"])
 
 
 def finish(process):
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate()
     return process.returncode, out, err
 
 
@@ -50,7 +48,7 @@ def lines(folder, *but):
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory):
+def grid(start, tmp_path_factory):
     """A finished grid of two models, one rule and two seeds."""
     folder = tmp_path_factory.mktemp("sweep") / "grid"
     code, _, err = finish(start(folder, *ASKED))
@@ -93,7 +91,7 @@ def test_a_finished_grid_answers_at_once_and_runs_nothing(grid, capsys):
     assert "facts: facts/xs -> facts/s, xent" in told
 
 
-def test_more_models_cost_what_is_new_and_one_that_fails_stops_no_other(grid, tmp_path):
+def test_more_models_cost_what_is_new_and_one_that_fails_stops_no_other(start, grid, tmp_path):
     """A ceiling stays with the labels it learned from; a broken student's log is named."""
     folder, broken = tmp_path / "grid", tmp_path / "broken"
     shutil.copytree(grid, folder)
@@ -113,7 +111,7 @@ def test_more_models_cost_what_is_new_and_one_that_fails_stops_no_other(grid, tm
 
 
 @slow
-def test_killed_at_any_moment_it_goes_on_to_the_same_results(grid, tmp_path):
+def test_killed_at_any_moment_it_goes_on_to_the_same_results(start, grid, tmp_path):
     folder = tmp_path / "grid"
     for number, code, enough in ((signal.SIGTERM, 143, 1), (signal.SIGKILL, -9, 5)):
         process = start(folder, *ASKED)
