@@ -513,6 +513,7 @@ def counts():
     ]
 
 
+@slow
 @real
 @pytest.mark.parametrize(("name", "split"), counts())
 def test_real_rows_have_the_counts_and_the_balance_on_record(name, split, monkeypatch, capsys):

@@ -273,7 +273,7 @@ def surroundings(endpoint, home):
 
 @pytest.fixture(scope="module")
 def ask(hub_at, tmp_path_factory):
-    """ask(words) is (code, stdout, stderr) of tasks.py in a process of its own, one cache for all."""
+    """ask(words) is (code, stdout, stderr) of tasks.py in its own process; one cache for all."""
     env = surroundings(hub_at, tmp_path_factory.mktemp("cache"))
     with apart.server("datasets", "pandas", "scipy.io", "fire", env=env) as start:
 
