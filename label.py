@@ -9,6 +9,7 @@ look at it.
     python label.py 'runs/bag*/weak' --vote=hard --out=runs/ensemble.jsonl
     python label.py 'runs/bag*/weak' --weights --select=agreement --keep=0.8 --out=runs/sure.jsonl
     python label.py runs/student --out=runs/second.jsonl     # bootstrapping, relabelling
+    torchrun --nproc_per_node=2 label.py runs/weak     # each process its share of the rows
     python label.py 'runs/bag*/weak' --vote=judge --judge=words.txt --out=runs/kind.jsonl
 
 In: runs of train_weak.py (several make an ensemble) or train_strong.py.

@@ -403,7 +403,7 @@ def test_a_training_set_that_early_stopping_eats_up_is_told(capsys):
 
 
 def test_a_row_of_an_own_file_costs_the_same_however_many_there_are(tmp_path, monkeypatch):
-    """Its path was taken apart for every row, half of the time of reading; texts are hashed once."""
+    """Its path was taken apart for every row, half of the time; texts are hashed once."""
     calls = {"paths": 0, "texts": 0}
 
     def counted(name, call):
