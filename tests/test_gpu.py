@@ -4,13 +4,13 @@ import gpu
 import pytest
 
 
-def test_all_parts_but_the_demo_run_and_leave_their_tables(tmp_path, capsys, monkeypatch):
+def test_all_parts_but_the_demo_run_and_leave_their_tables(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(gpu.bench, "matmul_rate", lambda device: 1e12)
     with pytest.raises(SystemExit) as end:
         gpu.main("check", "bench", "large", "real", out=str(tmp_path), device="cpu", toy=True)
     tables = [(tmp_path / f"{part}.md").read_text() for part in ("check", "bench", "large", "real")]
     assert all(table.count("\n|") > 3 and table.splitlines()[-4] for table in tables)
-    assert end.value.code == 0 and "| Trainer, padded, mean 12 |" in capsys.readouterr().out
+    assert end.value.code == 0 and "| Trainer, padded, mean 12 |" in capfd.readouterr().out
 
 
 def test_what_fails_is_told_and_ends_in_1(tmp_path, capsys, monkeypatch):

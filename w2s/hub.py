@@ -28,9 +28,7 @@ def ask(name, kind):
     except errors.HFValidationError:
         raise BadInput(f"{name!r} is neither a folder nor a name that the hub could have") from None
     except Exception as error:  # every kind of network trouble, and HF_HUB_OFFLINE=1
-        folder = f"{kind}s--{name.replace('/', '--')}"
-        cached = Path(huggingface_hub.constants.HF_HUB_CACHE, folder, "snapshots").glob("*")
-        revision = max((path.name for path in cached), default=None)
+        revision = cached(name, kind)
         if not revision:
             raise BadInput(out_of_reach(name, kind, error)) from None
         print(f"the hub is out of reach: using the cached copy of {name}", file=sys.stderr)
@@ -48,3 +46,11 @@ def out_of_reach(name, kind, error):
     instead = "--model=DIR takes a folder" if kind == "model" else "--ds=FILE.jsonl takes a file"
     mirror = "W2S_MIRROR=DIR a mirror of data sets (python tasks.py --mirror=DIR writes one)"
     return f"the hub {state} and {name} is not in its local cache: {instead}, {mirror}"
+
+
+def cached(name, kind):
+    """The revision that the hub's local cache holds of a model or data set, None without one."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    snapshots = Path(HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots"
+    return max((folder.name for folder in snapshots.glob("*")), default=None)
