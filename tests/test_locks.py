@@ -117,11 +117,43 @@ def test_what_the_dead_left_half_written_is_removed_and_no_more(tmp_path):
 
 def test_under_torchrun_the_first_process_holds_it_for_all(tmp_path, monkeypatch):
     with locks.held(tmp_path / "run"), locks.call():
+        monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", "1")
         locks.hold(tmp_path / "run")
         monkeypatch.setenv("RANK", "0")
         with pytest.raises(BadInput, match="in use"):
             locks.hold(tmp_path / "run")
+
+
+def test_a_rank_without_other_processes_is_none_of_torchruns(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    files.write_text(tmp_path / "a", "written")
+    assert files.rank() == 0 and (tmp_path / "a").read_text() == "written"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert files.rank() == 3
+    monkeypatch.setenv("RANK", "x")
+    with pytest.raises(BadInput, match="RANK=x is not a number: unset it, or call torchrun"):
+        files.rank()
+
+
+def test_predictions_cut_off_before_their_last_card_are_made_again(tmp_path, monkeypatch):
+    """A kill at that moment once left a card that no stage would read."""
+    file, rows = tmp_path / "facts-test.jsonl", [{"id": "a", "label": 1, "prob": 0.5}]
+    about = CARD | {"stage": "eval", "test_groups": ["a"], "inputs": {"model": "x"}}
+    write, cards = files.write_card, []
+
+    def killed(path, card):
+        cards.append(card)
+        if len(cards) == 2:
+            raise KeyboardInterrupt
+        write(path, card)
+
+    monkeypatch.setattr(files, "write_card", killed)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_jsonl(file, rows, about)
+    assert file.exists() and files.read_card(file)["finished"] is False
+    files.write_jsonl(file, rows, about)
+    assert files.read_card(file)["finished"] and files.read_card(file)["rows"] == 1
 
 
 def test_every_stage_holds_what_it_writes(tmp_path, command, capsys):

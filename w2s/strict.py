@@ -28,6 +28,9 @@ class Unfit(ValueError):
     """JSON for Python, but not for us; the end of a sentence that begins with the place."""
 
 
+# ---- text
+
+
 def printable(text):
     """The text with JSON's escapes for what a terminal would obey; a line stays a line."""
     return UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], str(text))
@@ -39,6 +42,9 @@ def check_names(names):
         if UNSAFE.search(str(name)):
             told = "holds control characters or is not UTF-8: give it another name"
             raise BadInput(f"the name {json.dumps(name)} {told}")
+
+
+# ---- bytes
 
 
 def opened(path):
@@ -74,6 +80,9 @@ def lines_of(path):
             yield f"{path}:{number}", line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     if not number:
         raise BadInput(f"{path} is empty: it needs a JSON object a line")
+
+
+# ---- JSON
 
 
 def once(items):
@@ -145,6 +154,9 @@ def depth(value):
     return levels
 
 
+# ---- what JSON has to hold
+
+
 def misfit(value, wanted, at=""):
     """What a value, called `at`, lacks of what is wanted, in words; None where it fits.
 
@@ -211,21 +223,25 @@ def read_card(file, of, run=False):
     run: what later stages take from a run's arguments is checked too.
     """
     card = parse(read_bytes(file, LARGEST), file)
-    if not (told := misfit(card, CARD)):
-        names = [*card["args"].items(), *(card["data"] or {}).items()]
-        odd = [key for key, name in names if key != "system" and UNSAFE.search(str(name))]
-        told = f"has control characters in {odd[0]!r}" if odd else None
+    told = misfit(card, CARD) or wrong_names(card)
     if not told and run and card["finished"]:
         told = misfit(card, {"args": ARGS.get(card["stage"], dict), "model_sha256": str})
         if not told and card.get("supervisor"):  # it learned from labels
             told = misfit(card, {"labels_from": TEXT, "args": {"labels": str}, "inputs": LABELS})
-    if not told and "test_groups" in card:
+    if not told and "test_groups" in card and card["finished"]:
         told = misfit(card, {"inputs": {"model": str}, "rows": int})
         if not told and len(card["test_groups"]) != card["rows"]:
             told = f"has {len(card['test_groups'])} 'test_groups' for {card['rows']} rows"
     if told:
         raise BadInput(f"{file} is no card of ours: it {told}; delete it and make {of} again")
     return card
+
+
+def wrong_names(card):
+    """What is wrong where a name in a card cannot be printed as it is; None where all can."""
+    names = [*card["args"].items(), *(card["data"] or {}).items()]
+    odd = [key for key, name in names if key != "system" and UNSAFE.search(str(name))]
+    return f"has control characters in {odd[0]!r}" if odd else None
 
 
 def read(path, wanted):
