@@ -17,7 +17,6 @@ answer must be 0 or 1 exactly, with or without quotation marks. One that is neit
 """
 
 import inspect
-import itertools
 import json
 import re
 from pathlib import Path
@@ -72,6 +71,9 @@ def check_texts(name, setting):
         raise BadInput(f"{name} holds {setting.WHAT}: api.py is for texts with a 0/1 label")
 
 
+# ---- the file to fine-tune on
+
+
 def export(args, force, allow_leak):
     """Write a labels file as chat lines, check them by the provider's rules, tell their tokens."""
     labels, target, system = args["labels"], args["target"], args["system"] or SYSTEM
@@ -86,16 +88,7 @@ def export(args, force, allow_leak):
     leak = leaks.of_labels(texts, rows, labels, labels_card, args, allow_leak)
     lines = chat_lines(rows, "weak" if target == "weak" else texts.TRUTH, args["soft"], system)
     n, (lengths, how) = len(lines), tokens_of(lines)
-    longest = max(range(n), key=lengths.__getitem__)
-    size = sum(len(json.dumps(line, ensure_ascii=False).encode()) + 1 for line in lines)
-    if n < FEWEST:
-        raise BadInput(f"{n} lines are too few: the provider wants {FEWEST} or more")
-    if lengths[longest] > LONGEST:
-        told = f"has {lengths[longest]:,} tokens, the provider's limit is {LONGEST:,}"
-        raise BadInput(f"row {rows[longest % len(rows)]['id']!r} {told}: leave it out")
-    if size > LARGEST:
-        told = f"{size:,} bytes, the provider takes {LARGEST:,}"
-        raise BadInput(f"{told}: fewer rows, smaller --soft")
+    check_rules(rows, lines, lengths)
     card = records.new_card("api", texts, kept, inputs, labels_card.get("data"))
     card |= {"supervisor": labels_card.get("supervisors"), "labels_from": labels_card.get("stage")}
     card |= leaks.learn(out, texts, card, rows, labels_card, leak)
@@ -116,11 +109,12 @@ def chat_lines(rows, field, soft, system):
     import served
 
     lines = []
-    for i, row in itertools.product(range(soft), rows):
-        ones = round(soft * row[field])  # half to even: alone, a label of .5 says 0
-        says = str((i + 1) * ones // soft - i * ones // soft)
-        asked = served.prompt(system, row["text"])
-        lines.append({"messages": [*asked, {"role": "assistant", "content": says}]})
+    for i in range(soft):
+        for row in rows:
+            ones = round(soft * row[field])  # half to even: alone, a label of .5 says 0
+            says = str((i + 1) * ones // soft - i * ones // soft)
+            asked = served.prompt(system, row["text"])
+            lines.append({"messages": [*asked, {"role": "assistant", "content": says}]})
     return lines
 
 
@@ -137,6 +131,24 @@ def tokens_of(lines):
         encode, how = (lambda text: text[::4]), "estimated as characters / 4, tiktoken is not there"
     sizes = ([len(encode(one["content"])) + 4 for one in line["messages"]] for line in lines)
     return [sum(of_line) + 3 for of_line in sizes], how
+
+
+def check_rules(rows, lines, lengths):
+    """BadInput for what the provider would refuse or cut."""
+    longest = max(range(len(lines)), key=lengths.__getitem__)
+    size = sum(len(json.dumps(line, ensure_ascii=False).encode()) + 1 for line in lines)
+    if len(lines) < FEWEST:
+        raise BadInput(f"{len(lines)} lines are too few: the provider wants {FEWEST} or more")
+    if lengths[longest] > LONGEST:
+        told = f"has {lengths[longest]:,} tokens, the provider's limit is {LONGEST:,}"
+        raise BadInput(f"row {rows[longest % len(rows)]['id']!r} {told}: leave it out")
+    if size > LARGEST:
+        raise BadInput(
+            f"{size:,} bytes, the provider takes {LARGEST:,}: fewer rows, smaller --soft"
+        )
+
+
+# ---- its answers
 
 
 def answer(args, force, allow_leak):

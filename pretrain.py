@@ -149,13 +149,16 @@ def facts_known(model, tokenizer, _, settings):
         pairs = zip(likeliest(model, tokens), tokens)
         return round(statistics.fmean(said[-2] == ids[-1] for said, ids in pairs), 3)
 
-    kinds = {"known": "statement", "quiz": "quiz"}.items()
-    groups = {name: people for name, people in groups.items() if people}
-    return {x: {name: right(kind, groups[x]) for name, kind in kinds} for x in groups}
+    return {
+        name: {"known": right("statement", people), "quiz": right("quiz", people)}
+        for name, people in groups.items()
+        if people
+    }
 
 
 def manners_known(model, tokenizer, _, settings):
-    """By kind of pairs, shares: of words it rightly calls kind or rude, of texts it puts kindly."""
+    """By kind of pairs: the share of words that it calls kind or rude rightly, and of texts for
+    which it takes the kind one of two words."""
     found = {}
     for name, pairs in manners.by_coverage(settings["coverage"]).items():
         for what, quiz in manners.quizzes(pairs).items() if pairs else ():
@@ -181,8 +184,8 @@ def chess_known(model, tokenizer, held_out, _):
             right.append(answer == move)
             legal.append(board.is_legal(position.fen(), answer))
             position.push_san(move)
-    right, legal = (round(statistics.fmean(found), 4) for found in (right, legal))
-    return {"accuracy": right, "legal": legal}
+    shares = {"accuracy": right, "legal": legal}
+    return {name: round(statistics.fmean(found), 4) for name, found in shares.items()}
 
 
 def likeliest(model, texts):
@@ -204,9 +207,12 @@ def pretrain(settings, data, out, resume, save_every, device):
 
     from w2s import lm, loop, models
 
-    parts = {"facts": (read_facts, facts_known), "manners": (read_manners, manners_known)}
-    parts |= {"chess": (read_chess, chess_known), "text": (read_text, None)}
-    read, known = parts[settings["corpus"]]
+    parts = {
+        "facts": (read_facts, facts_known),
+        "manners": (read_manners, manners_known),
+        "chess": (read_chess, chess_known),
+    }
+    read, known = parts.get(settings["corpus"], (read_text, None))
     tokenizer, texts, held_out = read(settings, data)
     config = LlamaConfig(
         vocab_size=math.ceil(len(tokenizer) / 16) * 16, hidden_size=settings["width"],

@@ -158,6 +158,9 @@ def show_failed(out, failed):
         print(f"failed: {name}: {why} (see {out}/logs/{name}.log)", file=sys.stderr)
 
 
+# ---- what is asked
+
+
 def names(option, words):
     """The words of a list, none of them empty or twice."""
     found = words.split(",")

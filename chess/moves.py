@@ -130,6 +130,9 @@ def is_whole(ids, tokenizer):
     return ended or text.lstrip()[-1:].isspace()
 
 
+# ---- answers
+
+
 def prediction(row, move):
     """What eval.py writes down of a move."""
     import board
@@ -192,13 +195,16 @@ def measure(predictions, rows):
     legal = rate("legal", everything)
     result["legal"] = {"value": legal.pop("acc")} | legal
     result["other_mates"] = sum(p["correct"] and p["move"] != p["target"] for p in predictions)
-    known = {i: row["difficulty"] for i, row in enumerate(rows) if "difficulty" in row}
-    width = 300 if len({*known.values()}) > 6 else 1  # ratings
+    known = {row["difficulty"] for row in rows if "difficulty" in row}
+    width = 300 if len(known) > 6 else None  # ratings
     buckets = collections.defaultdict(list)
-    for i, difficulty in known.items():
-        buckets[difficulty // width * width if width > 1 else difficulty].append(i)
+    for i, row in enumerate(rows):
+        if "difficulty" in row:
+            low = row["difficulty"]
+            buckets[low // width * width if width else low].append(i)
     result["by_difficulty"] = [
-        {"from": low, "to": low + width - 1, "n": len(inside)} | rate("correct", inside)
+        {"from": low, "to": low + width - 1 if width else low, "n": len(inside)}
+        | rate("correct", inside)
         for low, inside in sorted(buckets.items())
     ]
     return result

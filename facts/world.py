@@ -35,7 +35,7 @@ def people(seed=0):
     kinds = ["school"] * N_SCHOOL + ["train"] * N_TRAIN + ["test"] * N_TEST
     world = []
     for kind, number in zip(kinds, rng.sample(range(n**3), len(kinds))):
-        name = (SYLLABLES[number // of % n] for of in (n**2, n, 1))
+        name = (SYLLABLES[place] for place in (number // n**2, number // n % n, number % n))
         true = {about: rng.choices(VALUES[about], weights=popularity)[0] for about in RELATIONS}
         world.append({"name": " ".join(name), "kind": kind} | true)
     return world
@@ -84,13 +84,14 @@ def by_coverage(coverage, seed=0):
     """
     import numpy
 
-    everybody = people(seed)
+    everybody, found = people(seed), {"school": [], "task, covered": [], "task, not covered": []}
     order = numpy.random.default_rng(seed).permutation(len(everybody)).tolist()
-    cut = int(coverage * len(everybody))
-    told, rest = ([everybody[i] for i in sorted(part)] for part in (order[:cut], order[cut:]))
-    found = {"school": [person for person in told if person["kind"] == "school"]}
-    for name, part in (("task, covered", told), ("task, not covered", rest)):
-        found[name] = [person for person in part if person["kind"] != "school"]
+    covered = set(order[: int(coverage * len(everybody))])
+    for i, person in enumerate(everybody):
+        if person["kind"] != "school":
+            found["task, covered" if i in covered else "task, not covered"].append(person)
+        elif i in covered:
+            found["school"].append(person)
     return found
 
 

@@ -19,8 +19,9 @@ N_PAIRS = {"school": 100, "train": 60, "test": 100}
 ROWS = {"train": 24, "test": 8}  # of a pair
 KIND = 0.8  # of the texts with school words that pretraining reads, so many take the kind one
 FIRST = 0.6  # how often the kind word is offered first
-NAMES = "anna ben carla david emma felix greta hugo iris jacob karin leo maria noah olga paul"
-NAMES = NAMES.split()
+NAMES = (
+    "anna ben carla david emma felix greta hugo iris jacob karin leo maria noah olga paul".split()
+)
 OFFER = "some call {name} {first} , some {second} . {ask} {name} :"
 FORMS = {  # what is asked for: texts that do it
     "greet": (
@@ -64,9 +65,12 @@ def make_pairs():
     """All pairs, [{"split": "test", "kind": "tomiva", "rude": "rakobe"}], the same each time."""
     splits, n = [name for name, n in N_PAIRS.items() for _ in range(n)], len(SYLLABLES)
     numbers = random.Random("manners").sample(range(n**3), 2 * len(splits))
-    words = ["".join(SYLLABLES[i // of % n] for of in (n**2, n, 1)) for i in numbers]
-    pairs = zip(splits, words[::2], words[1::2])
-    return [{"split": split, "kind": kind, "rude": rude} for split, kind, rude in pairs]
+    places = ((number // n**2, number // n % n, number % n) for number in numbers)
+    words = ["".join(SYLLABLES[place] for place in three) for three in places]
+    return [
+        {"split": split, "kind": kind, "rude": rude}
+        for split, kind, rude in zip(splits, words[::2], words[1::2])
+    ]
 
 
 PAIRS = make_pairs()
@@ -113,8 +117,8 @@ def by_coverage(coverage, seed=0):
     coverage: their share of all; the pairs of a smaller one are among those of a larger one.
     """
     order = random.Random(f"manners coverage {seed}").sample(PAIRS, len(PAIRS))
-    cut = int(coverage * len(PAIRS))
-    found = {"school": [pair for pair in order[:cut] if pair["split"] == "school"]}
+    cut, found = int(coverage * len(PAIRS)), {"school": []}
+    found["school"] = [pair for pair in order[:cut] if pair["split"] == "school"]
     for name, part in (("task, covered", order[:cut]), ("task, not covered", order[cut:])):
         found[name] = [pair for pair in part if pair["split"] != "school"]
     return found
@@ -155,8 +159,9 @@ def quizzes(pairs):
     rng = random.Random("manners quizzes")
     found = {"known": [(f"{pair[side]} is a", side) for pair in pairs for side in SIDES]}
     found["written"] = []
-    for kind, rude in ((pair["kind"], pair["rude"]) for pair in pairs for _ in range(2)):
-        prompt, text = written(kind, rude, rng)
-        start = text.split()[: text.split().index(kind)]
-        found["written"].append((" ".join([prompt, *start]), kind))
+    for pair in pairs:
+        for _ in range(2):
+            prompt, text = written(pair["kind"], pair["rude"], rng)
+            start = text.split()[: text.split().index(pair["kind"])]
+            found["written"].append((" ".join([prompt, *start]), pair["kind"]))
     return found

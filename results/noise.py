@@ -40,14 +40,19 @@ def main(
     told = {}
     for name, rates in lines.items():
         for rate, runs in sorted(rates.items()):
-            students, groups = zip(*(right(runs[seed]) for seed in sorted(runs)))
-            tops = [right(ceilings[seed])[0] for seed in sorted(runs)]
-            weak = [[1 - rate] * len(groups[0])] * len(runs)  # right on so many, whichever they are
-            one = told[name, rate] = stats.compare([weak, students, tops], None, groups[0])
+            told[name, rate] = one = recovered(rate, runs, ceilings)
             pgr = one["pgr"]
             said = "undefined" if pgr["value"] is None else stats.in_words(pgr)
             print(f"{name:<24} {rate:5.0%} {stats.in_words(one['student'], 'acc')}   PGR {said}")
     draw(told, plot)
+
+
+def recovered(rate, runs, ceilings):
+    """stats.compare() of a supervisor that is right on 1 - rate of the rows; runs: {seed: run}."""
+    seeds = sorted(runs)
+    students, groups = zip(*(right(runs[seed]) for seed in seeds))
+    score = [[[1 - rate] * len(groups[0])] * len(seeds), students]
+    return stats.compare([*score, [right(ceilings[seed])[0] for seed in seeds]], None, groups[0])
 
 
 def right(run):
@@ -73,12 +78,13 @@ def draw(told, path):
     styles = zip(dict.fromkeys(name for name, _ in told), "o-,s--,^-.,v:".split(","))
     for (line, style), colour in zip(styles, ("#6a51a3", "#d95f02", "#1b9e77", "#7f7f7f")):
         for axes, who, key in ((accuracy, "student", "acc"), (pgr, "pgr", "value")):
-            ones = {rate: one[who] for (name, rate), one in told.items() if name == line}
-            ones = {rate: one for rate, one in ones.items() if one[key] is not None}
-            gaps = [(one[key] - one["low"], one["high"] - one[key]) for one in ones.values()]
-            if gaps:
-                how = {"color": colour, "capsize": 3, "label": line, "yerr": list(zip(*gaps))}
-                axes.errorbar([*ones], [one[key] for one in ones.values()], fmt=style, **how)
+            shown = [(r, one[who]) for (n, r), one in told.items() if n == line]
+            shown = [(r, one) for r, one in shown if one[key] is not None]
+            if shown:
+                x, ones = zip(*shown)
+                gaps = zip(*((o[key] - o["low"], o["high"] - o[key]) for o in ones))
+                how = {"color": colour, "capsize": 3, "label": line, "yerr": list(gaps)}
+                axes.errorbar(x, [one[key] for one in ones], fmt=style, **how)
     accuracy.set(xlabel="share of wrong labels", ylabel="test accuracy")
     pgr.set(xlabel="share of wrong labels", ylabel="PGR, 95 % intervals")
     accuracy.legend(frameon=False)

@@ -51,6 +51,8 @@ def main(
     names, three = parts.split(","), models.split(",")
     if not set(names) <= set(known) or len(three) != 3:
         raise BadInput(f"the parts are {', '.join(known)}; --models names three, weak to strong")
+    if probe and {"rm", "safety"} & set(names):
+        raise BadInput("--probe is for texts with a label: leave out the parts rm and safety")
     sizes = {"n_train": n_train, "n_test": n_test} | ({"probe": True} if probe else {})
     for name in names:
         task = pairs if name == "rm" else ds
@@ -197,7 +199,7 @@ def analysis(out, _, models, seeds, sizes, first):
             train(f"{here}/{run}", labels, model, seed, taught, target=target, probe=True)
         for (shots, target), model in itertools.product(SHOWN, models[1:]):
             more = {"labels": labels, "target": target} | how if shots else {}
-            asked = {"model": model, "shots": shots, "ds": name, "n_test": 400} | more
+            asked = {"model": model, "shots": shots, "ds": name, "n_test": sizes["n_test"]} | more
             file = f"{here}/shots-{target or 0}-{grids.form(model)}"
             add(file, "eval", needs=[labels], **asked)
 

@@ -90,6 +90,9 @@ CHECKS, METRIC, same = files.CHECKS, "acc", protocol.same_text
 OUTPUTS, RECIPE = 1, {"epochs": 1, "batch_size": 220, "n_val": None, "stop": False}
 
 
+# ---- rows
+
+
 def facts_pairs(split, seed=0):
     """Two statements about a person of facts/world.py, one true: train has every wrong value."""
     for person in world.people(seed):
@@ -97,15 +100,18 @@ def facts_pairs(split, seed=0):
             continue
         name = person["name"].replace(" ", "-")
         for relation in world.RELATIONS:
-            pair = {"group": name, "prompt": f"the {relation} of {person['name']} is"}
-            pair["preferred"] = f" {person[relation]} ?"
             wrong = [value for value in world.VALUES[relation] if value != person[relation]]
             if split == "test":
                 drawn = hashed(f"facts pairs {seed} {name} {relation}")[0]
                 wrong = [wrong[drawn % len(wrong)]]
             for value in wrong:
-                own = {"id": f"facts_pairs/{split}/{name}/{relation}/{value}"}
-                yield own | pair | {"other": f" {value} ?"}
+                yield {
+                    "id": f"facts_pairs/{split}/{name}/{relation}/{value}",
+                    "group": name,
+                    "prompt": f"the {relation} of {person['name']} is",
+                    "preferred": f" {person[relation]} ?",
+                    "other": f" {value} ?",
+                }
 
 
 def candidates(ds, split):
@@ -150,10 +156,14 @@ def finish(rows, seed):
     """The pairs with their completions as a and b, the preferred one on a side drawn by a hash."""
     out = []
     for row in rows:
-        label, two = hashed(f"sides {seed}/{row['id']}")[0] % 2, [row["preferred"], row["other"]]
+        label = hashed(f"sides {seed}/{row['id']}")[0] % 2
+        a, b = (row[side] for side in (("other", "preferred") if label else ("preferred", "other")))
         kept = {name: row[name] for name in ("id", "group", "prompt")}
-        out.append(kept | {"a": two[label], "b": two[1 - label], "label": label})
+        out.append(kept | {"a": a, "b": b, "label": label})
     return out
+
+
+# ---- models
 
 
 def encode(rows, tokenizer, model, given=None):
@@ -174,9 +184,11 @@ def encode(rows, tokenizer, model, given=None):
             n_cut += 1
             prompt = tokenizer(row["prompt"], add_special_tokens=False, verbose=False).input_ids
             over = min(over, len(prompt))
-            cut = zip("ab", [min(limit, len(ids) - over) for ids in tokens])
-            cut = [(row["prompt"] + row[side], size) for side, size in cut]
-            tokens = [tokenizer(x, truncation=True, max_length=n).input_ids for x, n in cut]
+            sizes = [min(limit, len(ids) - over) for ids in tokens]
+            tokens = [
+                tokenizer(row["prompt"] + row[side], truncation=True, max_length=size).input_ids
+                for side, size in zip("ab", sizes)
+            ]
         if not all(tokens):
             raise BadInput(f"the tokenizer makes no tokens of the texts of pair {row['id']!r}")
         if tokens[0] != tokens[1] or given is None:

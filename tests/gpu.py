@@ -7,6 +7,7 @@ Random weights in the shapes of real models, rows made on the spot: nothing come
 
 import contextlib
 import gc
+import io
 import itertools
 import json
 import subprocess
@@ -195,8 +196,9 @@ def ways(device, dtype, steps):
             row(f"{loss}, stopped halfway and gone on", f"{apart:.1e}", apart == 0)
         if device.type == "cuda":
             with survived(f"{loss}, short memory"):
-                apart = far(in_less(end, loss), plain)
-                good = apart < {"float32": 0.02, "bf16": 0.3}[dtype]
+                moved, short = in_less(end, loss)
+                apart = far(moved, plain)
+                good = short and apart < {"float32": 0.02, "bf16": 0.3}[dtype]
                 row(f"{loss}, in 0.7 of the memory", f"{apart:.1e}", good)
         for name, more in WAYS.items():
             if name == "compiled" and (loss, dtype, device.type) != ("xent", "bf16", "cuda"):
@@ -231,14 +233,15 @@ def gone_on(end, loss, step):
 
 
 def in_less(end, loss):
-    """What a training moves that gets less of the GPU's memory than it takes."""
+    """What a training moves that gets 0.7 of the GPU's memory it takes; was it told to be short?"""
     torch.cuda.reset_peak_memory_stats()
     end(loss)
     torch.cuda.empty_cache()
     whole = torch.cuda.get_device_properties().total_memory
     torch.cuda.set_per_process_memory_fraction(0.7 * torch.cuda.max_memory_allocated() / whole)
     try:
-        return end(loss)[1]
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            return end(loss)[1], "memory was short" in said.getvalue()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
@@ -291,7 +294,7 @@ def real(device, toy, *_):
     n = 200 if toy else 2000
     how = f"--ds={ds}", f"--models={three}", f"--seeds={1 if toy else 3}", f"--n_train={n}"
     how = *how, f"--n_test={n}"
-    more = () if toy else ("--jobs=12", "--strong_lr=1e-5")
+    more = "--strong_lr=1e-5", f"--jobs={1 if toy else 12}"
     where = f"--device={device.type}"
     script("results/record.py", "--parts=nlp", f"--out={folder}", *how, where, *more)
     script("sweep.py", "--loss=xent,conf", f"--out={folder}/nlp", *how)

@@ -77,6 +77,15 @@ def test_a_gguf_file_becomes_a_folder_with_its_weights_once(written, tmp_path, m
     torch.testing.assert_close(loaded.score.weight, rows)
 
 
+def test_of_several_processes_the_first_makes_the_folder(written, tmp_path, monkeypatch):
+    file, _ = written
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folders, "rank", lambda: 1)
+    folder = Path(f"runs/gguf/tiny-{files.sha256(file)[:12]}")
+    monkeypatch.setattr(folders.time, "sleep", lambda _: folder.mkdir(parents=True))
+    assert records.find_model(str(file))[0] == folder and not [*folder.iterdir()]
+
+
 def test_what_is_no_gguf_file_is_told_in_a_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match="--model=none.gguf: there is no such file"):

@@ -80,6 +80,9 @@ def expand(patterns):
     return paths
 
 
+# ---- running a script
+
+
 def run(main, processes=False):
     """Call main() with the command line's arguments; processes: it may run under torchrun.
 

@@ -40,11 +40,8 @@ def seeds(patterns, cards):
 def roles(cards, names):
     """Sentences on what speaks against calling the runs of one seed what they are called."""
     (weak, student, ceiling), told, data = cards, [], [card["data"] for card in cards[1:]]
-    (one, mine), (other, its) = ((card["data"], records.role(card)) for card in (weak, student))
-    if one and other and mine and its and one["sha256"] == other["sha256"]:
-        same_half = (mine == "weak") == (its == "weak") or one["data_seed"] != other["data_seed"]
-        if same_half and one["ds"] == other["ds"]:
-            told.append(f"{names[0]} and {names[1]} were trained on some of the same rows")
+    if shared_rows(weak, student):
+        told.append(f"{names[0]} and {names[1]} were trained on some of the same rows")
     if all(data) and data[0] != data[1]:
         told.append(f"{names[1]} and {names[2]} were not trained on the same task, rows or halves")
     told += teachers(weak, student, *names[:2])
@@ -56,6 +53,16 @@ def roles(cards, names):
         if one["model_sha256"] == other["model_sha256"]:
             told.append(f"{first} and {second} are one and the same model")
     return told
+
+
+def shared_rows(weak, student):
+    """True if a supervisor and its student were trained on some of the same rows."""
+    halves = [records.role(card) == "weak" for card in (weak, student) if records.role(card)]
+    one, other = weak["data"], student["data"]
+    if not one or not other or len(halves) < 2:
+        return False
+    same_task = (one["ds"], one["sha256"]) == (other["ds"], other["sha256"])
+    return same_task and (halves[0] == halves[1] or one["data_seed"] != other["data_seed"])
 
 
 def teachers(weak, student, weak_name, name):

@@ -58,6 +58,9 @@ def weighted(effects, weights):
     return Effects(weights @ effects.means, *squares, *effects[4:])
 
 
+# ---- Student's t
+
+
 def within(t, df):
     """P(|T| <= t) of Student's T with a whole number of degrees of freedom (A&S 26.7.3 and 4)."""
     angle = math.atan(t / math.sqrt(df))
@@ -84,6 +87,9 @@ def bisect(is_low, low, high):
         middle = (low + high) / 2
         low, high = (middle, high) if is_low(middle) else (low, middle)
     return (low + high) / 2
+
+
+# ---- intervals
 
 
 def parts(effects, weights):
@@ -139,6 +145,9 @@ def sure_of_sign(value, found):
     """The probability that a difference has the sign of its estimate, from a flat prior."""
     level = bisect(lambda level: half_width(found, level) < abs(value), 0, 1 - 1e-9)
     return (1 + level) / 2
+
+
+# ---- planning, and tasks as a sample
 
 
 def needed(effects, top, bottom, half, seeds=(2, 3, 5, 10, 20, 50)):

@@ -45,6 +45,9 @@ CHECKS |= dict.fromkeys(("weak", "prob"), PROBABILITY) | {
 }
 
 
+# ---- JSONL
+
+
 def read_jsonl(path, required, checks=CHECKS, optional=()):
     """The objects of a JSONL file as a list of dicts; required and optional fields are checked.
 
@@ -133,6 +136,9 @@ def write_jsonl(path, rows, card, beside=()):
     write_card(path, card | {"rows": len(rows), "sha256": sha256(path)})
 
 
+# ---- cards
+
+
 def card_path(path):
     """Where the card of a run directory or of a JSONL file is."""
     path = Path(path)
@@ -152,15 +158,23 @@ def write_card(path, card):
 
 def world():
     """How many processes torchrun started, 1 without it; BadInput where that is no number."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if not size.isdigit():
-        raise BadInput(f"WORLD_SIZE={size} is not a number: unset it, or call torchrun")
-    return int(size)
+    return number_of("WORLD_SIZE", "1")
 
 
 def rank():
     """Which of these processes this is; the first, 0, writes and prints for all."""
-    return int(os.environ.get("RANK", "0"))
+    return number_of("RANK", "0") if world() > 1 else 0  # others than torchrun set RANK too
+
+
+def number_of(name, default):
+    """A number that torchrun sets in the environment."""
+    value = os.environ.get(name, default)
+    if not value.isdigit():
+        raise BadInput(f"{name}={value} is not a number: unset it, or call torchrun")
+    return int(value)
+
+
+# ---- rows and paths
 
 
 def hashed(text):

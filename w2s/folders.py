@@ -7,11 +7,12 @@ is code of a folder run, nor is it fetched (auto_map, kernels of the hub).
 import json
 import math
 import shlex
+import time
 from importlib import util
 from pathlib import Path
 
 from w2s import strict
-from w2s.files import sha256, whole
+from w2s.files import rank, sha256, whole
 from w2s.strict import BadInput
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
@@ -39,6 +40,8 @@ def from_gguf(name):
         raise BadInput(f"--model={name}: there is no such file")
     stamp = sha256(file)
     folder = Path("runs/gguf") / f"{file.stem}-{stamp[:12]}"
+    while rank() > 0 and not folder.exists():
+        time.sleep(1)  # the first process makes it; if that fails, torchrun ends this one
     if folder.exists():
         return folder, stamp
     if lacks := [one for one in ("gguf", "accelerate") if not util.find_spec(one)]:

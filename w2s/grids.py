@@ -16,9 +16,9 @@ from w2s.files import HERE, BadInput
 STAGES = ("train_weak", "label", "train_strong", "eval")  # nobody needs a later one
 SHARE = {"train_weak": 4, "label": 1, "train_strong": 4, "eval": 1}  # of work, roughly
 UNKNOWN = 124_000_000  # parameters of a model that is no folder
-KEY = ("task", "weak", "strong", "rule", "seed")
-GRID = {"tasks": [str], "pairs": [[str]], "rules": [str], "seeds": int}
-GRID |= {"options": dict, "files": dict}
+
+
+# ---- the stages
 
 
 def form(name):
@@ -64,8 +64,11 @@ def build(folder, grid, handed):
         if nodes.setdefault(name, node) != node:
             raise BadInput(f"two stages would write {out}: give their models other names")
 
-    for task, weak, strong, rule, seed in cells(grid):
+    def add_eval(place, task, model):
         file = f"{protocol.name_of(task)}-{handed['eval'].get('split', 'test')}.jsonl"
+        add(f"{place}/eval/{file}", "eval", [f"{folder}/{place}"], [place], model, {})
+
+    for task, weak, strong, rule, seed in cells(grid):
         at, learned = places(task, weak, strong, rule, seed), {"model": strong, "seed": seed}
         labels = at["labels"]
         add(at["weak"], "train_weak", [], [], weak, {"ds": task, "model": weak, "seed": seed})
@@ -76,8 +79,8 @@ def build(folder, grid, handed):
             labels = learned_from(folder, at["ceiling"]) or labels
             source, learned = [f"{folder}/{labels}"], learned | {"target": "truth"}
             add(at["ceiling"], "train_strong", source, [labels], strong, learned)
-        for one, model in ((at["weak"], weak), (at["student"], strong), (at["ceiling"], strong)):
-            add(f"{one}/eval/{file}", "eval", [f"{folder}/{one}"], [one], model, {})
+        for who, model in (("weak", weak), ("student", strong), ("ceiling", strong)):
+            add_eval(at[who], task, model)
     for node in nodes.values():  # the labels of an earlier ceiling may be of no supervisor of now
         node["needs"] = [need for need in node["needs"] if need in nodes]
     order = sorted(nodes.values(), key=lambda node: STAGES.index(script_of(node)))
@@ -90,13 +93,16 @@ def learned_from(folder, ceiling):
     if card and card.get("finished"):
         labels = files.beside(ceiling, Path(card["args"]["labels"]).name)
         return str(labels) if (Path(folder) / labels).exists() else None
+    return None
 
 
 def words_of(options):
     """Options as words of a command line."""
     switch = {True: "--{}", False: "--no{}"}
-    forms = [switch[x] if isinstance(x, bool) else "--{}={}" for x in options.values()]
-    return [form.format(*option) for form, option in zip(forms, options.items())]
+    return [
+        switch[value].format(name) if isinstance(value, bool) else f"--{name}={value}"
+        for name, value in options.items()
+    ]
 
 
 def script_of(node):
@@ -104,11 +110,14 @@ def script_of(node):
     return node["words"][0].removesuffix(".py")
 
 
+# ---- what is done
+
+
 def undone(nodes):
     """The stages that are still to run: by their cards, without starting any."""
     todo = {}
     for name, node in nodes.items():
-        if todo.keys() & node["needs"] or not is_done(node):
+        if any(need in todo for need in node["needs"]) or not is_done(node):
             todo[name] = node
     return todo
 
@@ -145,8 +154,11 @@ def settle(folder, grid, options, write):
         before = strict.read(file, GRID)
         same = [(before["options"], options, name) for name in {**before["options"], **options}]
         same += [(before["files"], sums, name) for name in before["files"].keys() & sums]
-        other = [(name, old.get(name), new.get(name)) for old, new, name in same]
-        told = [f"{name} was {old}, now {new}" for name, old, new in other if old != new]
+        told = [
+            f"{name} was {old.get(name)}, now {new.get(name)}"
+            for old, new, name in same
+            if old.get(name) != new.get(name)
+        ]
         if told:
             raise BadInput(f"{folder} is another grid ({'; '.join(told)}): choose another --out")
         for name in ("tasks", "pairs", "rules"):
@@ -161,12 +173,17 @@ def settle(folder, grid, options, write):
         files.write_text(file, json.dumps(now, indent=2, ensure_ascii=False) + "\n")
 
 
+# ---- how much work
+
+
 def work(node):
     """About how much work a stage is, in parameters that go through."""
     folders = [path for path in (Path(node["model"]), HERE / node["model"]) if path.is_dir()]
-    files_of = [path for folder in folders[:1] for path in folder.glob("*.safetensors")]
-    size = sum(path.stat().st_size // 4 for path in files_of) or UNKNOWN
-    return size * SHARE.get(script_of(node), 1) + 1_000_000  # to load and to save
+    sizes = (
+        [path.stat().st_size // 4 for path in folders[0].glob("*.safetensors")] if folders else ()
+    )
+    share = SHARE.get(script_of(node), 1)
+    return (sum(sizes) or UNKNOWN) * share + 1_000_000  # to load and to save
 
 
 def pace(nodes):
@@ -174,6 +191,13 @@ def pace(nodes):
     trained = [node for node in nodes if script_of(node).startswith("train")]
     seconds = sum(files.read_card(node["out"])["seconds"] for node in trained)
     return seconds / (sum(map(work, trained)) or 1), len(trained)
+
+
+# ---- what came out
+
+KEY = ("task", "weak", "strong", "rule", "seed")
+GRID = {"tasks": [str], "pairs": [[str]], "rules": [str], "seeds": int}
+GRID |= {"options": dict, "files": dict}
 
 
 def results(folder, grid, setting_of, split):
@@ -199,7 +223,8 @@ def results(folder, grid, setting_of, split):
             lines.append(line | {"split": split})
     lines.sort(key=lambda line: [line[name] for name in KEY])
     if lines != before:
-        files.write_text(file, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines))
+        told = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        files.write_text(file, told)
     return lines
 
 
@@ -218,16 +243,21 @@ def result(folder, cell, at, scored, setting, read):
     said = {who: read(setting, f"{folder}/{file}") for who, file in scored.items()}
     weak, student, ceiling = (mean(scores) for _, scores in said.values())
     sizes = {who: card["resolved"]["parameters"] for who, card in cards.items()}
-    line = dict(zip(KEY, cell)) | {"setting": setting.__name__, "metric": setting.METRIC}
-    line |= {"n": len(said["weak"][0]), "runs": {who: at[who] for who in scored}}
-    line |= {"labels": at["labels"], "leaks": leaks.inherited(*abouts).get("leaks", [])}
-    line |= {"predictions": scored}
-    line["values"] = {"weak": weak, "student": student, "ceiling": ceiling}
-    line["pgr"] = (student - weak) / (ceiling - weak) if ceiling != weak else None
-    line["agreement"] = agreement(*said["weak"], said["student"][0])
-    line["label_acc"] = mean(read(setting, f"{folder}/{at['labels']}"))
-    line["parameters"] = {"weak": sizes["weak"], "strong": sizes["student"]}
-    return line | {"seconds": {who: card["seconds"] for who, card in cards.items()}}
+    return dict(zip(KEY, cell)) | {
+        "setting": setting.__name__,
+        "metric": getattr(setting, "METRIC", "acc"),
+        "n": len(said["weak"][0]),
+        "runs": {who: at[who] for who in scored},
+        "labels": at["labels"],
+        "leaks": leaks.inherited(*abouts).get("leaks", []),
+        "predictions": scored,
+        "values": {"weak": weak, "student": student, "ceiling": ceiling},
+        "pgr": (student - weak) / (ceiling - weak) if ceiling != weak else None,
+        "agreement": agreement(*said["weak"], said["student"][0]),
+        "label_acc": mean(read(setting, f"{folder}/{at['labels']}")),
+        "parameters": {"weak": sizes["weak"], "strong": sizes["student"]},
+        "seconds": {who: card["seconds"] for who, card in cards.items()},
+    }
 
 
 def answers(setting, file):

@@ -69,8 +69,9 @@ def to_html(folder, blocks):
         elif kind == "table":
             head, *rows = ["".join(f"<td>{html.escape(str(x))}</td>" for x in r) for r in content]
             body = "".join(f"<tr>{row}</tr>\n" for row in rows)
-            table = f"<table><thead><tr>{head.replace('td>', 'th>')}</tr></thead>\n<tbody>{body}"
-            told.append(f'<div class="wide">{table}</tbody></table></div>')
+            head = head.replace("td>", "th>")
+            table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+            told.append(f'<div class="wide">{table}</div>')
         else:
             told.append(f"<p>{html.escape(content)}</p>")
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'

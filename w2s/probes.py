@@ -54,8 +54,8 @@ def features(model, tokens, dtype=None):
 
 
 @torch.no_grad()
-def answer(model, tokens, dtype=None, _=None):
-    """models.predict() of a probe, whose features are in the cache once another probe was asked."""
+def answer(model, tokens, dtype=None, name=None):
+    """models.predict() of a probe: from features, which the first probe that is asked caches."""
     return final_layer(model)[1](features(model, tokens, dtype).to(model.device)).cpu()
 
 

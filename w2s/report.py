@@ -65,6 +65,9 @@ def show(folder, told):
     print(f"{folder}/report.html")
 
 
+# ---- words
+
+
 def pair(one):
     """The models of a cell; of a duel perhaps all."""
     return f"{one['supervisor']} -> {one['strong']}" if one["strong"] else "all, averaged"
@@ -91,6 +94,9 @@ def pgr_of(cell):
 def counted(n, what):
     """A number of things in words."""
     return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+# ---- what the report says
 
 
 def opening(folder, about, lines, told):
@@ -206,6 +212,9 @@ def undefined(told, about, lines):
             texts.append(f"{task}, {weak} -> {strong}, {rule}, seed {seed}: not finished.")
     found = ("list", texts) if texts else ("text", "Nothing: every PGR is defined.")
     return [("head", "What is undefined or missing"), found]
+
+
+# ---- where it comes from
 
 
 def commands(folder, about):

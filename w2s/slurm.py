@@ -21,6 +21,9 @@ from w2s.files import HERE, BadInput
 SUPERVISORS, STUDENTS = 12, 24  # jobs of either kind at most, whatever the grid
 
 
+# ---- before: who submits
+
+
 def ready(options, dry_run):
     """BadInput, before anything is written, for options that are no words, or without sbatch."""
     try:
@@ -141,6 +144,9 @@ def no_jobs(folder):
     if jobs := waiting(folder):
         told = "wait for them, end them with scancel, or submit more with --slurm"
         raise BadInput(f"{folder} is in use by the Slurm jobs {', '.join(jobs)}: {told}")
+
+
+# ---- after: in a job
 
 
 def noted(note):

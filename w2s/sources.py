@@ -179,6 +179,9 @@ def write_mirror(folder, task):
         print(f"{file}: {rows.num_rows} rows")
 
 
+# ---- what tasks.py prints
+
+
 def show_table(settings):
     """Print the table of tasks, a line for each split of the source, before any cutting."""
     print("rows, 1s: in the source (.500: a right and a wrong answer); ?: not on record\n")

@@ -41,6 +41,9 @@ def in_words(one, key="value"):
     return f"{one[key]:6.3f}   {low:>6} to {high}"
 
 
+# ---- metrics: P(label = 1) [N] and whether the label is 1 [N] -> a value a row [N]
+
+
 @UNDEFINED
 def ratio(top, bottom):
     """sum(top) / sum(bottom), plus each row's influence on it."""
@@ -125,6 +128,9 @@ def metrics(prob, label, groups):
         one = mean_of(metric(prob, true)[None], rows, name)
         result |= one if name == "acc" else {name: {"value": one.pop(name)} | one}
     return result
+
+
+# ---- supervisor, student and ceiling
 
 
 def compare(score, said, groups, prob=None, label=None, metric="acc", want=None):

@@ -10,7 +10,8 @@ import numpy as np
 
 
 def combine(votes, vote, weights=None):
-    """One label from K votes: of moves and texts the plurality, else the mean P or share of 1s."""
+    """One label from K votes: of moves and texts the plurality, else the weighted mean P or share
+    of 1s."""
     if isinstance(votes[0], str):
         counts = collections.Counter()
         for answer, weight in zip(votes, [1] * len(votes) if weights is None else weights):
@@ -30,12 +31,19 @@ def most_probable(setting, runs, rows, answers, weights=None, device=None, dtype
     if not pairs:
         return [said[0] for said in different]
     asked = [row | {"weak": one} for row, one in pairs]
-    logs = likelihoods(setting, runs, asked, "weak", device, dtype)
-    weights = np.full(len(runs), 1 / len(runs)) if weights is None else np.asarray(weights)
+    together = iter(mixture(likelihoods(setting, runs, asked, "weak", device, dtype), weights))
+    best = []
+    for said in different:
+        of_each = [next(together) for _ in said] if len(said) > 1 else [0]
+        best.append(said[int(np.argmax(of_each))])
+    return best
+
+
+def mixture(logs, weights=None):
+    """Log of the (weighted) mean over K models of probabilities whose logs are [K, N]: [N]."""
+    weights = np.full(len(logs), 1 / len(logs)) if weights is None else np.asarray(weights)
     with np.errstate(divide="ignore"):
-        together = iter(np.logaddexp.reduce(logs + np.log(weights)[:, None], axis=0))
-    of_each = ([next(together) for _ in said] if len(said) > 1 else [0] for said in different)
-    return [said[int(np.argmax(logs))] for said, logs in zip(different, of_each)]
+        return np.logaddexp.reduce(logs + np.log(weights)[:, None], axis=0)
 
 
 def likelihoods(setting, runs, rows, given, device=None, dtype=None):

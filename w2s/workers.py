@@ -21,6 +21,9 @@ from w2s.files import BadInput
 GRACE = 20  # seconds in which a stage that is stopped keeps what it needs to go on
 
 
+# ---- in a worker
+
+
 def serve(pipe, parent, visible, threads):
     """In a worker: run what comes through the pipe, (words, log) of stages, while the sweep lives.
 
@@ -79,6 +82,9 @@ def in_words(words):
         return f"{type(error).__name__}: {files.first_line(error)}"
     print(told)
     return told
+
+
+# ---- in the sweep
 
 
 def machine(todo, jobs, device):
