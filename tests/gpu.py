@@ -10,6 +10,7 @@ import gc
 import io
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -291,6 +292,8 @@ def real(device, toy, *_):
     """A task of the record with the models that lie beside the scripts (see results/real.md)."""
     ds, three = ("facts", "facts/xs,facts/s,facts/m") if toy else ("sst2", REAL)
     folder = Path("runs/gpu/real_toy" if toy else "runs/gpu/real")
+    if toy:  # what is there would not be done again
+        shutil.rmtree(HERE / folder, ignore_errors=True)
     n = 200 if toy else 2000
     how = f"--ds={ds}", f"--models={three}", f"--seeds={1 if toy else 3}", f"--n_train={n}"
     how = *how, f"--n_test={n}"

@@ -51,12 +51,15 @@ def test_a_training_stopped_at_any_step_ends_in_the_same_bits(tiny, tmp_path, ki
 
     wanted, stops = run(), asks(loss, {1, 7, 19}, 24)  # 7 and 19 are not evaluated
     handler = signal.getsignal(signal.SIGTERM)
+    took = [0]
     for step in (1, 7, 19):
         with pytest.raises(SystemExit, match="143"):
             run(loss=stops, resume=state)
         assert parts.about(state)["step"] == step
+        took.append(parts.about(state)["seconds"])  # of all calls together
         told = f"stopped at step {step} of 24: the state of step {step} is in {state}"
         assert told in capsys.readouterr().err
+    assert took == sorted(set(took))
     assert [path.name for path in tmp_path.iterdir()] == [state.name]
     assert signal.getsignal(signal.SIGTERM) == handler
     got = run(loss=stops, resume=state)

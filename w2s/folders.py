@@ -57,8 +57,7 @@ def from_gguf(name):
         model = AutoModelForCausalLM.from_pretrained(**how, dtype="float32")
     except Exception as error:
         raise oddities.not_loaded(name, error) from error
-    # what is read are plain numbers, but of such a model none may be saved
-    model.hf_quantizer, model.is_quantized = None, False
+    model.hf_quantizer = None  # what was read are plain numbers, but with it none may be saved
     del model.config.quantization_config
     with whole(folder) as temporary:
         model.save_pretrained(temporary)
