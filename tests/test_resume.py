@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -171,6 +172,9 @@ def test_a_stage_told_to_stop_goes_on_by_the_same_command(
     assert "run: going on at step 5 of " in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"card.json", "history.jsonl", "learned.npy", "model"}
+    Path("run/state.safetensors").touch()  # a kill just after the end leaves it
+    train_weak.main(out="run", **SMALL)
+    assert not Path("run/state.safetensors").exists()
     train_weak.main(out="whole", **SMALL)
     assert files.sha256("run/model") == files.sha256("whole/model")
     assert files.sha256("run/history.jsonl") == files.sha256("whole/history.jsonl")

@@ -96,6 +96,8 @@ def is_done(out, args, inputs, force, suffix=""):
         made, now = card["commit"], cli.commit()
         since = f" (by commit {made}; the code is now at {now})" if made != now else ""
         print(f"{out} is already done with the same arguments and inputs{since}; see --force")
+        if not suffix:  # which a kill just after the end leaves
+            (out / resume.NAME).unlink(missing_ok=True)
         return True
     return False
 
