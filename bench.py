@@ -4,8 +4,9 @@
     python bench.py generative --mean=100 --repeats=5    # or score
 
 Models have random weights. Each side runs in a process of its own; figures are medians of repeats
-in turns. "share" is 6 (scoring: 2) x non-embedding parameters x real tokens a second by the bf16
-matrix product rate, measured right before. results/gpu.sh measures a GPU, and memory.
+in turns. Both sides compute in bf16 where the processor does, else in float32. "share" is 6
+(scoring: 2) x non-embedding parameters x real tokens a second by the rate of matrix products in
+that type, measured right before. results/gpu.sh measures a GPU, and memory.
 """
 
 import functools
@@ -109,8 +110,8 @@ def train(model, rows, loss="xent", dtype="bf16", batch_size=32, **options):
     loop.fit(model, rows, epochs=1, batch_size=batch_size, name="ours", **options)
 
 
-def trainer(shape, device, lm, batch_size=32, per_device=None, **how):
-    """Hugging Face's for one epoch: bf16 autocast, fused AdamW, padded to a batch's longest."""
+def trainer(shape, device, lm, batch_size=32, per_device=None, dtype="bf16", **how):
+    """Hugging Face's for one epoch: autocast, fused AdamW, padded to a batch's longest."""
     import torch
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
@@ -123,7 +124,7 @@ def trainer(shape, device, lm, batch_size=32, per_device=None, **how):
     per_device = per_device or batch_size
     args = TrainingArguments(
         output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=per_device,
-        learning_rate=5e-5, gradient_accumulation_steps=batch_size // per_device, bf16=True,
+        learning_rate=5e-5, gradient_accumulation_steps=batch_size // per_device, bf16=dtype == "bf16",
         per_device_eval_batch_size=batch_size, use_cpu=device.type == "cpu", save_strategy="no",
         logging_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
         optim="adamw_torch_fused", **how,
@@ -133,18 +134,25 @@ def trainer(shape, device, lm, batch_size=32, per_device=None, **how):
     return theirs
 
 
+def native():
+    """ "bf16" where the processor computes in it, else "float32"."""
+    from w2s import models
+
+    return "bf16" if models.has_bf16(models.pick_device("cpu")) else "float32"
+
+
 @functools.cache
 def side(part, name, shape):
     """(function of rows that is one run of a side, its model), once in the process of that side."""
     from w2s import models
 
-    cpu, lm = models.pick_device("cpu"), part == "generative"
+    cpu, dtype, lm = models.pick_device("cpu"), native(), part == "generative"
     if name == "ours":
         model = make_model(shape, cpu, lm=lm)
         if part == "score":
-            return lambda rows: models.predict(model, [x["tokens"] for x in rows], "bf16"), model
-        return functools.partial(train, model), model
-    theirs = trainer(shape, cpu, lm, **SIDES[part][name])
+            return lambda rows: models.predict(model, [x["tokens"] for x in rows], dtype), model
+        return functools.partial(train, model, dtype=dtype), model
+    theirs = trainer(shape, cpu, lm, dtype=dtype, **SIDES[part][name])
 
     def run(rows):
         theirs.train_dataset = rows
@@ -160,7 +168,7 @@ def measure(part, name, repeat, shape, n, mean):
     warm, rows = (make_rows(n, mean, SHAPES[shape]["vocab_size"], i) for i in (0, repeat + 1))
     if repeat == 0:
         run(warm)
-    rate = matmul_rate(model.device)
+    rate = matmul_rate(model.device, native())
     seconds = clock(model.device, lambda: run(rows))
     speed = sum(len(row["tokens"]) for row in rows) / seconds
     # a language model multiplies by its embedding, which is tied to the output
@@ -183,7 +191,7 @@ def table(part, repeats, shape, n, mean):
         ratio = statistics.median(x[0] / mine[0] for x, mine in zip(times, runs["ours"]))
         print(f"  {name:<32} {n / seconds:10.1f} {speed:9.0f} {share:7.1%} {ratio:7.2f}x")
         pools[name].shutdown()
-    print(f"  bf16 matrix products: {rate / 1e9:.0f} GFLOP/s")
+    print(f"  {native()} matrix products: {rate / 1e9:.0f} GFLOP/s")
 
 
 def clock(device, run):
@@ -197,12 +205,13 @@ def clock(device, run):
     return time.perf_counter() - began
 
 
-def matmul_rate(device):
-    """Floating point operations a second of a large bf16 matrix product, the median of ten."""
+def matmul_rate(device, dtype="bf16"):
+    """Floating point operations a second of a large matrix product, the median of ten."""
     import torch
 
     n = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(n, n, device=device).bfloat16() for _ in range(2))
+    dtype = torch.bfloat16 if dtype == "bf16" else torch.float32
+    a, b = torch.randn(2, n, n, device=device, dtype=dtype)
     times = [clock(device, lambda: torch.nn.functional.linear(a, b)) for _ in range(12)]
     return 2 * n**3 / statistics.median(times[2:])
 

@@ -1,5 +1,6 @@
 """bench.py runs, and compares like with like."""
 
+import inspect
 from concurrent.futures import Future
 
 import pytest
@@ -26,7 +27,7 @@ class InThisProcess:
 
 def test_the_bench_prints_its_tables_at_toy_size(capsys, monkeypatch):
     monkeypatch.setattr(bench, "ProcessPoolExecutor", InThisProcess)
-    monkeypatch.setattr(bench, "matmul_rate", lambda device: 1e9)  # the longest part of the test
+    monkeypatch.setattr(bench, "matmul_rate", lambda *how: 1e9)  # the longest part of the test
     for part in ("train", "score", "generative"):
         bench.main(part, shape="tiny", repeats=1, steps=1, mean=12)
     told = capsys.readouterr().out
@@ -40,6 +41,18 @@ def test_the_bench_prints_its_tables_at_toy_size(capsys, monkeypatch):
         "generative, mean 12 tokens",
     ):
         assert line in told
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_both_sides_compute_in_the_type_that_the_processor_is_fast_in(monkeypatch, fast):
+    monkeypatch.setattr("w2s.models.has_bf16", lambda device: fast)
+    bench.side.cache_clear()
+    ours, _ = bench.side("train", "ours", "tiny")
+    theirs, _ = bench.side("train", "HF Trainer, padded", "tiny")
+    bench.side.cache_clear()
+    dtype = "bf16" if fast else "float32"
+    assert ours.keywords == {"dtype": dtype} and bench.native() == dtype
+    assert inspect.getclosurevars(theirs).nonlocals["theirs"].args.bf16 == fast
 
 
 def test_what_does_not_exist_is_told():

@@ -513,21 +513,29 @@ def test_texts_that_end_in_every_special_token_get_a_new_one_or_are_refused(tiny
         models.check_tokens([[5, 2], [7, 3]], tokenizer, net)
 
 
-def test_threads_belong_to_the_call(tiny):
-    before = torch.get_num_threads()
+def test_threads_belong_to_the_call_not_to_the_process(tiny):
+    """A chain that trains a tiny model first must not leave a large one on its one thread."""
+    before, seen = torch.get_num_threads(), []
+
+    def spied(*call):
+        seen.append(torch.get_num_threads())
+        return packing.row_logits(*call)
+
+    row = {"tokens": [5, 6], "given": 0.9, "label": 1, "text": "a"}
+    how = {"lr": 1e-4, "head_lr": 1e-4, "dtype": "float32", "epochs": 1, "batch_size": 2}
     try:
-        net, _ = load(tiny, "llama")
+        net = copy.deepcopy(load(tiny, "llama")[0])
         torch.set_num_threads(2)
-        seen = []
-
-        def said(*call):
-            seen.append(torch.get_num_threads())
-            return packing.logits(*call)
-
-        models.predict(net, [[5, 6]], outputs=said)
-        net.w2s["parameters"] = 1_000_000
-        models.predict(net, [[5, 6]], outputs=said)
-        assert seen == [1, 2] and torch.get_num_threads() == 2
+        for size, threads in ((10_000, 1), (1_000_000, 2), (10_000, 1)):
+            net.w2s["parameters"] = size
+            loop.fit(net, [row, row], xent, outputs=spied, **how)
+            models.predict(net, [[5, 6]], outputs=lambda net, ids: spied(net, [{"tokens": ids[0]}]))
+            assert seen == [threads, threads] and torch.get_num_threads() == 2
+            seen.clear()
+        with pytest.raises(ZeroDivisionError):
+            net.w2s["parameters"] = 10_000
+            models.predict(net, [[5, 6]], outputs=lambda *call: 1 / 0)
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 
