@@ -124,10 +124,10 @@ def trainer(shape, device, lm, batch_size=32, per_device=None, dtype="bf16", **h
     per_device = per_device or batch_size
     args = TrainingArguments(
         output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=per_device,
-        learning_rate=5e-5, gradient_accumulation_steps=batch_size // per_device, bf16=dtype == "bf16",
+        learning_rate=5e-5, gradient_accumulation_steps=batch_size // per_device,
         per_device_eval_batch_size=batch_size, use_cpu=device.type == "cpu", save_strategy="no",
         logging_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
-        optim="adamw_torch_fused", **how,
+        optim="adamw_torch_fused", bf16=dtype == "bf16", **how,
     )  # fmt: skip
     theirs = Trainer(make_model(shape, device, False, lm), args, data_collator=collate)
     theirs.remove_callback(PrinterCallback)
