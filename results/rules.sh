@@ -113,7 +113,7 @@ errors() {
         echo "train_strong.py $out/$s/said.jsonl --seed=$s --loss=$rule --out=$out/$s/said-$rule" \
             "&& eval.py $out/$s/said-$rule --ds=$out/$s/said/facts.jsonl"
     done; done | side
-    $python eval.py $(ls -d $out/?/e-* | grep -v json) >> $out/log.txt
+    $python eval.py "$out/?/e-*" >> $out/log.txt
     head "E.2: where the errors are, at equal weak accuracy; xs -> m, xent"
     for kind in own random longest shortest unconfident confident coin; do
         row $kind "$out/*/xs" "$out/*/e-$kind" "$out/*/ceiling-m"
@@ -181,7 +181,7 @@ features() { # E.1; the supervisor is no run, so its answers to the test rows ar
             "--out=$out/$s/test-f$d.jsonl" \
             "&& train_strong.py $out/$s/f$d.jsonl --seed=$s --out=$out/$s/f$d"
     done; done | side
-    $python eval.py $(ls -d $out/?/f* | grep -v json) >> $out/log.txt
+    $python eval.py "$out/?/f*" >> $out/log.txt
     printf '\n### E.1: logistic regression on the first dimensions of m; m learns from it\n\n'
     printf '| dimensions | weak | student | ceiling | PGR |\n|---|---|---|---|---|\n'
     $python - $out 1 2 4 8 16 32 <<'PYTHON'
