@@ -1,5 +1,6 @@
 """Grids: every stage once, what is missing and no more, whatever fails or is killed."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import pytest
 from conftest import slow
 
 import sweep
+import tasks
 from w2s import cli, files, grids, locks, workers
 from w2s.files import HERE, BadInput
 
@@ -126,6 +128,16 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(start, grid, tmp_pa
     code, out, err = finish(start(folder, *ASKED))
     assert code == 0 and "going on in its place" in out, err
     assert lines(folder, "seconds") == lines(grid, "seconds")
+
+
+def test_a_setting_whose_answers_nobody_compares_has_lines_too(tmp_path):
+    file = tmp_path / "eval" / "manners-test.jsonl"
+    file.parent.mkdir()
+    rows = [{"id": str(i), "score": i / 2, "max": 1, "completions": ["a"]} for i in range(3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said, scores = grids.answers(tasks.setting_of("manners"), file)
+    assert said == [None, None, None] and scores == [0, 0.5, 1]
+    assert grids.agreement(said, scores, said) is None
 
 
 def test_the_papers_grid_shares_half_of_its_stages():

@@ -266,7 +266,8 @@ def answers(setting, file):
         rows = files.read_jsonl(file, ["weak"], setting.CHECKS)
         return [setting.is_right(row, row["weak"]) for row in rows]
     rows = files.read_jsonl(file, setting.PREDICTION)
-    return [setting.said(row) for row in rows], [setting.score(row) for row in rows]
+    said = setting.said or (lambda row: None)  # two texts are never the same answer
+    return [said(row) for row in rows], [setting.score(row) for row in rows]
 
 
 def agreement(weak, scores, student):
