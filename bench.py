@@ -111,7 +111,7 @@ def train(model, rows, loss="xent", dtype="bf16", batch_size=32, **options):
 
 
 def trainer(shape, device, lm, batch_size=32, per_device=None, dtype="bf16", **how):
-    """Hugging Face's for one epoch: autocast, fused AdamW, padded to a batch's longest."""
+    """Hugging Face's for one epoch: bf16 autocast or float32, fused AdamW, padded batches."""
     import torch
     from transformers import PrinterCallback, Trainer, TrainingArguments
 

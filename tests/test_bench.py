@@ -49,9 +49,11 @@ def test_both_sides_compute_in_the_type_that_the_processor_is_fast_in(monkeypatc
     bench.side.cache_clear()
     ours, _ = bench.side("train", "ours", "tiny")
     theirs, _ = bench.side("train", "HF Trainer, padded", "tiny")
+    score, _ = bench.side("score", "ours", "tiny")
     bench.side.cache_clear()
     dtype = "bf16" if fast else "float32"
     assert ours.keywords == {"dtype": dtype} and bench.native() == dtype
+    assert inspect.getclosurevars(score).nonlocals["dtype"] == dtype
     assert inspect.getclosurevars(theirs).nonlocals["theirs"].args.bf16 == fast
 
 
