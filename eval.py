@@ -11,8 +11,6 @@ Everybody answers the same rows: the test set of the task that the run was train
 Next: pgr.py.
 """
 
-import fnmatch
-import glob
 import itertools
 import json
 import math
@@ -100,12 +98,7 @@ def expanded(ds):
     """The tasks or files of --ds: one, a list with commas, or globs over the names of tasks."""
     if ds is None or Path(ds).is_file():
         return [ds]
-    names = []
-    for name in ds.split(","):
-        found = fnmatch.filter(tasks.TASKS, name) if glob.has_magic(name) else [name]
-        if not found:
-            raise BadInput(f"--ds={name} matches no task: python tasks.py lists them")
-        names += found
+    names = tasks.named(ds.split(","))
     if len({tasks.setting_of(name).__name__ for name in names}) > 1:
         raise BadInput(f"--ds={ds} names tasks of several settings: score each in its own call")
     return list(dict.fromkeys(names))

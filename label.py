@@ -72,7 +72,7 @@ def main(
     card |= {"supervisors": behind, "models": bases, "test_rows": test_rows}
     files.write_jsonl(out, kept, card | leaks.behind(out, taught, *cards, leak))
     parts.forget()
-    tell(setting, out, rows, kept, args)
+    tell(setting, out, rows, kept, card)
 
 
 def supervisors(runs, allow_leak=False):
@@ -179,7 +179,7 @@ def chosen(rows, select, keep):
     return kept
 
 
-def tell(setting, out, rows, kept, args):
+def tell(setting, out, rows, kept, card):
     """Print how good the labels are, and what to call next."""
     if ties := sum(row["weak"] == 0.5 for row in rows):
         print(f"{ties} of {len(rows)} votes are tied: their label is 0.5, which counts as 0")
@@ -195,11 +195,12 @@ def tell(setting, out, rows, kept, args):
         print("warning: that is chance or worse: is the supervisor's model or --n_train too small?")
     for remark in setting.remarks(kept):
         print(remark)
-    if args["test_rows"]:
+    if card["test_rows"]:
         return records.tell_next(["controls.py", out, "--kind=suffix"])
-    train, student = ["train_strong.py", out], f"--out={files.beside(out, 'student')}"
-    ceiling = [f"--out={files.beside(out, 'ceiling')}", "--target=truth"]
-    records.tell_next([*train, student], [*train, *ceiling])
+    usual = {*card["models"]} == {tasks.default_models(card["data"]["ds"])[0]}
+    train = ["train_strong.py", out, *([] if usual else ["--model=NAME"])]  # of a stronger model
+    student, ceiling = (f"--out={files.beside(out, who)}" for who in ("student", "ceiling"))
+    records.tell_next([*train, student], [*train, ceiling, "--target=truth"])
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ what is finished: report.html, report.md, pictures, and pgr.json with all estima
 called again it submits what is neither finished nor in the queue.
 """
 
-import fnmatch
 import functools
-import glob
 import importlib
 import inspect
 import itertools
@@ -173,13 +171,7 @@ def names(option, words):
 
 def pairs_of(ds, models, weak, strong):
     """[(task, supervisor, student)] of a grid."""
-    asked = []
-    for name in names("ds", ds):
-        found = fnmatch.filter(tasks.TASKS, name) if glob.has_magic(name) else [name]
-        if not found:
-            raise BadInput(f"--ds={name} matches no task: python tasks.py shows them all")
-        asked += found
-    asked = names("ds", ",".join(asked))
+    asked = names("ds", ",".join(tasks.named(names("ds", ds))))
     for task in asked:
         tasks.setting_of(task)
     if bool(weak) != bool(strong) or (models and weak):

@@ -8,6 +8,8 @@ A task belongs to a setting: texts with a label (nlp/texts.py), preference pairs
 moves in chess (chess/moves.py) or texts that models write (gen/writing.py); see w2s/protocol.py.
 """
 
+import fnmatch
+import glob
 import json
 import sys
 from pathlib import Path
@@ -40,6 +42,17 @@ def setting_of(ds):
         return setting
     wanted = ", or ".join(f"{' '.join(s.FIELDS)} ({s.WHAT})" for s in SETTINGS)
     raise BadInput(f"{ds}:1 has {', '.join(row) or 'nothing'}; it must have {wanted}")
+
+
+def named(words):
+    """The tasks or files of --ds, of which a glob is all tasks that it matches."""
+    found = []
+    for word in words:
+        tasks = fnmatch.filter(TASKS, word) if glob.has_magic(word) else [word]
+        if not tasks:
+            raise BadInput(f"--ds={word} matches no task: python tasks.py lists them")
+        found += tasks
+    return found
 
 
 def setting_of_labels(labels):

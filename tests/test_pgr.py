@@ -195,6 +195,12 @@ def test_what_differs_between_seeds_or_between_student_and_ceiling_is_told(runs)
     ]
 
 
+def test_no_probe_and_an_option_that_a_stage_has_not_are_no_difference(runs):
+    new_run(runs / "student", "student", args={"probe": False})
+    new_run(runs / "ceiling", "ceiling")
+    assert result()["notes"] == []
+
+
 def test_what_labelled_is_named_where_it_is_not_the_supervisor_alone(runs):
     rows = [{"id": str(i), "weak": 0.9, "label": int(i < 3)} for i in range(4)]
     labels = runs / "labels.jsonl"

@@ -384,6 +384,18 @@ def test_what_is_printed_next_can_be_pasted_whatever_the_folder_is_called(
     assert (tmp_path / "runs/pgr.json").exists() or (tmp_path / runs / "pgr.json").exists()
 
 
+def test_a_supervisor_that_is_not_the_default_leaves_the_name_of_the_student_to_you(
+    tmp_path, command, monkeypatch, capsys
+):
+    """Else the line that is printed would train another student than the user thinks of."""
+    monkeypatch.chdir(tmp_path)
+    command("train_weak.py", "--model=facts/s", "--n_train=40", "--n_val=0", "--nostop")
+    capsys.readouterr()
+    command("label.py")
+    for line in capsys.readouterr().out.partition("next: ")[2].splitlines():
+        assert "train_strong.py runs/labels.jsonl --model=NAME --out=runs/" in line
+
+
 def test_the_bare_commands_work_one_after_another_from_any_folder(tmp_path, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pgr, "draw", lambda *_: None)

@@ -338,6 +338,25 @@ def test_what_cannot_be_computed_is_none_and_certainty_costs_no_infinity():
     assert got["nll"]["value"] == pytest.approx(-np.log([0.1, 0.2, 1e-12]).mean())
 
 
+@pytest.mark.parametrize("n, end", [(28, 0.1234), (10, 0.3085), (3, 0.7076)])
+def test_none_and_all_of_n_have_the_exact_interval_of_printed_tables(n, end):
+    """Clopper and Pearson's 95 % limit of 0 of n; without it they would be known for certain."""
+    prob, names = [0.1] * n, list(range(n))
+    never, always = (stats.accuracy(prob, [label] * n, names) for label in (1, 0))
+    assert never == {"acc": 0, "low": 0, "high": pytest.approx(end, abs=5e-5)}
+    assert always == {"acc": 1, "low": pytest.approx(1 - end, abs=5e-5), "high": 1}
+    grouped = stats.accuracy(prob * 2, [1] * 2 * n, names * 2)  # rows of a group are one draw
+    assert grouped == never
+
+
+def test_agreement_on_every_row_has_the_exact_interval_of_the_rows_that_it_is_about():
+    weak = np.arange(40) < 30
+    told = stats.compare([[weak], [weak], [weak]], [[weak], [weak], [~weak]], range(40))
+    for name, n in (("all", 40), ("weak_right", 30), ("weak_wrong", 10)):
+        low = pytest.approx(0.025 ** (1 / n))
+        assert told["agreement"][name] == {"value": 1, "low": low, "high": 1}
+
+
 def test_one_row_tells_nothing_and_one_group_nothing_but_seeds():
     alone = stats.accuracy([0.9], [1], ["a"])
     assert alone == {"acc": 1.0, "low": 0, "high": 1}

@@ -31,7 +31,7 @@ def seeds(patterns, cards):
             if len(values) > 1:
                 notes.append(f"the runs of {pattern} differ in {name}: {', '.join(values)}")
     for name in RECIPE if all(map(records.role, cards[0][1:])) else ():
-        pairs = ([card["args"].get(name) for card in seed[1:]] for seed in cards)
+        pairs = ([card["args"].get(name) or None for card in seed[1:]] for seed in cards)
         for mine, others in [pair for pair in pairs if pair[0] != pair[1]][:1]:
             notes.append(f"student and ceiling differ in {name}: {mine}, {others}")
     return notes

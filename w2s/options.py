@@ -40,7 +40,7 @@ OPTIONS = {
     "ds": (None, "a task (python tasks.py lists them), or the path of your own JSONL file"),
     "test": (None, "JSONL file of test rows, when --ds is a file (default: a fifth of its groups)"),
     "split": (None, "test, or another test split of the task (ETHICS has test_hard)"),
-    "model": (None, "folder, .gguf or hub id of a causal model or encoder (default: by task)"),
+    "model": (None, "folder, .gguf or hub id (default: ours for our tasks, or gpt2, gpt2-medium)"),
     "out": (NAME, "the run directory, or the file, to make"),
     "labels": (None, "the labels file; it is used whole"),
     "runs": (None, "run directories; globs in quotes"),
@@ -56,11 +56,8 @@ OPTIONS = {
     "data_seed": (NATURAL, "moves the two halves, never the test set"),
     "n_train": (count(), "rows in each half (default: all there are, at most 10,000)"),
     "n_test": (count(), "rows of the test set (default: all; eval.py: as in training)"),
-    "n_val": (NATURAL, "rows held out (default: a tenth of the groups, at least 100; moves 0)"),
-    "epochs": (
-        count(1_000_000),
-        "passes over the rows (default: texts 2, pairs 1, moves 5, writing 3)",
-    ),
+    "n_val": (NATURAL, "held out (default: a tenth, of 200 rows or more at least 100; moves 0)"),
+    "epochs": (count(1_000_000), "passes (default: texts 2, pairs 1, moves 5, writing 3)"),
     "batch_size": (count(), "rows in a batch (default: 32, pairs 220, writing 16; probes 128)"),
     "stop": (None, "keep the weights that fit held-out labels best (default: texts do)"),
     "micro_batch": (count(), "rows that go through at once, to save memory; the result is equal"),
@@ -71,10 +68,7 @@ OPTIONS = {
         "unembedding (of the tokens 0 and 1; default), zero, or answers: no new head, the language "
         "model itself, which can then be asked other questions (texts)",
     ),
-    "lora": (
-        count(65_536),
-        "train low-rank terms of this rank instead of the matrices; merged at last",
-    ),
+    "lora": (count(65_536), "train low-rank terms of this rank, not the matrices; merged at last"),
     "checkpointing": (None, "recompute activations in the backward pass, to save memory"),
     "compile": (None, "let torch.compile fuse the model: half a minute first; on a GPU"),
     "device": (matching(r"cpu|mps|cuda(:\d+)?", "cpu, mps, cuda, cuda:1"), "default: a GPU if any"),
@@ -122,9 +116,6 @@ OPTIONS = {
     "processes": (count(1_000), "how many engines at once (default: one per core)"),
     "size": (None, "which size of model: xs, s or m"),
     "steps": (count(), "batches in a timed run of 20-token rows; longer texts have fewer"),
-    "tokens": (
-        POSITIVE,
-        "to train on; texts are read again where there are fewer (default: by size)",
-    ),
+    "tokens": (POSITIVE, "to train on; texts are read again if there are fewer (default: by size)"),
     "repeats": (POSITIVE, "interleaved repeats whose median is printed"),
 }

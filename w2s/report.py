@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shlex
+from operator import itemgetter
 from pathlib import Path
 
 from w2s import figures, files, grids, leaks, outcomes, pages, strict
@@ -219,11 +220,9 @@ def undefined(told, about, lines):
 
 def commands(folder, about):
     """The lines of sweep.py that make such a grid: one, or one for tasks that share their pairs."""
-    of_tasks, alike, told = {}, {}, []
-    for task, *models in about["pairs"]:
-        of_tasks.setdefault(task, []).append(tuple(models))
-    for task, pairs in of_tasks.items():
-        alike.setdefault(tuple(pairs), []).append(task)
+    alike, told = {}, []
+    for task, pairs in outcomes.by(about["pairs"], itemgetter(0)).items():
+        alike.setdefault(tuple(tuple(models) for _, *models in pairs), []).append(task)
     shared = [f"--loss={','.join(about['rules'])}", f"--seeds={about['seeds']}", f"--out={folder}"]
     shared += grids.words_of(about["options"])
     for pairs, names in alike.items():
@@ -259,7 +258,7 @@ def provenance(folder, about, lines):
         "side. Labelling and scoring are not in it, and the time on the clock is not known.",
         f"Begun between {times[0]} and {times[-1]}." if times else "When is not known.",
         f"Versions: {', '.join(sorted(versions))}.",
-        f"Commit: {', '.join(commits)} (+: with changes).",
+        f"Commit: {', '.join(commits)}{' (+: with changes)' * ('+' in str(commits))}.",
         "Every run's card.json has its options, the checksums of what it read, and versions.",
     ]
     where = f"It called {counted(logs, 'stage')}; the exact command of each is the first line of "

@@ -106,7 +106,15 @@ METRICS = {  # P(label = 1) [N] and whether the label is 1 [N] -> a value a row 
 def mean_of(values, rows, name, bounds=(0, 1)):
     """The estimate of the mean of values [S, N], under a name; rows: effects.number() of them."""
     found = effects.interval(effects.crossed(values[None], *rows), [1])
+    if bounds == (0, 1) and np.isin(values, bounds).all():
+        found = of_share(*found, rows[1])
     return estimate(found, name, BOUNDS.get(name, bounds))
+
+
+def of_share(value, low, high, n):
+    """(value, low, high) of a share: of 0 or n of n, a point, Clopper and Pearson's (1934)."""
+    never = 1 - ((1 - effects.LEVEL) / 2) ** (1 / max(n, 1)) if high - low < 1e-6 else 0
+    return value, min(low, 1 - never), max(high, never)
 
 
 def accuracy(prob, label, groups):
@@ -167,7 +175,8 @@ def compare(score, said, groups, prob=None, label=None, metric="acc", want=None)
 def share(of, among, rows):
     """The estimate of the share of `of` [S, N] among the answers `among` [S, N]."""
     found = effects.crossed(np.stack([of & among, among]), *rows)
-    return estimate(effects.fieller(found, [1, 0], [0, 1]))
+    n = len(np.unique(rows[0][among.any(axis=0)]))
+    return estimate(of_share(*effects.fieller(found, [1, 0], [0, 1]), n))
 
 
 def recovered(three, metric="acc"):
