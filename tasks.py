@@ -46,17 +46,16 @@ def setting_of(ds):
 
 def named(words):
     """The tasks or files of --ds, of which a glob is all tasks that it matches."""
-    found = []
-    for word in words:
-        tasks = fnmatch.filter(TASKS, word) if glob.has_magic(word) else [word]
-        if not tasks:
-            raise BadInput(f"--ds={word} matches no task: python tasks.py lists them")
-        found += tasks
-    return found
+    found = [fnmatch.filter(TASKS, word) if glob.has_magic(word) else [word] for word in words]
+    if [] in found:
+        raise BadInput(f"--ds={words[found.index([])]} matches no task: python tasks.py lists them")
+    return sum(found, [])
 
 
 def setting_of_labels(labels):
     """The setting of a labels file, by its card or, without one, by its first row."""
+    if not Path(labels).exists():
+        raise BadInput(f"{labels} does not exist: give the --out of label.py")
     return setting_of_card(card) if (card := files.read_card(labels)) else setting_of(labels)
 
 

@@ -417,7 +417,7 @@ LABELS = "runs/s0/labels.jsonl"
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("train_strong.py no.jsonl", "no.jsonl does not exist"),
+        ("train_strong.py no.jsonl", "no.jsonl does not exist: give the --out of label.py"),
         (f"train_strong.py {LABELS} --loss=cnof", "unknown loss --loss=cnof (did you mean conf?)"),
         (
             f"train_strong.py {LABELS} --conf_prior=half",
@@ -425,7 +425,7 @@ LABELS = "runs/s0/labels.jsonl"
         ),
         ("train_weak.py --n_train=10 --n_val=0 --nostop", "10 rows to train on (0 of 10 are held"),
         ("train_weak.py --ds=ones.jsonl --model=facts/xs", "they are of one class"),
-        ("train_weak.py --model=facts/xxs", "the hub is out of reach and facts/xxs is not"),
+        ("train_weak.py --model=facts/xxs", "and facts/xxs (did you mean facts/xs"),
         ("train_weak.py --model=runs/s0/weak", "is a run directory: its model is runs/s0/weak/"),
         (f"train_weak.py --model={LABELS}", "has no config.json: give a"),
         ("label.py runs", "runs is not a run directory"),

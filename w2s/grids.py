@@ -179,11 +179,10 @@ def settle(folder, grid, options, write):
 def work(node):
     """About how much work a stage is, in parameters that go through."""
     folders = [path for path in (Path(node["model"]), HERE / node["model"]) if path.is_dir()]
-    sizes = (
-        [path.stat().st_size // 4 for path in folders[0].glob("*.safetensors")] if folders else ()
-    )
+    weights = [file for folder in folders[:1] for file in folder.glob("*.safetensors")]
     share = SHARE.get(script_of(node), 1)
-    return (sum(sizes) or UNKNOWN) * share + 1_000_000  # to load and to save
+    size = sum(file.stat().st_size for file in weights) // 4 or UNKNOWN
+    return size * share + 1_000_000  # to load and to save
 
 
 def pace(nodes):

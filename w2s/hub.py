@@ -9,10 +9,11 @@ from w2s.files import BadInput
 TIMEOUT = 8  # seconds for the one question whether the hub is there; its own retries take 24
 
 
-def ask(name, kind):
+def ask(name, kind, hint=""):
     """The revision (a commit's sha) of a "model" or "dataset" of the hub.
 
-    Where the hub is out of reach its cache alone is used; BadInput where that lacks the name.
+    Where the hub is out of reach its cache alone is used; BadInput, with a hint at what may be
+    meant, where that lacks the name.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -24,13 +25,13 @@ def ask(name, kind):
         raise BadInput(f"{name} is gated: {told}") from None
     except errors.RepositoryNotFoundError:
         told = "check the name (owner/name); for a private one set HF_TOKEN"
-        raise BadInput(f"the hub has no {kind} {name!r} that you may see: {told}") from None
+        raise BadInput(f"the hub has no {kind} {name!r} that you may see{hint}: {told}") from None
     except errors.HFValidationError:
         raise BadInput(f"{name!r} is neither a folder nor a name that the hub could have") from None
     except Exception as error:  # every kind of network trouble, and HF_HUB_OFFLINE=1
         revision = cached(name, kind)
         if not revision:
-            raise BadInput(out_of_reach(name, kind, error)) from None
+            raise BadInput(out_of_reach(f"{name}{hint}", kind, error)) from None
         print(f"the hub is out of reach: using the cached copy of {name}", file=sys.stderr)
         os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries that are imported later
         huggingface_hub.constants.HF_HUB_OFFLINE = True

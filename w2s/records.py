@@ -147,7 +147,8 @@ def find_model(name):
         raise BadInput(f"--model={name}: there is no such folder")
     from w2s import hub
 
-    return name, hub.ask(name, "model")
+    beside = [str(f.parent.relative_to(HERE)) for f in (HERE / name).parent.glob("*/config.json")]
+    return name, hub.ask(name, "model", cli.nearest(name, beside) if beside else "")
 
 
 def model_input(name):
