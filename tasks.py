@@ -54,7 +54,7 @@ def named(words):
 
 def setting_of_labels(labels):
     """The setting of a labels file, by its card or, without one, by its first row."""
-    if not Path(labels).exists():
+    if labels not in TASKS and not Path(labels).exists():
         raise BadInput(f"{labels} does not exist: give the --out of label.py")
     return setting_of_card(card) if (card := files.read_card(labels)) else setting_of(labels)
 
