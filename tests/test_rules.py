@@ -196,7 +196,8 @@ def test_filters_keep_the_confident_and_the_unanimous_rows_in_order(monkeypatch)
 
 def test_even_hard_votes_say_how_ties_fall(capsys):
     rows = [{"weak": weak, "label": 1} for weak in (0.5, 1.0, 0.5)]
-    label.tell(texts, "out.jsonl", rows, rows, {"runs": ["a", "b"], "test_rows": False})
+    card = {"models": ["facts/xs"], "data": {"ds": "facts"}, "test_rows": False}
+    label.tell(texts, "out.jsonl", rows, rows, card)
     told = capsys.readouterr().out
     assert "2 of 3 votes are tied: their label is 0.5, which counts as 0" in told
     assert "33.3% of the weak labels are right" in told
