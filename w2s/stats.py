@@ -112,7 +112,7 @@ def mean_of(values, rows, name, bounds=(0, 1)):
 
 
 def of_share(value, low, high, n):
-    """The interval of a share; of 0 or n of n, where it is a point, Clopper and Pearson's (1934)."""
+    """The interval of a share; of 0 or n of n, where it is a point, Clopper-Pearson's (1934)."""
     never = 1 - ((1 - effects.LEVEL) / 2) ** (1 / max(n, 1)) if high - low < 1e-6 else 0
     return value, min(low, 1 - never), max(high, never)
 
