@@ -86,7 +86,10 @@ def main(
 
 def beside_all(*patterns):
     """The default --out: pgr.json in the folder that all the runs are in."""
-    common = os.path.commonpath({str(Path(pattern).parent) for pattern in patterns})
+    folders = {str(Path(pattern).parent) for pattern in patterns}
+    if len({*map(os.path.isabs, folders)}) > 1:
+        folders = {*map(os.path.abspath, folders)}
+    common = os.path.commonpath(folders)
     fixed = itertools.takewhile(lambda part: "*" not in part, Path(common).parts)
     return str(Path(*fixed, "pgr.json"))
 
@@ -97,6 +100,7 @@ def pair_seeds(patterns):
     for pattern in patterns:
         if set("?[") & set(pattern) and not Path(pattern).exists():
             raise BadInput(f"{pattern!r}: only * is understood, it stands for the seed")
+        pattern = str(Path(pattern))  # without // or a / at the end, as in what is found
         seed_of = re.compile(re.escape(pattern).replace(r"\*", "([^/]*)"))
         found = {path: seed_of.fullmatch(path).groups() for path in cli.expand([pattern])}
         matched.append({"/".join(seed): path for path, seed in found.items()})
@@ -184,8 +188,11 @@ def describe(result, matched, cards, abouts, setting, ds, split):
         result[who] |= leaks.inherited(*of_who) | {"model": card["args"].get("model")}
     result |= leaks.inherited(*(result[who] for who in WHO))
     args = cards[0][1]["args"]
-    options = [f"{name}={args[name]}" for name in RULE if args.get(name)]
-    rule = " ".join([args["loss"], *options]) if args.get("loss") else None
+    given = {name: args.get(name) for name in RULE}
+    told = [
+        f"{n}={value}" for n, value in given.items() if value is not None and value is not False
+    ]
+    rule = " ".join([args["loss"], *told]) if args.get("loss") else None
     result["student"] |= {"rule": rule, "seeds": [seed for seed in matched if seed]}
     result |= {"task": ds or cards[0][0]["data"]["ds"], "setting": setting.__name__}
     result |= {"split": split, "runs": dict(zip(WHO, map(list, zip(*matched.values()))))}
@@ -210,7 +217,8 @@ def show(result):
         print(f"  {names.get(name, name):<28} {stats.in_words(one)}")
     print()
     if not result["seeds_covered"]:
-        print("one seed: the intervals are for these runs, and say nothing of other seeds")
+        told = "one seed" if n_seeds == 1 else "all seeds answer every row alike"
+        print(f"{told}: the intervals are for these runs, and say nothing of other seeds")
     for note in result["notes"]:
         print(f"note: {note}")
 

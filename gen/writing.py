@@ -238,11 +238,11 @@ def measure(predictions, rows):
     means = {name: [one[name] for one in predictions] for name in ("score", "max")}
     means["empty"] = [sum(not text.strip() for text in row) / len(row) for row in texts]
     means["length"] = [sum(len(text.split()) for text in row) / len(row) for row in texts]
-    groups = [row["group"] for row in rows]
-    found = effects.crossed([[one] for one in means.values()], *effects.number(groups))
-    each = zip(means, np.eye(len(means)))
-    each = {name: effects.interval(found, weights) for name, weights in each}
-    result = stats.estimate(each.pop("score"), METRIC)
-    result |= {"n": len(rows), "groups": len(set(groups)), "samples": len(texts[0])}
-    unbounded = {"bounds": (0, np.inf)}
-    return result | {n: stats.estimate(one, **unbounded) for n, one in each.items()}
+    groups = effects.number([row["group"] for row in rows])
+    told = {"n": len(rows), "groups": groups[1], "samples": len(texts[0])}
+    for name, values in means.items():
+        bounds = (0, np.inf if name == "length" else 1)
+        key = METRIC if name == METRIC else "value"
+        one = stats.mean_of(np.array([values]), groups, key, bounds)
+        told |= one if name == METRIC else {name: one}
+    return told

@@ -272,7 +272,24 @@ def test_no_rows_are_planned_from_a_gap_that_is_not_there(runs, capsys):
 def test_one_seed_says_that_other_seeds_are_not_covered(runs, capsys):
     assert "one seed: the intervals are for these runs" in told_by(capsys)
     assert not result()["seeds_covered"]
-    assert "one seed" not in told_by(capsys, *SEEDS) and result(*SEEDS)["seeds_covered"]
+    assert "all seeds answer every row alike: the intervals" in told_by(capsys, *SEEDS)
+    assert not result(*SEEDS)["seeds_covered"]
+    score(runs / "s1/student", 79)
+    assert "other seeds" not in told_by(capsys, *SEEDS) and result(*SEEDS)["seeds_covered"]
+
+
+def test_paths_may_be_absolute_or_have_a_slash_too_many(runs):
+    absolute = str((runs / "weak").resolve())
+    pgr.main(absolute)
+    assert (runs / "pgr.json").exists()
+    assert pgr.pair_seeds(["runs//s*/weak/"]) == {"0": ["runs/s0/weak"], "1": ["runs/s1/weak"]}
+
+
+def test_an_option_of_the_rule_that_is_0_is_told(runs):
+    card = files.read_card(runs / "student")
+    args = card["args"] | {"loss": "conf", "alpha": 0, "as_released": False}
+    files.write_card(runs / "student", card | {"args": args})
+    assert result()["student"]["rule"] == "conf alpha=0"
 
 
 def test_seeds_are_paired_by_what_the_star_matched(runs):

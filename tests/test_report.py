@@ -127,6 +127,8 @@ def test_performs_like_is_read_off_in_log_parameters():
     middle = cell_of("a/s", "a/m", (0.5, 0.75, 0.8))
     like = outcomes.performs_like(middle, [cell, middle])["size"]
     assert like == pytest.approx((120e3 * 300e3) ** 0.5)
+    inside = cell_of("a/xs", "a/s", (0.8, 0.75, 0.7))  # the ceiling is below the supervisor
+    assert outcomes.performs_like(inside, [inside]) == {"size": None, "told": "-"}
     falls = cell_of("a/xs", "a/s", (0.6, 0.5, 0.4), "nll")
     assert outcomes.performs_like(falls, [falls])["told"] == "77.5 k"
 
@@ -226,6 +228,55 @@ def test_a_report_is_made_anew_for_new_results_alone(tmp_path, no_pictures, monk
     os.utime(folder / "results.jsonl", (later, later))
     report.current(folder, tasks.setting_of_card)
     assert (folder / "pgr.json").stat().st_mtime_ns > made
+    (folder / "report.html").unlink()
+    report.current(folder, tasks.setting_of_card)
+    assert (folder / "report.html").exists()
+    grid = json.loads((folder / "grid.json").read_text()) | {"seeds": 3}  # and no new results
+    (folder / "grid.json").write_text(json.dumps(grid))
+    os.utime(folder / "grid.json", (later + 10, later + 10))
+    report.current(folder, tasks.setting_of_card)
+    assert "4 of 6 combinations are finished" in (folder / "report.md").read_text()
+
+
+def test_a_seed_that_one_pair_lacks_is_missing_in_no_other_comparison(tmp_path, no_pictures):
+    folder = make_grid(tmp_path / "grid", pairs=[("a/xs", "a/m"), ("a/xs", "a/l")], seeds=3)
+    whole = {one["strong"]: one for one in measured(folder)[1]["texts"]["against"]}
+    lines = files.read_jsonl(folder / "results.jsonl", [])
+    gone = [("a/l", "conf", 1), ("a/l", "conf", 2)]
+    lines = [x for x in lines if (x["strong"], x["rule"], x["seed"]) not in gone]
+    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    left = {one["strong"]: one for one in measured(folder)[1]["texts"]["against"]}
+    assert left["a/m"] == whole["a/m"] and left["a/m"]["seeds"] == [3]
+    assert left["a/l"]["seeds"] == left[None]["seeds"] == [1]
+    report.make(folder, tasks.setting_of_card)
+    assert re.search(
+        r"a/xs -> a/l \| conf less xent .*\| 1 \|\n", (folder / "report.md").read_text()
+    )
+
+
+def test_a_grid_whose_test_rows_are_one_group_says_that_nothing_is_known(tmp_path, no_pictures):
+    folder = make_grid(tmp_path / "grid", rules=("xent",), seeds=1, rows=4)
+    report.make(folder, tasks.setting_of_card)
+    assert "| undefined: gap unknown |" in (folder / "report.md").read_text()
+
+
+def test_logs_of_slurm_are_no_stages(tmp_path, no_pictures):
+    folder = make_grid(tmp_path / "grid", rules=("xent",), seeds=1)
+    for name in ("facts/s0/weak-a-xs.log", "slurm-1.log", "slurm-2.log"):
+        files.write_text(folder / "logs" / name, "")
+    report.make(folder, tasks.setting_of_card)
+    assert "It called 1 stage;" in (folder / "report.md").read_text()
+
+
+def test_a_pgr_beyond_the_axis_is_drawn_on_its_edge():
+    cells = []
+    for strong, value in (("a/s", 0.5), ("a/m", -1.6), ("a/l", 7.0)):
+        cell = cell_of("a/xs", strong, (0.6, 0.65, 0.7)) | {"rule": "xent"}
+        cells.append(cell | {"pgr": {"value": value, "low": None, "high": None}})
+    panel = figures.pgr_by_size(cells, "acc").axes[0]
+    assert [text.get_text() for text in panel.texts] == ["  -1.6", "  7.0"]
+    edges = [line.get_ydata()[0] for line in panel.lines if len(line.get_ydata()) == 1]
+    assert {*panel.get_ylim()} <= {*edges}
 
 
 # ---- what is wrong

@@ -357,14 +357,45 @@ def test_agreement_on_every_row_has_the_exact_interval_of_the_rows_that_it_is_ab
         assert told["agreement"][name] == {"value": 1, "low": low, "high": 1}
 
 
-def test_one_row_tells_nothing_and_one_group_nothing_but_seeds():
+def test_one_row_or_group_tells_nothing_of_others_whatever_the_seeds():
     alone = stats.accuracy([0.9], [1], ["a"])
     assert alone == {"acc": 1.0, "low": 0, "high": 1}
     right = np.zeros((3, 3, 40))
-    right[:, 0, :18] = right[:, 1, :20] = right[:, 2, :20] = 1
-    one = stats.compare(right, None, ["a"] * 40)["student"]
-    half = 4.3027 * np.std([0.45, 0.5, 0.5], ddof=1) / np.sqrt(3)
-    assert one["high"] - one["acc"] == pytest.approx(half, rel=1e-4)
+    right[0, :, :10] = right[1, :, :20] = right[2, :, :30] = 1
+    told = stats.compare(right, None, ["a"] * 40, want=0.1)
+    assert told["student"] == {"acc": 0.5, "low": 0, "high": 1}
+    assert told["pgr"]["value"] is None
+
+
+@pytest.mark.parametrize(("right", "low", "high"), [(1, 0.025, 1), (0, 0, 0.975)])
+def test_a_precision_of_one_answer_has_the_interval_of_one_answer(right, low, high):
+    prob, label = np.where(np.arange(1000) == 0, 0.9, 0.1), np.arange(1000) % 2 == 1 - right
+    want = {"low": pytest.approx(low), "high": pytest.approx(high)}
+    assert stats.metrics(prob, label, range(1000))["precision"] == {"value": right} | want
+    three = compare([prob], [prob], [prob], label, range(1000), metric="precision")
+    assert three["student"] == {"precision": right} | want
+
+
+def test_a_perfect_ranking_is_known_as_well_as_the_rarer_class():
+    label = np.arange(40) < 3
+    told = stats.metrics(label * 0.8 + 0.1, label, range(40))
+    assert told["recall"]["low"] == told["auroc"]["low"] == pytest.approx(0.025 ** (1 / 3))
+    assert told["balanced_acc"]["low"] == told["auroc"]["low"] < told["acc"] - 0.5
+    assert told["low"] == pytest.approx(0.025 ** (1 / 40))
+
+
+def test_a_copy_of_the_supervisor_may_still_differ_on_rows_that_were_not_asked():
+    weak, ceiling = np.arange(50) < 30, np.arange(50) < 45
+    most = (1 - 0.025 ** (1 / 50)) / 0.3  # none of 50 differs, as a share of the gap
+    for student, value in ((weak, 0), (ceiling, 1)):
+        told = stats.compare([[weak], [student], [ceiling]], None, range(50))["pgr"]
+        assert [told[name] for name in ("value", "low", "high")] == pytest.approx(
+            [value, value - most, value + most]
+        )
+    four = effects.crossed([[weak], [weak], [weak], [ceiling]], *effects.number(range(50)))
+    told = stats.against([four])
+    assert told["metric"]["high"] == pytest.approx(1 - 0.025 ** (1 / 50)) == -told["metric"]["low"]
+    assert told["pgr"]["high"] == pytest.approx(most) and told["pgr"]["sign"] == pytest.approx(0.5)
 
 
 def test_diagnostics_by_hand():
@@ -527,6 +558,15 @@ def test_two_rules_are_compared_on_the_same_rows():
     assert alone["metric"]["drawn"] is None
     wide = alone["metric"]["high"] - alone["metric"]["low"]
     assert gain["high"] - gain["low"] < 0.7 * wide
+
+
+def test_a_task_of_one_seed_takes_no_seeds_from_the_others():
+    three, one = [(4e-4, 99), (9e-4, 2)], [(1e-4, 49), (0.0, 0)]
+    (rows, df), seeds = effects.these_tasks([three, one])
+    assert rows == pytest.approx(5e-4 / 4) and seeds == (pytest.approx(9e-4 / 4), 2)
+    assert df == int(25e-8 / (16e-8 / 99 + 1e-8 / 49))
+    assert effects.these_tasks([one, three])[1] == seeds
+    assert effects.half_width(effects.these_tasks([three, [(0.0, 0), (9e-4, 2)]])) == np.inf
 
 
 def test_the_probability_of_a_sign_is_that_of_the_interval_that_just_reaches_0():

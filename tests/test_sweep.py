@@ -200,6 +200,18 @@ def test_a_folder_is_of_one_grid_and_one_sweep(grid, tmp_path):
     here(grid, *ASKED)
 
 
+@pytest.mark.parametrize("option", ["test", "judge"])
+def test_a_folder_is_of_one_file_of_each_kind(option, tmp_path):
+    given, options = tmp_path / "given", {option: f"{tmp_path}/given"}
+    grid = {"pairs": [("facts", "a", "b")], "rules": {"xent": {}}, "seeds": 1}
+    given.write_text("these")
+    grids.settle(tmp_path / "grid", grid, options, write=True)
+    grids.settle(tmp_path / "grid", grid, options, write=True)
+    given.write_text("others")
+    with pytest.raises(BadInput, match="is another grid .*given was "):
+        grids.settle(tmp_path / "grid", grid, options, write=False)
+
+
 def test_a_worker_that_dies_or_a_full_disk_fails_its_stage_alone(tmp_path, monkeypatch):
     (tmp_path / "at_will.py").write_text(
         "import os\ndef main(how: str):\n    eval(how)\n    print('well')\n"

@@ -19,7 +19,7 @@ import train_strong
 import train_weak
 import world
 import writing
-from w2s import files, models, protocol, votes
+from w2s import files, models, protocol, stats, votes
 from w2s.files import HERE, BadInput
 
 PROMPTS = ["abc", "the quick brown fox", "b", "zz top 2", "hello there"]
@@ -281,6 +281,17 @@ def test_metrics_are_of_all_samples():
     assert (metrics["low"], metrics["high"]) == (0, 1)  # .3 +- 12.7 x .2, two groups
     many = writing.measure(said * 8, [{"group": str(i)} for i in range(16)])
     assert metrics["score"] - many["low"] == pytest.approx(2.13145 * 0.2 / 15**0.5, rel=1e-4)
+
+
+def test_a_run_that_is_never_bad_is_known_as_well_as_its_prompts_are_many():
+    said = [{"score": 0, "max": 0, "completions": ["a b"]}] * 30
+    told = writing.measure(said, [{"group": str(i)} for i in range(30)])
+    assert (told["score"], told["low"]) == (0, 0)
+    assert told["high"] == told["max"]["high"] == pytest.approx(1 - 0.025 ** (1 / 30))
+    assert told["length"] == {"value": 2, "low": 2, "high": 2}
+    scores = np.array([[0.4] + [0.0] * 29])
+    some = stats.mean_of(scores, (np.arange(30), 30), "score")
+    assert some["low"] == 0 < some["high"] < told["high"]
 
 
 # ---- the five stages

@@ -100,16 +100,19 @@ def parts(effects, weights):
 
 def split(effects, groups, seeds, rest):
     """The parts of three mean squares over G S."""
-    found = [(groups - rest, effects.n_groups - 1), (seeds, effects.n_seeds - 1)]
-    return [(max(variance, 0), df) for variance, df in found if df]
+    return [(max(groups - rest, 0), effects.n_groups - 1), (max(seeds, 0), effects.n_seeds - 1)]
 
 
 def half_width(found, level=LEVEL):
-    """Half the width of the interval of a mean with these parts; of one group and seed infinite."""
+    """Half the width of the interval of a mean with these parts, the groups' first.
+
+    Of one group infinite; of one seed it says nothing of others.
+    """
+    if not found[0][1]:
+        return math.inf
+    found = [(variance, df) for variance, df in found if df]
     total = sum(variance for variance, _ in found)
-    if not found or total == 0:
-        return 0.0 if found else math.inf
-    return sum(part * student(df, level) for part, df in found) / math.sqrt(total)
+    return sum(part * student(df, level) for part, df in found) / math.sqrt(total or 1)
 
 
 def interval(effects, weights):
@@ -139,6 +142,18 @@ def fieller(effects, top, bottom):
             step *= 2
         ends.append(value + sign * bisect(lambda x: holds(value + sign * x), 0, step))  # noqa: B023
     return value, *ends
+
+
+def of_share(value, low, high, rows, among):
+    """The interval of a share among answers [S, N]; where it is a point, that of 0 or n of n."""
+    n = len(np.unique(rows[0][among.any(axis=0)]))
+    never = unseen(n) if high - low < 1e-6 else 0
+    return value, min(low, 1 - never), max(high, never)
+
+
+def unseen(n):
+    """How large the share of what was seen in none of n groups may be (Clopper, Pearson 1934)."""
+    return 1 - ((1 - LEVEL) / 2) ** (1 / max(n, 1))
 
 
 def sure_of_sign(value, found):
@@ -188,11 +203,16 @@ def of_tasks(values):
 
 
 def these_tasks(tasks):
-    """The parts of the mean over tasks that are all there is; tasks: [parts of a task's value]."""
+    """The parts of the mean over tasks that are all there is; tasks: [parts of a task's value].
+
+    A task of one seed adds nothing to the seeds' part, one of one group makes all unknown.
+    """
+    if not all(of_groups[1] for of_groups, _ in tasks):
+        return [(0.0, 0)]
     told = []
     for of_one_kind in zip(*tasks):
-        variance = np.array([variance for variance, _ in of_one_kind])
-        free = sum(part**2 / df for part, df in of_one_kind)  # Satterthwaite (1946)
-        df = int(sum(variance) ** 2 / free) if free else of_one_kind[0][1]
-        told.append((sum(variance) / len(tasks) ** 2, max(1, df)))
+        variance = sum(variance for variance, _ in of_one_kind)
+        free = sum(part**2 / df for part, df in of_one_kind if part)  # Satterthwaite (1946)
+        df = int(variance**2 / free) if free else 1
+        told.append((variance / len(tasks) ** 2, max(1, df)))
     return told

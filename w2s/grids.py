@@ -147,7 +147,8 @@ def settle(folder, grid, options, write):
     """
     file, folder = Path(folder) / "grid.json", Path(folder)
     tasks = list(dict.fromkeys(task for task, *_ in grid["pairs"]))
-    sums = {task: files.sha256(task) for task in tasks if Path(task).is_file()}
+    given = [*tasks, *(options.get(name) or "" for name in ("test", "judge"))]
+    sums = {path: files.sha256(path) for path in given if Path(path).is_file()}
     now = {"tasks": tasks, "pairs": [list(pair) for pair in grid["pairs"]]}
     now |= {"rules": list(grid["rules"]), "seeds": grid["seeds"], "options": options, "files": sums}
     if file.exists():

@@ -145,23 +145,24 @@ def of_task(folder, lines, setting, metric):
 def rivals(data, runs, rows):
     """((supervisor, student, rule, other rule), Effects of supervisor, both students, ceiling).
 
-    With None for the models: all pairs of models, whose values are averaged row by row first.
-    runs: {(supervisor, student, rule): {seed: line of the results}}.
+    With None for the models: all pairs of models, whose values are averaged row by row first, of
+    the seeds that all of them have. runs: {(supervisor, student, rule): {seed: line of results}}.
     """
     models, rules = dict.fromkeys(key[:2] for key in runs), dict.fromkeys(key[2] for key in runs)
     for other, one in itertools.combinations(rules, 2):
-        both = [pair for pair in models if runs.keys() >= {(*pair, one), (*pair, other)}]
-        found = [set(runs[*pair, rule]) for pair in both for rule in (one, other)]
-        seeds, values = sorted(set.intersection(*found)) if both else [], []
-        for pair in both if seeds else ():
-            lines, others = ([runs[*pair, rule][seed] for seed in seeds] for rule in (one, other))
-            weak, student, ceiling = column(data, lines, "values")
-            rival = column(data, others, "values", ["student"])[0]
-            values.append(np.array([weak, student, rival, ceiling], dtype=float))
-            yield (*pair, one, other), effects.crossed(values[-1], *rows)
-        if len(values) > 1:
-            every = effects.crossed(sum(values) / len(values), *rows)
-            yield (None, None, one, other), every
+        values = []
+        for pair in models:
+            mine, others = (runs.get((*pair, rule), {}) for rule in (one, other))
+            if seeds := sorted(mine.keys() & others):
+                weak, student, ceiling = column(data, [mine[s] for s in seeds], "values")
+                rival = column(data, [others[s] for s in seeds], "values", ["student"])[0]
+                four = np.array([weak, student, rival, ceiling], dtype=float)
+                values.append(dict(zip(seeds, four.swapaxes(0, 1))))
+                yield (*pair, one, other), effects.crossed(four, *rows)
+        seeds = sorted(set.intersection(*map(set, values))) if len(values) > 1 else ()
+        if seeds:
+            four = np.mean([[of[s] for s in seeds] for of in values], axis=0).swapaxes(0, 1)
+            yield (None, None, one, other), effects.crossed(four, *rows)
 
 
 def duel(key, fours, metric):
@@ -172,6 +173,7 @@ def duel(key, fours, metric):
         known += [four] if stats.recovered(three, metric)["value"] is not None else []
     told = dict(zip(("supervisor", "strong", "rule", "other"), key))
     told |= {"tasks": len(fours), "pgr_tasks": len(known)}
+    told |= {"seeds": sorted({four.n_seeds for four in fours})}
     pgr = stats.against(known)["pgr"] if known else None
     return told | {"metric": stats.against(fours)["metric"], "pgr": pgr}
 
@@ -230,8 +232,10 @@ def performs_like(cell, cells):
             share = (mine - low) / (high - low)
             size = small * (large / small) ** share
             return {"size": size, "told": in_short(size)}
-    above = mine > max(value for _, value, _ in curve)
-    return {"size": None, "told": f"> {curve[-1][2]}" if above else f"< {curve[0][2]}"}
+    if mine > max(value for _, value, _ in curve):
+        return {"size": None, "told": f"> {curve[-1][2]}"}
+    below = mine < min(value for _, value, _ in curve)
+    return {"size": None, "told": f"< {curve[0][2]}" if below else "-"}
 
 
 def in_short(size):

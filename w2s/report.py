@@ -14,6 +14,7 @@ from pathlib import Path
 from w2s import figures, files, grids, leaks, outcomes, pages, strict
 from w2s.stats import FALLS, WHO
 
+MADE = ("pgr.json", "report.html", "grid.json", "results.jsonl")  # the last two are the source
 BY_SIZE = {
     "pgr_by_size": (figures.pgr_by_size, "PGR against the student's size (Fig. 3)"),
     "rules": (figures.by_size, "Students and ceiling against their size (Fig. 5)"),
@@ -42,8 +43,9 @@ def make(folder, setting_of, metric=None):
 
 def current(folder, setting_of):
     """make(), or what it made before, if that is of these results and of the settings' metrics."""
-    made, results = Path(folder) / "pgr.json", Path(folder) / "results.jsonl"
-    if made.exists() and made.stat().st_mtime > results.stat().st_mtime:
+    made, page, *source = (Path(folder) / name for name in MADE)
+    when = [path.stat().st_mtime for path in source]
+    if made.exists() and page.exists() and made.stat().st_mtime > max(when):
         told = strict.read(made, {"asked": (str, None), "sections": dict})
         if told["asked"] is None:
             return told
@@ -87,8 +89,9 @@ def with_interval(one, key="value", digits=3, sign=""):
 def pgr_of(cell):
     """The PGR of a cell, or in a few words why there is none."""
     if cell["pgr"]["value"] is None:
-        gap = cell["gap"]
-        return f"undefined: gap {gap['low']:+.3f} to {gap['high']:+.3f}{leaks.mark(cell)}"
+        low, high = (cell["gap"][end] for end in ("low", "high"))
+        gap = "unknown" if None in (low, high) else f"{low:+.3f} to {high:+.3f}"
+        return f"undefined: gap {gap}{leaks.mark(cell)}"
     return with_interval(cell["pgr"], digits=2) + leaks.mark(cell)
 
 
@@ -158,7 +161,7 @@ def duel_rows(section, metric):
     """The table of rules against each other."""
     several = max(one["tasks"] for one in section["against"]) > 1
     rows = [("supervisor -> student", "rules", f"difference of {metric}", "sign")]
-    rows[0] += ("for other tasks",) * several + ("difference of PGR", "sign", "tasks")
+    rows[0] += ("for other tasks",) * several + ("difference of PGR", "sign", "tasks", "seeds")
     for one in section["against"]:
         own, pgr = one["metric"], one["pgr"]
         row = [pair(one) + leaks.mark(one), f"{one['rule']} less {one['other']}"]
@@ -166,7 +169,8 @@ def duel_rows(section, metric):
         row += [with_interval(own["drawn"], sign="+")] * several
         row += [with_interval(pgr, digits=2, sign="+"), f"{pgr['sign']:.3f}" if pgr else "-"]
         known = f"{one['tasks']}, {one['pgr_tasks']} with a PGR"
-        rows.append((*row, known if one["pgr_tasks"] < one["tasks"] else one["tasks"]))
+        row.append(known if one["pgr_tasks"] < one["tasks"] else one["tasks"])
+        rows.append((*row, " or ".join(map(str, one["seeds"]))))
     return rows
 
 
@@ -241,7 +245,7 @@ def commands(folder, about):
 
 def provenance(folder, about, lines):
     """Commands, hardware, hours, versions and commits, by the cards of the runs."""
-    logs = len([*Path(folder).rglob("logs/**/*.log")])
+    logs = len([*Path(folder).glob("logs/*/**/*.log")])
     runs = dict.fromkeys(run for line in lines for run in line["runs"].values())
     cards = [files.read_card(f"{folder}/{run}") or {} for run in runs]
     resolved = [card.get("resolved", {}) for card in cards]

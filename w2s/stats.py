@@ -15,7 +15,7 @@ from w2s import effects
 
 UNDEFINED = np.errstate(invalid="ignore", divide="ignore")  # 0 / 0 is NaN, and told as None
 FALLS = {"nll", "ece", "score"}  # metrics of which less is better
-BOUNDS = {"nll": (0, math.inf), "score": (-math.inf, math.inf)}  # of the others 0 and 1
+BOUNDS = {"nll": (0, math.inf)}  # of the others 0 and 1
 WHO = ("weak", "student", "ceiling")
 UP, GAP = np.array([-1, 1, 0]), np.array([-1, 0, 1])  # PGR is their ratio
 
@@ -103,18 +103,22 @@ METRICS = {  # P(label = 1) [N] and whether the label is 1 [N] -> a value a row 
 }
 
 
-def mean_of(values, rows, name, bounds=(0, 1)):
-    """The estimate of the mean of values [S, N], under a name; rows: effects.number() of them."""
+def deciding(name, prob, true):
+    """Which rows [N] count where a metric is 0 or 1; where both classes do, those of the rarer."""
+    says, rarer = prob > 0.5, true if 2 * true.sum() <= len(true) else ~true
+    some = {"precision": says, "recall": true, "f1": says | true}
+    return (some | {"balanced_acc": rarer, "auroc": rarer}).get(name, np.ones_like(true))
+
+
+def mean_of(values, rows, name, bounds=(0, 1), among=True):
+    """The estimate of the mean of values [S, N], under a name; rows: effects.number() of them.
+
+    among: the answers [S, N] that count where the mean is 0 or 1 (deciding()).
+    """
     found = effects.interval(effects.crossed(values[None], *rows), [1])
     if bounds == (0, 1) and np.isin(values, bounds).all():
-        found = of_share(*found, rows[1])
+        found = effects.of_share(*found, rows, np.broadcast_to(among, values.shape))
     return estimate(found, name, BOUNDS.get(name, bounds))
-
-
-def of_share(value, low, high, n):
-    """The interval of a share; of 0 or n of n, where it is a point, Clopper-Pearson's (1934)."""
-    never = 1 - ((1 - effects.LEVEL) / 2) ** (1 / max(n, 1)) if high - low < 1e-6 else 0
-    return value, min(low, 1 - never), max(high, never)
 
 
 def accuracy(prob, label, groups):
@@ -133,7 +137,8 @@ def metrics(prob, label, groups):
     rows = effects.number(groups)
     result = {"n": len(prob), "groups": rows[1]}
     for name, metric in METRICS.items():
-        one = mean_of(metric(prob, true)[None], rows, name)
+        among = deciding(name, prob, true)
+        one = mean_of(metric(prob, true)[None], rows, name, among=among)
         result |= one if name == "acc" else {name: {"value": one.pop(name)} | one}
     return result
 
@@ -153,19 +158,21 @@ def compare(score, said, groups, prob=None, label=None, metric="acc", want=None)
     """
     score, rows = np.asarray(score), effects.number(groups)
     values, true = score, None if label is None else np.asarray(label) == 1
-    prob = None if prob is None else np.asarray(prob, dtype=float)
+    prob, among = None if prob is None else np.asarray(prob, dtype=float), [True] * 3
     if metric != "acc" and metric in METRICS:
         values = np.array([[METRICS[metric](one, true) for one in seeds] for seeds in prob])
+        among = np.array([[deciding(metric, one, true) for one in seeds] for seeds in prob])
     three = effects.crossed(values, *rows)
     result = {"metric": metric, "pgr": recovered(three, metric)}
-    for who, own in zip(WHO, values):
-        result[who] = mean_of(own, rows, metric)  # alone: one that is NaN spoils no other
+    for who, own, of in zip(WHO, values, among):  # alone: one that is NaN spoils no other
+        result[who] = mean_of(own, rows, metric, among=of)
     right, result["agreement"] = score[0] == 1, {}
     among = {"all": np.ones_like(right), "weak_right": right, "weak_wrong": ~right}
     for name, of in among.items() if said is not None else ():
         result["agreement"][name] = share(np.equal(said[1], said[0]), of, rows)
     result |= {"n": score.shape[2], "groups": rows[1], "seeds": score.shape[1]}
-    result["seeds_covered"] = score.shape[1] > 1
+    given = [values] if prob is None else [values, prob]
+    result["seeds_covered"] = any((one != one[:, :1]).any() for one in given)
     if want:
         gap = GAP @ three.means * (-1 if metric in FALLS else 1)
         result["needed"] = effects.needed(three, UP, GAP, want) if gap > 0 else {}
@@ -175,15 +182,17 @@ def compare(score, said, groups, prob=None, label=None, metric="acc", want=None)
 def share(of, among, rows):
     """The estimate of the share of `of` [S, N] among the answers `among` [S, N]."""
     found = effects.crossed(np.stack([of & among, among]), *rows)
-    n = len(np.unique(rows[0][among.any(axis=0)]))
-    return estimate(of_share(*effects.fieller(found, [1, 0], [0, 1]), n))
+    return estimate(effects.of_share(*effects.fieller(found, [1, 0], [0, 1]), rows, among))
 
 
 def recovered(three, metric="acc"):
     """The PGR of three means (paper, section 3); None, with a reason, if the gap may be 0."""
-    found, (_, low, high) = effects.fieller(three, UP, GAP), effects.interval(three, GAP)
+    (value, *ends), (gap, low, high) = effects.fieller(three, UP, GAP), effects.interval(three, GAP)
     if (high < 0) if metric in FALLS else (low > 0):
-        return estimate(found, bounds=(-math.inf, math.inf)) | {"reason": None}
+        if ends[1] - ends[0] < 1e-6:  # every answer is that of the supervisor, or of the ceiling
+            most = effects.unseen(three.n_groups) / abs(gap)
+            ends = value - most, value + most
+        return estimate((value, *ends), bounds=(-math.inf, math.inf)) | {"reason": None}
     side = "holds" if low <= 0 <= high else "lies above" if low > 0 else "lies below"
     where = f"{low:+.3f} to {high:+.3f}, {side} 0{' (low is good)' if metric in FALLS else ''}"
     told = "there is no gap to recover; take more rows or seeds, or a stronger student"
@@ -228,15 +237,19 @@ def against(tasks):
             weights = (top - values[-1] * gap) / scale if name == "pgr" else top
             parts.append(effects.parts(one, weights))
         value, these, n = np.mean(values), effects.these_tasks(parts), len(tasks)
-        told[name] = signed(value, these) | {"drawn": None}
+        equal = effects.unseen(sum(one.n_groups for one in tasks)) / abs(scale)
+        told[name] = signed(value, these, equal) | {"drawn": None}
         if n > 1:
             told[name]["drawn"] = signed(value, [(np.var(values, ddof=1) / n, n - 1)])
     return told
 
 
-def signed(value, parts):
-    """A difference with its interval and the probability that its sign is right."""
-    half = effects.half_width(parts)
+def signed(value, parts, equal=0):
+    """A difference with its interval and the probability that its sign is right.
+
+    equal: half the width of the interval where all answers are equal.
+    """
+    half = effects.half_width(parts) or equal
     told = estimate((value, value - half, value + half), bounds=(-math.inf, math.inf))
     return told | {"sign": effects.sure_of_sign(value, parts)}
 
