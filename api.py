@@ -23,7 +23,7 @@ from pathlib import Path
 
 import tasks
 from tasks import texts
-from w2s import cli, files, leaks, protocol, records, scores
+from w2s import cli, files, leaks, locks, protocol, records, scores
 from w2s.files import BadInput
 
 SYSTEM = "Answer the question about the text with one digit: 1 for yes, 0 for no."
@@ -168,6 +168,7 @@ def answer(args, force, allow_leak):
     known = {out: leaks.read(args["chat"], learned)} if learned else {}
     leak = leaks.guard(texts, rows, data, known, allow_leak, "test")
     if not (metrics := None if force else scores.known(file, *about)):
+        locks.hold(file)
 
         def begin():
             for old in (partial, file, files.card_path(file)) if force else ():

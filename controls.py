@@ -37,6 +37,7 @@ def main(
     Args:
         rate: the share of the labels to get wrong (default: as many as are wrong already)
         out: the labels file to write (default: random.jsonl and so on, beside the labels)
+        seed: moves the errors, and the coin
         run: unconfident, confident: the run of the strong model
         model: features: the folder or hub id of the model whose features they are
     """

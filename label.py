@@ -35,7 +35,11 @@ def main(
     max_new: int = None, seed: int = None, device: str = None, dtype: str = None,
     force: bool = False, allow_leak: bool = False,
 ):  # fmt: skip
-    """Label the strong half with one supervisor, or with several together."""
+    """Label the strong half with one supervisor, or with several together.
+
+    Args:
+        seed: moves the texts that are drawn, with --temperature (default: 0)
+    """
     runs = cli.expand(runs or ("runs/weak",))
     cards, behind = supervisors(runs, allow_leak)
     setting, data = tasks.setting_of_card(cards[0]), cards[0]["data"]
@@ -82,7 +86,7 @@ def supervisors(runs, allow_leak=False):
     """
     cards = [records.finished_run(run) for run in runs]
     for i, (run, card) in enumerate(zip(runs, cards)):
-        if Path(run) in map(Path, runs[:i]):
+        if Path(run).resolve() in [Path(one).resolve() for one in runs[:i]]:
             raise BadInput(f"{run} is given twice: a supervisor has one vote")
         if records.role(card) == "ceiling" and not (allow_leak and "learned" in card):
             raise BadInput(f"{run} has learned the ground truth of the rows that it is to label")

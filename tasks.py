@@ -54,8 +54,8 @@ def named(words):
 
 def setting_of_labels(labels):
     """The setting of a labels file, by its card or, without one, by its first row."""
-    if labels not in TASKS and not Path(labels).exists():
-        raise BadInput(f"{labels} does not exist: give the --out of label.py")
+    if labels not in TASKS and not Path(labels).is_file():
+        raise BadInput(f"{labels} is no file: give the --out of label.py")
     return setting_of_card(card) if (card := files.read_card(labels)) else setting_of(labels)
 
 
@@ -76,14 +76,11 @@ def answers(setting, run, rows, device=None, dtype=None, **how):
     """One answer a row by the model of a run: P(label = 1), a move, or a text."""
     from w2s import models  # torch and transformers take seconds to import
 
-    args = files.read_card(run)["args"]
-    head = "answers" if args.get("head") == "answers" else None
-    start = {"head": head, "device": device, "outputs": setting.OUTPUTS}
-    if args.get("probe"):
+    if files.read_card(run)["args"].get("probe"):
         from w2s import probes
 
         how["predict"] = probes.answer
-    model, tokenizer = models.load(f"{run}/model", **start)
+    model, tokenizer = models.of_run(run, device, setting.OUTPUTS)
     return setting.answer(model, tokenizer, rows, dtype, bar=run, **how)
 
 

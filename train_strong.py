@@ -60,11 +60,11 @@ def main(
     parts.together("join")
     start = {"head": head, "max_len": max_len, "device": device, "outputs": setting.OUTPUTS}
     model, tokenizer = models.load(model, seed=0 if probe else seed, **start)  # probes share one
-    if lora:
-        add_lora(model, lora, dtype, seed)
     rows = rows if easy is None else tasks.moves.easier(rows, easy)
     given = "weak" if target == "weak" else setting.TRUTH
     rows = setting.encode(rows, tokenizer, model, given=given)
+    if lora:
+        add_lora(model, lora, dtype, seed)
     train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
     trainer = probes if probe else loop
     rates = trainer.resolve(model, lr, dtype)

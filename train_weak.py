@@ -48,9 +48,9 @@ def main(
     model, tokenizer = models.load(
         model, head=head, max_len=max_len, device=device, seed=seed, outputs=setting.OUTPUTS
     )  # fmt: skip
+    rows = setting.encode(rows, tokenizer, model, given=setting.TRUTH)
     if lora:
         add_lora(model, lora, dtype, seed)
-    rows = setting.encode(rows, tokenizer, model, given=setting.TRUTH)
     train, held_out = files.hold_out(rows, recipe.pop("n_val"), recipe["batch_size"])
     if bootstrap:
         train = resampled(train, seed)

@@ -143,11 +143,12 @@ def prediction(row, move):
 
 
 def is_right(row, move):
-    """Whether a move is the target, or mates where the target mates too (as on Lichess)."""
+    """Whether a move is the target in any notation, or mates where the target mates too (as on Lichess)."""
     import board
 
-    mate = board.is_mate
-    return move == row["target"] or (mate(row["fen"], row["target"]) and mate(row["fen"], move))
+    fen, target, mate = row["fen"], row["target"], board.is_mate
+    same = move == target or board.standard(board.position(fen), move) == target
+    return same or (mate(fen, target) and mate(fen, move))
 
 
 def said(prediction):

@@ -41,7 +41,12 @@ def same(prompt):
     """A game without its move numbers, marks and result; a position as it is."""
     import board
 
-    return prompt if "/" in prompt else " ".join(board.plain_moves(prompt))
+    return prompt if is_fen(prompt) else " ".join(board.plain_moves(prompt))
+
+
+def is_fen(prompt):
+    """Whether a prompt is a position, not the moves of a game, which may end in 1/2-1/2."""
+    return "/" in prompt.strip().split(" ")[0]
 
 
 def read(ds, split):
@@ -98,8 +103,8 @@ def puzzle(row):
         position, (move, target) = board.position(prompt), target.split()[:2]
         position.push_uci(move)
         prompt = position.fen()
-    if "/" in prompt or row.get("replayed"):
-        after_prompt = prompt if "/" in prompt else fen
+    if is_fen(prompt) or row.get("replayed"):
+        after_prompt = prompt if is_fen(prompt) else fen
         position = board.position(after_prompt)
     else:
         position, moves = board.replay(board.plain_moves(prompt))

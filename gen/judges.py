@@ -27,7 +27,7 @@ def find(name, bad=1, words=None):
     if name is None:
         judge |= {"words": words, "sha256": files.hashed("\n".join(words)).hex()}
     elif Path(name).is_file():
-        lines = files.read_bytes(name).decode("utf-8", "replace").splitlines()
+        lines = files.read_bytes(name).decode("utf-8-sig", "replace").splitlines()
         judge |= {"words": list(filter(None, map(str.strip, lines))), "sha256": files.sha256(name)}
         if not judge["words"]:
             raise BadInput(f"--judge={name} is empty: it needs a word a line")
@@ -51,7 +51,7 @@ def scores(judge, completions, device=None, dtype=None):
     else:
         from w2s import models
 
-        model, tokenizer = models.load(f"{judge['run']}/model", device=device)
+        model, tokenizer = models.of_run(judge["run"], device)
         rows = [{"id": text, "text": text} for text in different]
         says_1 = texts.answer(model, tokenizer, rows, dtype, bar=judge["judge"]) if rows else []
     bad = {text: p if judge["bad"] == 1 else 1 - p for text, p in zip(different, says_1)}

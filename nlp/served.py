@@ -37,7 +37,10 @@ def connect(base_url):
     if not (key.isascii() and key.isprintable()):
         raise BadInput("OPENAI_API_KEY holds characters that no key has: copy it again")
     how = {"base_url": base_url or OPENAI, "max_retries": RETRIES, "timeout": 60}
-    return openai.OpenAI(api_key=key or "no-key-is-needed", **how)
+    try:
+        return openai.OpenAI(api_key=key or "no-key-is-needed", **how)
+    except Exception as error:  # httpx's InvalidURL is no error of openai's
+        raise BadInput(f"--base_url={base_url}: {files.first_line(error)}") from None
 
 
 def ask_all(base_url, rows, partial, begin, again, *, model, system, jobs):

@@ -16,7 +16,7 @@ from conftest import CARD
 import api
 import served
 import tasks
-from w2s import files, protocol, records
+from w2s import files, locks, protocol, records
 from w2s.files import HERE, BadInput
 
 KEY = "sk-test-4711"
@@ -406,6 +406,7 @@ def test_what_is_wrong_is_told_before_anything_is_asked(labels, openai, monkeypa
     url = "http://127.0.0.1:9/v1"
     told("without password", base_url="http://me:secret@127.0.0.1:9/v1")
     told("without password", base_url="http://127.0.0.1:9/v1?key=secret")
+    told("--base_url=http://localhost:80a/v1: ", base_url="http://localhost:80a/v1")
     told("holds pairs: api.py is for texts", ds="facts_pairs", base_url=url)
     own_labels(["a ?"])
     told("has no card of api.py export", chat="own.jsonl", base_url=url)
@@ -426,6 +427,14 @@ def test_what_is_wrong_is_told_before_anything_is_asked(labels, openai, monkeypa
     told("OPENAI_API_KEY is not set")
     monkeypatch.setitem(sys.modules, "openai", None)
     told("pip install openai")
+
+
+def test_a_second_call_is_told_of_the_first_and_asks_nothing(labels, openai):
+    with openai_stub.running(lambda text: ("1", 0.9)) as server:
+        ask(server)
+        Path("runs/run/eval/facts-test.metrics.json").unlink()  # else there is nothing to do
+        with locks.held("runs/run/eval/facts-test.jsonl"), pytest.raises(BadInput, match="in use"):
+            ask(server)
 
 
 def test_a_test_row_that_was_trained_on_is_refused(labels, openai):

@@ -31,6 +31,21 @@ def call(*words, function=main):
     return cli.parse(function, list(words))
 
 
+def test_without_git_the_commit_is_not_known(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cli.commit() is None
+
+
+def test_a_sentence_may_have_several_lines_and_a_name_may_not():
+    def ask(*, system: str = None, out: str = None):
+        """Ask."""
+
+    assert call("--system=One.\nTwo.", function=ask)[1] == {"system": "One.\nTwo."}
+    for word in ("--out=a\nb", "--ou\nt=a", "a\nb"):
+        with pytest.raises(BadInput):
+            call(word, function=ask)
+
+
 def test_good_words_arrive_with_their_types():
     args, options = call("x.jsonl", "--ds=123", "--n-train", "5", "--lr=1e-4", "--force")
     assert args == ("x.jsonl",) and options == {

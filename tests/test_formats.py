@@ -134,6 +134,15 @@ def mirrored(mirror, monkeypatch):
     monkeypatch.setenv("W2S_MIRROR", str(mirror))
 
 
+def test_a_task_in_one_piece_is_read_once_for_a_half(mirrored, monkeypatch):
+    data = protocol.describe(texts, "legal_overruling")
+    wanted, reads, read = protocol.half(texts, data, "weak"), [], texts.read
+    monkeypatch.setattr(texts, "read", lambda *asked: reads.append(asked) or read(*asked))
+    assert protocol.half(texts, data, "weak") == wanted and len(reads) == 1
+    tested = {row["group"] for row in protocol.test_rows(texts, data)}
+    assert tested and not tested & {row["group"] for row in wanted}
+
+
 def field(rows, name):
     return [row[name] for row in rows]
 

@@ -339,6 +339,7 @@ CASES = {
     "a card cut short": (raw(WCARD, b'{"stage": "tra'), LABEL, [WCARD, "not JSON"]),
     "a card that is not UTF-8": (raw(WCARD, b'{"stage": "\xff"}'), LABEL, [WCARD, "not UTF-8"]),
     "a card with a key twice": (raw(WCARD, b'{"stage": 1, "stage": 1}'), LABEL, [WCARD, "twice"]),
+    "leaks a number": (card(WCARD, leaks=5), LABEL, [WCARD, "'leaks'", "a list"]),
     "args a list": (card(WCARD, args=[1]), LABEL, [WCARD, "'args'", "an object"]),
     "no args": (card(WCARD, without=["args"]), LABEL, [WCARD, "lacks 'args'"]),
     "args without a model": (part(WCARD, "args", model="missing"), LABEL, [WCARD, "'args.model'"]),

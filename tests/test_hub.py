@@ -19,7 +19,7 @@ from test_formats import example, put
 
 import tasks
 import texts
-from w2s import protocol
+from w2s import hub, protocol
 from w2s.files import HERE, BadInput
 
 REFUSED = {"allenai/quartz": 401, "lighteval/siqa": 503}  # and with what
@@ -343,6 +343,18 @@ def test_a_hub_out_of_reach_is_told_with_the_way_to_a_mirror(tmp_path):
     code, _, err = out_of_reach(tmp_path, "boolq", "--n=3")
     assert code == 2 and "the hub is out of reach" in err
     assert "python tasks.py --mirror=DIR" in err
+
+
+def test_what_the_cache_holds_is_the_revision_that_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--a--b"
+    assert hub.cached("a/b", "model") is None
+    for sha in ("1" * 40, "f" * 40):
+        (folder / "snapshots" / sha).mkdir(parents=True)
+    assert hub.cached("a/b", "model") == "f" * 40
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text("1" * 40)
+    assert hub.cached("a/b", "model") == "1" * 40
 
 
 def test_a_mirror_is_written_and_resumed(ask, tmp_path):

@@ -13,6 +13,8 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, ENCODERS, PADDED
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from w2s import checks, loop, lora, models, packing
@@ -604,6 +606,60 @@ def test_low_rank_training_in_bf16_keeps_the_frozen_matrices_in_bf16_until_they_
         train(net, conf, steps=2)
     lora.merge(net)
     assert all(p.dtype == torch.float32 for p in net.parameters())
+
+
+def test_low_rank_training_in_bf16_leaves_the_pooler_in_float32(tiny):
+    net, _ = load(tiny, "bert")
+    lora.add(net, 2, "bf16")
+    query = net.bert.encoder.layer[0].attention.self.query
+    assert query.weight.dtype == torch.bfloat16
+    assert net.bert.pooler.dense.weight.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        train(net, conf, steps=2)
+
+
+def test_low_rank_terms_stand_beside_plain_linear_layers_alone(tiny):
+    """The router of some mixtures is a Linear that returns more than a product."""
+
+    class Router(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x
+
+    net, _ = load(tiny, "llama")
+    net.model.router = Router(8, 4)
+    lora.add(net, 2)
+    assert not hasattr(net.model.router, "lora_a")
+
+
+def test_a_saved_tokenizer_cuts_at_the_models_context_whatever_was_asked_last(tiny, tmp_path):
+    net, tokenizer = load(tiny, "llama", max_len=12)
+    tokenizer("a b c d e f g h", truncation=True, max_length=3)
+    models.save(net, tokenizer, tmp_path / "model")
+    saved = Tokenizer.from_file(str(tmp_path / "model/tokenizer.json")).truncation
+    assert (saved["max_length"], saved["direction"]) == (12, "left")
+
+
+def test_a_context_that_is_shorter_than_asked_for_is_told(tiny, tmp_path, capsys):
+    net, tokenizer = load(tiny, "bert", max_len=12)
+    models.save(net, tokenizer, tmp_path / "model")
+    assert "at most" not in capsys.readouterr().out
+    net, _ = models.load(str(tmp_path / "model"), max_len=60, device="cpu")
+    assert net.w2s["max_len"] == 12
+    assert "reads 12 tokens at most, so --max_len=60 is 12" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="--max_len=2 leaves no token of a text beside the special"):
+        models.load(str(tmp_path / "model"), max_len=2, device="cpu")
+
+
+def test_a_language_model_whose_tokenizer_ends_every_text_is_refused(tiny, tmp_path):
+    folder = shutil.copytree(tiny("llama"), tmp_path / "ends")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    end = AutoTokenizer.from_pretrained(folder).eos_token
+    pair = [(end, tokenizer.token_to_id(end))]
+    tokenizer.post_processor = TemplateProcessing(single=f"$A {end}", special_tokens=pair)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    models.load(str(folder), device="cpu")  # a classifier may read it
+    with pytest.raises(BadInput, match="its tokenizer ends every text, so nothing can follow one"):
+        models.load(str(folder), device="cpu", outputs=0)
 
 
 def merged(folder, checkpointing, sharded=False):

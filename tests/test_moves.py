@@ -167,6 +167,12 @@ def test_a_move_that_mates_where_the_target_mates_is_right():
     assert not moves.is_right(row | {"target": "Qd7"}, "Qd8")  # where the target does not mate
 
 
+def test_a_right_move_is_right_in_any_notation():
+    row = {"fen": "rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w KQkq - 0 1", "target": "Nf3"}
+    for move, right in (("Nf3", 1), ("g1f3", 1), ("Ng1f3", 1), ("Nh3", 0), ("Nf6", 0), ("?", 0)):
+        assert moves.is_right(row, move) == right
+
+
 def test_ratings_are_told_in_buckets_of_300():
     rows = [{"group": str(i), "difficulty": 500 + 100 * i - 0.5 * (i == 4)} for i in range(10)]
     said = [{"correct": i > 4, "legal": 1, "move": "e4", "target": "e4"} for i in range(10)]

@@ -17,7 +17,7 @@ from conftest import slow
 from safetensors.torch import load_file
 from test_loop import fit, fresh, make_rows
 
-from w2s import lora, parts
+from w2s import lora, parallel, parts
 from w2s.files import BadInput
 from w2s.losses import LOSSES
 
@@ -196,6 +196,14 @@ def test_two_processes_of_a_stage_leave_the_folder_that_one_leaves(
     one, two = (json.loads((tmp_path / run / "card.json").read_text()) for run in ("one", "two"))
     assert one["kept"] == pytest.approx(two["kept"], abs=1e-5)
     assert one["inputs"] == two["inputs"] and two["finished"]
+
+
+def test_what_is_not_sharded_is_its_own_part():
+    """The layer of a probe, of which each process has the whole."""
+    layer = torch.nn.Linear(2, 2)
+    best = layer.weight.detach().clone()
+    assert parallel.as_shard(best, layer.weight) is best
+    assert parallel.in_one_piece(layer.weight) is layer.weight
 
 
 GO_ON = """

@@ -151,6 +151,13 @@ def test_a_lichess_position_is_the_one_after_the_opponents_move(tmp_path, monkey
     assert made["target"] == "Qh4" and made["difficulty"] == 600
 
 
+def test_a_game_may_end_in_its_result(tmp_path):
+    row = {"prompt": "1. e4 e5 2. Nf3 1/2-1/2", "target": "Nc6"}
+    (made,) = puzzles.finish(puzzles.read(write(tmp_path / "o.jsonl", [row]), "all"))
+    assert made["prompt"] == "e4 e5 Nf3"
+    assert puzzles.finish([row | {"id": "1", "group": "1"}])[0]["prompt"] == "e4 e5 Nf3"
+
+
 def test_moves_are_read_in_any_notation_and_written_in_one(tmp_path):
     rows = [
         {"prompt": "e2e4 e7-e5 Ng1f3 Nb8c6 Bc4 Nf6?!", "target": target, "weak": weak}

@@ -228,6 +228,8 @@ def test_a_report_is_made_anew_for_new_results_alone(tmp_path, no_pictures, monk
     os.utime(folder / "results.jsonl", (later, later))
     report.current(folder, tasks.setting_of_card)
     assert (folder / "pgr.json").stat().st_mtime_ns > made
+    for name in ("results.jsonl", "grid.json"):
+        os.utime(folder / name, (made / 1e9 - 10,) * 2)
     (folder / "report.html").unlink()
     report.current(folder, tasks.setting_of_card)
     assert (folder / "report.html").exists()

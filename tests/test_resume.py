@@ -301,6 +301,21 @@ def test_texts_go_on_with_the_same_random_numbers(tiny, tmp_path, monkeypatch, d
     parts.forget()
 
 
+def test_held_out_rows_of_a_language_model_are_fewer_at_once_where_memory_is_short(tiny, capsys):
+    net = models.load(tiny("llama"), device="cpu", outputs=0)[0]
+    rows = [row | {"asked": 1, "given": 1.0} for row in make_rows(20)]
+
+    def nll(model, part):
+        if len(part) > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return lm.nll(model, part)
+
+    loss = lambda out, given, progress: out[:, 0]  # noqa: E731
+    wanted = loop.evaluate(net, rows, None, loss, lm.nll)
+    assert loop.evaluate(net, rows, None, loss, nll) == pytest.approx(wanted)
+    assert "memory was short for 20 rows at once, going on with 5" in capsys.readouterr().out
+
+
 def test_a_probe_goes_on(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(probes, "CACHE", tmp_path / "features")
     how = {"lr": 1e-2, "epochs": 12, "batch_size": 64, "held_out": make_rows(8), "name": "here"}

@@ -355,6 +355,20 @@ def test_of_equally_good_probes_the_latest_is_kept():
     assert torch.equal(layers[0].weight, layers[1].weight)
 
 
+def test_a_probe_that_does_not_stop_has_the_last_weights(here):
+    how = {"probe": True, "epochs": 6, "lr": 1.0}
+    for stop in (True, False):
+        train_strong.main("runs/labels.jsonl", out=f"runs/probe-{stop}", stop=stop, **how)
+    best, last = (files.read_card(f"runs/probe-{stop}") for stop in (True, False))
+    assert best["kept"]["epoch"] < 6 and last["kept"]["epoch"] == 6  # else nothing is seen here
+    assert best["model_sha256"] != last["model_sha256"]
+    _, tokenizer = models.load("runs/probe-False/model")
+    held_out = files.hold_out(read("runs/labels.jsonl"), None, 32)[1]
+    said = np.array(tasks.answers(texts, "runs/probe-False", held_out)) > 0.5
+    weak = np.array([row["weak"] for row in held_out]) > 0.5
+    assert np.mean(said == weak) == pytest.approx(last["kept"]["agreement"])
+
+
 # ---- bad input
 
 LABELS = "runs/labels.jsonl"

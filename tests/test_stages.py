@@ -1,6 +1,7 @@
 """The five stages end to end at toy size, in process. Peers' bugs B, E, F, G, H and J."""
 
 import json
+import os
 import random
 import shlex
 import shutil
@@ -16,7 +17,7 @@ import pgr
 import tasks
 import train_strong
 import train_weak
-from w2s import files, loop, protocol
+from w2s import files, loop, models, protocol
 from w2s.files import HERE, BadInput
 
 SMALL = {"n_train": 100, "n_test": 100}
@@ -264,10 +265,32 @@ def test_an_ensemble_votes_softly_or_hard(here):
     other = copied("runs/s1/weak", "runs/other", data_seed=1)
     for run, told in (
         ("runs/s0/weak/", "runs/s0/weak/ is given twice"),
+        (os.path.abspath("runs/s0/weak"), "is given twice: a supervisor has one vote"),
         (other, "not trained on the same task, sizes and data seed"),
     ):
         with pytest.raises(BadInput, match=told):
             label.main("runs/s0/weak", run, out="runs/both.jsonl")
+
+
+def test_nothing_held_out_means_that_nothing_stops(here):
+    train_weak.main(out="runs/all", n_train=64, n_val=0, epochs=1)
+    card = files.read_card("runs/all")
+    assert (card["resolved"]["held_out"], card["resolved"]["stop"]) == (0, False)
+    with pytest.raises(BadInput, match="--stop looks at held-out rows, and there are none"):
+        train_weak.main(out="runs/none", n_train=64, n_val=0, stop=True)
+
+
+def test_a_run_inside_its_models_folder_is_refused(here):
+    models.save(*models.load("facts/xs"), "mine")
+    with pytest.raises(BadInput, match="--out=mine/weak is inside --model=mine: choose another"):
+        train_weak.main(model="mine", out="mine/weak", n_train=64)
+    train_weak.main(model="mine", out="mine-weak", n_train=64, epochs=1)
+
+
+def test_low_rank_terms_of_a_language_model_may_be_trained_in_bf16(here):
+    how = {"model": "chess/xs", "lora": 2, "dtype": "bf16", "n_train": 40, "epochs": 1}
+    train_weak.main(ds="puzzles", out="runs/moves", **how)
+    assert files.read_card("runs/moves")["finished"]
 
 
 def test_parts_of_the_strong_half_keep_groups_whole(here):

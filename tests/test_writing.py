@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from conftest import CARD
 from transformers import AutoModelForCausalLM
 
 import eval
@@ -15,6 +16,7 @@ import judges
 import label
 import moves
 import pgr
+import tasks
 import train_strong
 import train_weak
 import world
@@ -264,6 +266,24 @@ def test_a_list_of_words_judges_whole_words_in_any_case(tmp_path):
         {"completions": ["a fool", "a"], "scores": [1, 0]}
     ]
     assert judges.best(judge, [["rude", "a", ""], ["b", "c", "rude"]]) == ["b", "a", ""]
+
+
+def test_a_list_of_words_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "words.txt").write_text("\ufefffool\nrude\n", "utf-8")
+    assert judges.scores(judges.find(tmp_path / "words.txt"), ["you fool.", "kind"]) == [1, 0]
+
+
+def test_a_judge_that_answers_by_its_own_logits_says_what_it_says_as_a_run(tmp_path):
+    run, start = tmp_path / "run", {"head": "answers", "device": "cpu"}
+    net, tokenizer = models.load("facts/s", **start)
+    models.save(net, tokenizer, run / "model")
+    card = CARD | {"stage": "train_weak", "setting": "texts", "data": None}
+    card |= {"args": {"head": "answers", "model": "facts/s", "n_val": None, "seed": 0}}
+    files.write_card(run, card | {"model_sha256": "it"})
+    rows = world.questions("test")[:40]
+    wanted = tasks.answers(tasks.texts, run, rows, "cpu")
+    assert judges.scores(judges.find(str(run)), [row["text"] for row in rows], "cpu") == wanted
+    assert len(set(wanted)) > 20  # a new head of zeros says 1/2 of all
 
 
 def test_metrics_are_of_all_samples():

@@ -45,17 +45,32 @@ def tokenizer_of(name, path, config):
     if file is None or not hasattr(tokenizer, "backend_tokenizer"):
         return tokenizer
     saved = Tokenizer.from_file(file)
+    saved.no_truncation()
     vocabulary = saved.get_vocab(with_added_tokens=False)
     words = sorted(vocabulary, key=vocabulary.get)[:: len(vocabulary) // 300 + 1]
     text = f"In 2023, it's 0.5% of 1,234!\n\tno  yes Straße {' '.join(words)}"
 
     def same(one):
+        one.backend_tokenizer.no_truncation()  # else the end alone is compared
         ids = [t.encode(text, add_special_tokens=False).ids for t in (one.backend_tokenizer, saved)]
         return ids[0] == ids[1]
 
     if same(tokenizer):
         return tokenizer
     return oddities.tokenizer_as_it_is(name, path, config, same)
+
+
+def context(name, tokenizer, limit, asked, outputs):
+    """BadInput where a context of `limit` tokens holds no text, or where prompts end (outputs=0).
+
+    Told where it is shorter than what was asked for.
+    """
+    if limit <= tokenizer.num_special_tokens_to_add():
+        raise BadInput(f"--max_len={asked} leaves no token of a text beside the special ones")
+    if asked and limit < asked:
+        print(f"{name} reads {limit} tokens at most, so --max_len={asked} is {limit}")
+    if not outputs and tokenizer("a").input_ids[-1:] == [tokenizer.eos_token_id]:
+        raise BadInput(f"--model={name}: its tokenizer ends every text, so nothing can follow one")
 
 
 def read_weights(auto_class, name, path, config, whole):

@@ -55,8 +55,12 @@ def stage(main):
 
 
 def recipe(args, defaults):
-    """The defaults of a setting, each replaced by what the user gave for it."""
-    return defaults | {name: args[name] for name in defaults if args[name] is not None}
+    """The defaults of a setting, each replaced by what the user gave for it.
+
+    Where nothing is held out, nothing stops unless that is asked for.
+    """
+    given = {name: args[name] for name in defaults if args[name] is not None}
+    return defaults | ({"stop": False} if given.get("n_val") == 0 else {}) | given
 
 
 def check(options):
@@ -145,8 +149,9 @@ def commit():
     """The git commit of this code, with a + where files differ from it; None outside git."""
     # without locks: a training must not get in the way of a commit
     git = ["git", "--no-optional-locks", "-C", str(HERE), "describe", "--always", "--exclude=*"]
-    said = subprocess.run([*git, "--dirty=+", "--abbrev=12"], capture_output=True, text=True)
-    return said.stdout.strip() or None
+    with suppress(OSError):  # there is no git
+        said = subprocess.run([*git, "--dirty=+", "--abbrev=12"], capture_output=True, text=True)
+        return said.stdout.strip() or None
 
 
 def parse(main, words):
@@ -157,7 +162,6 @@ def parse(main, words):
     import fire
 
     known = inspect.signature(main).parameters
-    strict.check_names(words)
     if "--help" in words or "-h" in words:
         show_help(main, known)
         sys.exit(0)

@@ -44,14 +44,17 @@ def out_of_reach(name, kind, error):
     if status in (401, 403):
         return f"the hub refuses to show {name} ({status}): check HF_TOKEN, or unset it"
     state = f"answers with {status}" if status else "is out of reach"
-    instead = "--model=DIR takes a folder" if kind == "model" else "--ds=FILE.jsonl takes a file"
     mirror = "W2S_MIRROR=DIR a mirror of data sets (python tasks.py --mirror=DIR writes one)"
-    return f"the hub {state} and {name} is not in its local cache: {instead}, {mirror}"
+    instead = "--ds=FILE.jsonl takes a file, " + mirror
+    instead = "--model=DIR takes a folder" if kind == "model" else instead
+    return f"the hub {state} and {name} is not in its local cache: {instead}"
 
 
 def cached(name, kind):
     """The revision that the hub's local cache holds of a model or data set, None without one."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    snapshots = Path(HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots"
-    return max((folder.name for folder in snapshots.glob("*")), default=None)
+    folder = Path(HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
+    if (main := folder / "refs" / "main").is_file():  # what is loaded
+        return main.read_text().strip()
+    return max((one.name for one in folder.glob("snapshots/*")), default=None)

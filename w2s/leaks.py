@@ -29,8 +29,8 @@ def same_text(text):
 
 @functools.cache
 def punctuation():
-    """What str.translate needs to put spaces for all punctuation."""
-    return {c: " " for c in range(0x10000) if unicodedata.category(chr(c))[0] == "P"}
+    """What str.translate needs to put spaces for all punctuation; what a table lacks takes time."""
+    return {c: " " if unicodedata.category(chr(c))[0] == "P" else chr(c) for c in range(0x10000)}
 
 
 @functools.lru_cache(2**20)  # each text is compared several times, and this is the slow part

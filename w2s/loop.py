@@ -18,7 +18,7 @@ from w2s import parallel
 from w2s.files import BadInput, rank, world
 from w2s.models import pick_dtype, predict, size, threads
 from w2s.packing import logits, row_logits, texts, to_device
-from w2s.parts import own, together, with_less
+from w2s.parts import answers, own, together, with_less
 from w2s.resume import state_of
 
 
@@ -243,14 +243,18 @@ def mean_loss(losses, step, steps, name, state=""):
 
 def evaluate(model, held_out, dtype, loss, outputs):
     """{"agreement", "true_acc"} of held-out rows, a classifier's accuracy against what is given and
-    the truth, or {"held_out_loss"} of a language model (after lm.shares: by token)."""
+    the truth, or {"held_out_loss"} of a language model, by token (lm.shares) but for a constant."""
     if not held_out:
         return {}
     if model.get_output_embeddings() and not hasattr(model, "score"):
-        parts = [held_out[i : i + 32] for i in range(0, len(held_out), 32)]
+
+        def run(batch):
+            part = [held_out[i] for i in batch]
+            return loss(outputs(model, part), given_of(part, model), 1.0)
+
         with torch.no_grad(), autocast(model, dtype):
-            losses = [loss(outputs(model, part), given_of(part, model), 1.0) for part in parts]
-        return {"held_out_loss": torch.cat(losses).mean().item()}
+            losses = answers(model, [row["tokens"] for row in held_out], lambda _: 32, run, ())
+        return {"held_out_loss": torch.cat([one for _, one in losses]).mean().item()}
     tokens = [text for row in held_out for text in texts(row)]
     says_1 = predict(model, tokens, dtype).view(len(held_out), 2).diff(dim=1)[:, 0] > 0
     given, label = (torch.tensor([row[x] > 0.5 for row in held_out]) for x in ("given", "label"))

@@ -6,26 +6,29 @@ from transformers.pytorch_utils import Conv1D
 from w2s.files import BadInput, world
 from w2s.models import pick_dtype
 
+LINEAR = (torch.nn.Linear, Conv1D)
+
 
 def add(model, r, dtype=None, seed=0):
     """--lora: freeze the backbone and give its linear layers x W the trainable term 2 x A B.
 
     A [in, r] is drawn by seed, B [r, out] starts at 0, so the model starts as it was (alpha = 2 r).
-    The head trains in full. In bf16 the frozen matrices are kept in bf16, to which autocast would
-    round them at every use. r=None: nothing. Raises BadInput where r exceeds a matrix's rank.
+    A head of its own trains in full. In bf16 the frozen matrices are kept in bf16, to which
+    autocast would round them at every use. r=None: nothing. BadInput where r exceeds a matrix's
+    rank.
     """
     if r is None:
         return
     half = pick_dtype(model, dtype) == "bf16" and world() == 1
     model.base_model.requires_grad_(False)
-    linear = [m for m in model.base_model.modules() if isinstance(m, torch.nn.Linear | Conv1D)]
-    # a layer with one output is the gate of a mixture of experts: it stays as it is
-    linear = [module for module in linear if min(module.weight.shape) > 1]
-    most = min((min(module.weight.shape) for module in linear), default=0)
+    # neither what adds to a linear layer (a router), nor a gate of one output, of mixtures
+    linear = {name: m for name, m in model.base_model.named_modules() if type(m) in LINEAR}
+    linear = {name: m for name, m in linear.items() if min(m.weight.shape) > 1}
+    most = min((min(module.weight.shape) for module in linear.values()), default=0)
     if not 0 < r <= most:
         raise BadInput(f"--lora={r}: the smallest matrix of the model has rank {most}")
     generator = torch.Generator().manual_seed(seed)
-    for module in linear:
+    for name, module in linear.items():
         weight = module.weight if isinstance(module, Conv1D) else module.weight.T
         a = torch.randn(len(weight), r, generator=generator) / len(weight) ** 0.5
         module.lora_a = torch.nn.Parameter(a.to(weight))
@@ -33,7 +36,7 @@ def add(model, r, dtype=None, seed=0):
         module.lora_hook = module.register_forward_hook(
             lambda m, x, out: out + 2 * (x[0] @ m.lora_a @ m.lora_b)
         )
-        if half:
+        if half and not name.startswith("pooler"):  # which works on float32, see packing.logits
             module.weight.data = module.weight.to(torch.bfloat16)
 
 

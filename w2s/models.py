@@ -62,6 +62,7 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
 
             answering.add_score(name, model, tokenizer)
         limit = min(max_len or 1024, tokenizer.model_max_length, checks.positions(model))
+        checks.context(name, tokenizer, limit, max_len, outputs)
         packed = checks.can_pack(model, limit)
         if not packed:
             oddities.check_mask(name, model)
@@ -150,9 +151,19 @@ def save(model, tokenizer, folder):
 
         weights = parallel.whole_weights(model)
     tokenizer.model_max_length = model.w2s["max_len"]
+    if hasattr(tokenizer, "backend_tokenizer"):
+        limit = {"max_length": model.w2s["max_len"], "direction": "left"}
+        tokenizer.backend_tokenizer.enable_truncation(**limit)  # else it keeps what was asked last
     with files.whole(folder) as temporary:
         model.save_pretrained(temporary, state_dict=weights)
         tokenizer.save_pretrained(temporary)
+
+
+def of_run(run, device=None, outputs=2):
+    """load() of the model of a finished run."""
+    head = files.read_card(run)["args"].get("head")
+    head = "answers" if head == "answers" else None  # else it has the head that it was saved with
+    return load(f"{run}/model", head=head, device=device, outputs=outputs)
 
 
 # ---- texts to tokens

@@ -57,7 +57,7 @@ OPTIONS = {
     "n_train": (count(), "rows in each half (default: all there are, at most 10,000)"),
     "n_test": (count(), "rows of the test set (default: all; eval.py: as in training)"),
     "n_val": (NATURAL, "rows held out (default: a tenth; of 200 or more at least 100; moves 0)"),
-    "epochs": (count(1_000_000), "passes (default: texts 2, pairs 1, moves 5, writing 3)"),
+    "epochs": (count(10**6), "passes (default: texts 2, probes 200, pairs 1, moves 5, writing 3)"),
     "batch_size": (count(), "rows in a batch (default: 32, pairs 220, writing 16; probes 128)"),
     "stop": (None, "keep the weights that fit held-out labels best (default: texts do)"),
     "micro_batch": (count(), "rows that go through at once, to save memory; the result is equal"),

@@ -66,27 +66,29 @@ def resolve(model, lr=None, dtype=None):
 
 def fit(
     model, rows, loss, *, lr, epochs, batch_size, held_out=(), seed=0, dtype=None, name,
-    resume=None, save_every=300, **_,
+    stop=True, resume=None, save_every=300, **_,
 ):  # fmt: skip
     """loop.fit() for the final layer alone; options that it has no use for are ignored."""
     layer, both = final_layer(model)[1], [*rows, *held_out]
     x = features(model, [row["tokens"] for row in both], dtype)
     given, true = (torch.tensor([float(row.get(k, 0)) for row in both]) for k in ("given", "label"))
     probe = torch.nn.Linear(layer.in_features, 2, bias=layer.bias is not None)
-    with state_of(resume, save_every, both, epochs, batch_size, lr, seed) as state:
-        plan = epochs, batch_size, lr, seed, name, state
+    with state_of(resume, save_every, both, epochs, batch_size, lr, seed, stop) as state:
+        plan = epochs, batch_size, lr, seed, name, state, stop
         history = train(probe, x, given, true, len(rows), loss, *plan)
     layer.load_state_dict(probe.state_dict())
     return history
 
 
 def train(
-    probe, x, given, true, n, loss, epochs, batch_size, lr, seed=0, name="probing", state=None
-):
+    probe, x, given, true, n, loss, epochs, batch_size, lr, seed=0, name="probing", state=None,
+    stop=True,
+):  # fmt: skip
     """Train a torch.nn.Linear in place, from zeros, by Adam at a constant rate.
 
     x [M, H]; given, true [M], P(label = 1). The first n rows are trained on, the others held out as
-    in loop.fit. state: a State of resume.py, to go on from. Returns the history, one dict an epoch.
+    in loop.fit, and stop keeps the weights that fit them best. state: a State of resume.py, to go
+    on from. Returns the history, one dict an epoch.
     """
     for weights in probe.parameters():
         torch.nn.init.zeros_(weights)
@@ -115,7 +117,7 @@ def train(
                 says_1 = probe(x[n:]).diff(dim=1)[:, 0] > 0
             for field, labels in (("agreement", given), ("true_acc", true)):
                 history[-1][field] = (says_1 == (labels[n:] > 0.5)).double().mean().item()
-            if kept(history) is history[-1]:
+            if stop and kept(history) is history[-1]:
                 best = {key: weights.detach().clone() for key, weights in trained.items()}
         state.after(step, history, [], best)
     if best:

@@ -8,7 +8,8 @@
             ground truth; strong half -> weak labels, for student and ceiling
 
 Everything random is a hash of names, so that rows are the same on every machine, and a smaller
---n_train or --n_test is a prefix of a larger one. `setting` is a module such as nlp/texts.py.
+--n_train or --n_test is a prefix of a larger one. Groups that share a text are one, named by its
+first row: there the order of an own file matters. `setting` is a module such as nlp/texts.py.
 """
 
 import collections
@@ -142,7 +143,9 @@ def test_rows(setting, data, split="test"):
 def half(setting, data, which):
     """The rows of the "weak" or the "strong" half, at most n_train of them (default MAX_TRAIN)."""
     ds, key, what = data["ds"], setting.KEY, f"training {setting.WHAT}"
-    if ds in setting.TASKS:
+    if "all" in setting.TASKS.get(ds, {"splits": ()})["splits"]:
+        pool, test = cut_test(joined(setting, setting.read(ds, "all")))  # read once
+    elif ds in setting.TASKS:
         pool = load(setting, ds, "train")
         test = [row for split in test_splits(setting, ds) for row in load(setting, ds, split)]
     else:

@@ -204,6 +204,8 @@ def check_training(setting, args):
     for name in ("probe", "head"):
         if args.get(name) and setting.OUTPUTS != 2:
             raise BadInput(f"--{name} is for texts, not for {what}")
+    if Path(args["model"]).resolve() in Path(args["out"]).resolve().parents:
+        raise BadInput(f"--out={args['out']} is inside --model={args['model']}: choose another")
     if args["stop"] and args["n_val"] == 0:
         raise BadInput("--stop looks at held-out rows, and there are none (--n_val=0)")
     generative = setting.OUTPUTS == 0 or args.get("head") == "answers"

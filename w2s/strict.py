@@ -213,7 +213,8 @@ CARD = {
     "data": (DATA, None), "model_sha256?": str, "supervisor?": ([str], None),
     "supervisors?": ([str], None), "labels_from?": TEXT, "models?": [str], "test_rows?": bool,
     "test_groups?": [str], "rows?": int, "sha256?": str, "rows_sha256?": TEXT, "commit?": TEXT,
-    "seconds?": float, "resolved?": dict, "versions?": dict, "kept?": dict, "time?": str,
+    "leaks?": [str], "seconds?": float, "resolved?": dict, "versions?": dict, "kept?": dict,
+    "time?": str,
 }  # fmt: skip
 
 
