@@ -19,7 +19,7 @@ elsewhere (E.2):
 import random
 
 import tasks
-from w2s import cli, files, leaks, protocol, records
+from w2s import cli, files, folders, leaks, protocol, records
 
 SUFFIX = " I think this is {} . What do you think ?"  # spaced for tokenizers that split at spaces
 OF_TEXTS = ("longest", "shortest", "features", "suffix")
@@ -52,7 +52,7 @@ def main(
     source, inputs = files.read_card(labels) or {"data": None}, {"labels": files.sha256(labels)}
     if kind in ("unconfident", "confident"):
         inputs["run"] = records.finished_run(run)["model_sha256"]
-    inputs |= records.model_input(model) if kind == "features" else {}
+    inputs |= folders.model_input(model) if kind == "features" else {}
     if records.is_done(out, args, inputs, force, ".jsonl"):
         return
     rng, how = random.Random(f"controls {seed}"), (device, dtype)

@@ -17,7 +17,7 @@ import math
 from pathlib import Path
 
 import tasks
-from w2s import cli, files, leaks, locks, parts, protocol, records, scores
+from w2s import cli, files, folders, leaks, locks, parts, protocol, records, scores
 from w2s.files import BadInput
 
 RATED = "ethics_utilitarianism"
@@ -120,7 +120,7 @@ def untrained(args, force):
         kept |= {"shots": args["shots"], "labels": labels, "seed": args["seed"] or 0}
         kept["target"] = args["target"] or ("weak" if labels or not args["shots"] else "truth")
     kept |= {"ratings": True} if args["ratings"] else {}
-    inputs = records.model_input(model) | ({"labels": files.sha256(labels)} if labels else {})
+    inputs = folders.model_input(model) | ({"labels": files.sha256(labels)} if labels else {})
     if records.is_done(out, kept, inputs, force):
         return files.read_card(out)
     card = records.new_card("eval", setting, kept, inputs, data)

@@ -30,7 +30,7 @@ from pathlib import Path
 import pgr
 import tasks
 import train_strong
-from w2s import cli, grids, locks, protocol, records, report, workers
+from w2s import cli, folders, grids, locks, protocol, report, workers
 from w2s.files import BadInput
 from w2s.slurm import no_jobs, noted, ready, runnable, stopped, submit
 
@@ -234,7 +234,7 @@ def check(grid, handed):
         for options in grid["rules"].values():
             train_strong.chosen_rule(setting, UNSET | options, None)
     for model in dict.fromkeys(model for _, *pair in grid["pairs"] for model in pair):
-        records.find_model(model)
+        folders.find_model(model)
 
 
 def show_plan(grid, nodes, todo):

@@ -24,7 +24,7 @@ Out: a run directory like train_weak.py's, beside the labels. Next: eval.py.
 """
 
 import tasks
-from w2s import cli, files, leaks, parts, records
+from w2s import cli, files, folders, leaks, parts, records
 
 PROBE = {"epochs": 200, "batch_size": 128, "stop": True}  # paper, D.2
 
@@ -49,7 +49,7 @@ def main(
     recipe = cli.recipe(args, setting.RECIPE | (PROBE if probe else {}))
     rule, whole_batch, options = chosen_rule(setting, args, recipe["batch_size"])
     records.check_training(setting, args := args | recipe | {"model": model, "out": out} | options)
-    inputs = {"labels": files.sha256(labels)} | records.model_input(model)
+    inputs = {"labels": files.sha256(labels)} | folders.model_input(model)
     if records.is_done(out, args, inputs, force):
         return
     leak = leaks.of_labels(setting, rows, labels, labels_card, args, allow_leak)

@@ -14,7 +14,7 @@ In: a task, or a JSONL file. Out: a run directory: card.json, history.jsonl, mod
 import random
 
 import tasks
-from w2s import cli, files, leaks, parts, protocol, records
+from w2s import cli, files, folders, leaks, parts, protocol, records
 
 
 @cli.stage
@@ -35,7 +35,7 @@ def main(
     args |= recipe | {"model": model, "out": out}
     records.check_training(setting, args)
     data = protocol.describe(setting, ds, data_seed, n_train, n_test, test)
-    inputs = data["sha256"] | records.model_input(model)
+    inputs = data["sha256"] | folders.model_input(model)
     if records.is_done(out, args, inputs, force):
         return
     rows = protocol.half(setting, data, "weak")

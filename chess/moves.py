@@ -143,7 +143,7 @@ def prediction(row, move):
 
 
 def is_right(row, move):
-    """Whether a move is the target in any notation, or mates where the target mates too (as on Lichess)."""
+    """Whether a move is the target, in any notation, or mates where that mates (as on Lichess)."""
     import board
 
     fen, target, mate = row["fen"], row["target"], board.is_mate

@@ -49,9 +49,9 @@ def scores(judge, completions, device=None, dtype=None):
         pattern = re.compile(rf"(?<!\w)(?:{listed})(?!\w)", re.IGNORECASE)
         says_1 = [float(bool(pattern.search(text))) for text in different]
     else:
-        from w2s import models
+        from w2s import answering
 
-        model, tokenizer = models.of_run(judge["run"], device)
+        model, tokenizer = answering.model_of(judge["run"], device)
         rows = [{"id": text, "text": text} for text in different]
         says_1 = texts.answer(model, tokenizer, rows, dtype, bar=judge["judge"]) if rows else []
     bad = {text: p if judge["bad"] == 1 else 1 - p for text, p in zip(different, says_1)}

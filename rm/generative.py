@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 import tasks
-from w2s import cli, files, leaks, records
+from w2s import cli, files, folders, leaks, records
 from w2s.files import BadInput
 
 RECIPE = {"epochs": 1, "batch_size": 32}
@@ -53,7 +53,7 @@ def main(
         base = args | {"model": bases.pop(), "out": f"{out}_weak"}
         todo.append((base, ["train_weak.py", f"--ds={data['ds']}"]))
     for one, stage in todo:
-        inputs = {"labels": files.sha256(labels)} | records.model_input(one["model"])
+        inputs = {"labels": files.sha256(labels)} | folders.model_input(one["model"])
         if not records.is_done(one["out"], one, inputs, force):
             finetune(rows, source, one, inputs, save_every, force)
         new = files.beside(out, "weak_gen" if stage[0] == "train_weak.py" else "student_gen")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from w2s import files, folders, models, records
+from w2s import files, folders, models
 from w2s.files import BadInput
 
 NAMES = {
@@ -61,8 +61,8 @@ def written(tmp_path_factory):
 def test_a_gguf_file_becomes_a_folder_with_its_weights_once(written, tmp_path, monkeypatch, capsys):
     file, net = written
     monkeypatch.chdir(tmp_path)
-    folder, stamp = records.find_model(str(file))
-    assert stamp == files.sha256(file) and records.model_input(str(file)) == {"model": stamp}
+    folder, stamp = folders.find_model(str(file))
+    assert stamp == files.sha256(file) and folders.model_input(str(file)) == {"model": stamp}
     assert {path.name for path in Path(folder).iterdir()} >= {"model.safetensors", "config.json"}
     tokens = torch.tensor([[5, 17, 40, 3, 95]])
     with torch.no_grad():
@@ -83,18 +83,18 @@ def test_of_several_processes_the_first_makes_the_folder(written, tmp_path, monk
     monkeypatch.setattr(folders, "rank", lambda: 1)
     folder = Path(f"runs/gguf/tiny-{files.sha256(file)[:12]}")
     monkeypatch.setattr(folders.time, "sleep", lambda _: folder.mkdir(parents=True))
-    assert records.find_model(str(file))[0] == folder and not [*folder.iterdir()]
+    assert folders.find_model(str(file))[0] == folder and not [*folder.iterdir()]
 
 
 def test_what_is_no_gguf_file_is_told_in_a_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match="--model=none.gguf: there is no such file"):
-        records.find_model("none.gguf")
+        folders.find_model("none.gguf")
     Path("odd.gguf").write_text("hello")
     with pytest.raises(BadInput, match="--model=odd.gguf cannot be loaded: .*not a GGUF file"):
-        records.find_model("odd.gguf")
+        folders.find_model("odd.gguf")
     monkeypatch.setitem(sys.modules, "gguf", None)
     monkeypatch.setattr(folders.util, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match="to read --model=odd.gguf: pip install gguf accelerate"):
-        records.find_model("odd.gguf")
+        folders.find_model("odd.gguf")
     assert [path.name for path in Path(".").rglob("*")] == ["odd.gguf"]

@@ -17,7 +17,7 @@ import pairs
 import tasks
 import texts
 import world
-from w2s import files, hub, protocol, records
+from w2s import files, folders, hub, protocol
 from w2s.files import BadInput
 
 
@@ -227,7 +227,7 @@ def test_a_hub_out_of_reach_is_told_at_once_naming_the_mirror(monkeypatch):
     monkeypatch.setattr(hub, "cached", lambda *_: False)
     for ask in (
         lambda: protocol.half(texts, protocol.describe(texts, "sst2"), "weak"),
-        lambda: records.find_model("openai-community/gpt2")[0],
+        lambda: folders.find_model("openai-community/gpt2")[0],
     ):
         with pytest.raises(BadInput, match="the hub is out of reach .*W2S_MIRROR=DIR") as error:
             ask()
@@ -237,7 +237,7 @@ def test_a_hub_out_of_reach_is_told_at_once_naming_the_mirror(monkeypatch):
 def test_a_hub_out_of_reach_is_no_trouble_for_what_is_in_its_cache(monkeypatch, capsys):
     monkeypatch.setattr(hub, "cached", lambda *_: True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert records.find_model("openai-community/gpt2")[0] == "openai-community/gpt2"
+    assert folders.find_model("openai-community/gpt2")[0] == "openai-community/gpt2"
     assert "using the cached copy" in capsys.readouterr().err
 
 
@@ -255,7 +255,7 @@ def test_a_gated_or_missing_model_is_told(monkeypatch):
 
         monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", refuse)
         with pytest.raises(BadInput, match=told):
-            records.find_model("meta-llama/Llama-3.1-8B")[0]
+            folders.find_model("meta-llama/Llama-3.1-8B")[0]
 
 
 def test_unknown_tasks_splits_and_changed_files_are_told(tmp_path):

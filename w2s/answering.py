@@ -9,7 +9,7 @@ the text is the zero-shot prompt of nlp/prompting.py and the next token the answ
 import torch
 from torch.nn.functional import linear
 
-from w2s import checks
+from w2s import checks, files
 from w2s.files import BadInput
 
 ANSWERS = (("0", "1"), ("no", "yes"))  # what may be said for label 0 and 1, the first that is known
@@ -19,6 +19,15 @@ def answers(tokenizer):
     """What a model may say for label 0 and 1: ("0", "1"), ("no", "yes"), or None."""
     words = tokenizer.get_vocab()  # bare tokens: SentencePiece would write "0" as " " and "0"
     return next((pair for pair in ANSWERS if words.keys() >= set(pair)), None)
+
+
+def model_of(run, device=None, outputs=2):
+    """models.load() of a finished run, with the head that it was trained with."""
+    from w2s import models  # which imports this file
+
+    own = files.read_card(run)["args"].get("head") == "answers"  # others were saved with theirs
+    start = {"head": "answers" if own else None, "outputs": outputs}
+    return models.load(f"{run}/model", device=device, **start)
 
 
 def add_score(name, model, tokenizer, words=None):

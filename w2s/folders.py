@@ -1,4 +1,4 @@
-"""Model folders that others wrote, looked at before anything of them is loaded. No torch here.
+"""Models by name, and their folders, looked at before anything of them is loaded. No torch here.
 
 Weights are safetensors and nothing else: a pickle (pytorch_model.bin) can hold any program. Neither
 is code of a folder run, nor is it fetched (auto_map, kernels of the hub).
@@ -11,8 +11,8 @@ import time
 from importlib import util
 from pathlib import Path
 
-from w2s import strict
-from w2s.files import rank, sha256, whole
+from w2s import cli, strict
+from w2s.files import HERE, rank, sha256, whole
 from w2s.strict import BadInput
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
@@ -28,6 +28,36 @@ CONVERT = (
 RELAXED = json.JSONDecoder(object_pairs_hook=strict.once, parse_constant=lambda word: number(word))
 SMALL = 32 * 2**20  # bytes of such a file
 MANY = 100_000  # of whatever a configuration counts: heads, experts, labels
+
+
+def find_model(name):
+    """(the folder, None) or, for a model of the hub, (its id, its revision) of --model=name.
+
+    A relative folder is looked up where the command runs, then beside the scripts. Of a .gguf file
+    it is the folder that is made of it, and the file's sha256.
+    """
+    if name.endswith(".gguf"):
+        return from_gguf(name)
+    for folder in (Path(name), HERE / name):
+        if (folder / "config.json").is_file():
+            check(name, folder)
+            return str(folder), None
+        if (folder / "model" / "config.json").is_file():
+            raise BadInput(f"--model={name} is a run directory: its model is {folder / 'model'}")
+        if folder.exists():
+            raise BadInput(f"--model={name} has no config.json: give a model's folder, or a hub id")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
+        raise BadInput(f"--model={name}: there is no such folder")
+    from w2s import hub
+
+    beside = [str(f.parent.relative_to(HERE)) for f in (HERE / name).parent.glob("*/config.json")]
+    return name, hub.ask(name, "model", cli.nearest(name, beside) if beside else "")
+
+
+def model_input(name):
+    """What a card records of --model=name: {"model": sha256 of its folder, or hub revision}."""
+    path, revision = find_model(name)
+    return {"model": revision or sha256(path)}
 
 
 def from_gguf(name):

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
-from w2s import checks, files, oddities, records
+from w2s import checks, files, folders, oddities
 from w2s.checks import check_tokens, set_pad_token
 from w2s.files import BadInput, first_line, rank, world
 from w2s.packing import logits
@@ -36,7 +36,7 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
     with as many outputs keeps its head. BadInput for a model that cannot be used.
     model.w2s = {"max_len" (at most the model's own limit), "head", "packed", "parameters"}.
     """
-    path, device = records.find_model(name)[0], pick_device(device)
+    path, device = folders.find_model(name)[0], pick_device(device)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind = checks.kind(name, config, head, outputs)
@@ -157,13 +157,6 @@ def save(model, tokenizer, folder):
     with files.whole(folder) as temporary:
         model.save_pretrained(temporary, state_dict=weights)
         tokenizer.save_pretrained(temporary)
-
-
-def of_run(run, device=None, outputs=2):
-    """load() of the model of a finished run."""
-    head = files.read_card(run)["args"].get("head")
-    head = "answers" if head == "answers" else None  # else it has the head that it was saved with
-    return load(f"{run}/model", head=head, device=device, outputs=outputs)
 
 
 # ---- texts to tokens

@@ -13,8 +13,8 @@ import shlex
 import time
 from pathlib import Path
 
-from w2s import cli, files, folders, locks, parts, resume
-from w2s.files import HERE, BadInput
+from w2s import cli, files, locks, parts, resume
+from w2s.files import BadInput
 
 TRAINERS = ("train_weak", "train_strong")
 
@@ -122,39 +122,6 @@ def changed(card, args, inputs):
         if known.get(name) != inputs.get(name):
             told.append(f"{name} is not the same, or has changed")
     return "; ".join(sorted(told))
-
-
-# ---- models by name
-
-
-def find_model(name):
-    """(the folder, None) or, for a model of the hub, (its id, its revision) of --model=name.
-
-    A relative folder is looked up where the command runs, then beside the scripts. Of a .gguf file
-    it is the folder that is made of it, and the file's sha256.
-    """
-    if name.endswith(".gguf"):
-        return folders.from_gguf(name)
-    for folder in (Path(name), HERE / name):
-        if (folder / "config.json").is_file():
-            folders.check(name, folder)
-            return str(folder), None
-        if (folder / "model" / "config.json").is_file():
-            raise BadInput(f"--model={name} is a run directory: its model is {folder / 'model'}")
-        if folder.exists():
-            raise BadInput(f"--model={name} has no config.json: give a model's folder, or a hub id")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
-        raise BadInput(f"--model={name}: there is no such folder")
-    from w2s import hub
-
-    beside = [str(f.parent.relative_to(HERE)) for f in (HERE / name).parent.glob("*/config.json")]
-    return name, hub.ask(name, "model", cli.nearest(name, beside) if beside else "")
-
-
-def model_input(name):
-    """What a card records of --model=name: {"model": sha256 of its folder, or hub revision}."""
-    path, revision = find_model(name)
-    return {"model": revision or files.sha256(path)}
 
 
 # ---- reading
