@@ -146,8 +146,10 @@ def is_right(row, move):
     """Whether a move is the target, in any notation, or mates where that mates (as on Lichess)."""
     import board
 
-    fen, target, mate = row["fen"], row["target"], board.is_mate
-    same = move == target or board.standard(board.position(fen), move) == target
+    if move == (target := row["target"]):
+        return True
+    fen, mate = row["fen"], board.is_mate
+    same = board.standard(board.position(fen), move) == target
     return same or (mate(fen, target) and mate(fen, move))
 
 

@@ -245,6 +245,6 @@ def test_a_real_slurm_makes_the_grid(cluster, tmp_path, capsys):
         time.sleep(0.2)
     log = (folder / "logs/slurm-6.log").read_text()
     assert f"7 stages, 0 of them to do: 0 failed; 1 lines in {folder}/results.jsonl" in log
-    assert files.read_jsonl(folder / "results.jsonl", ["pgr", "values"], {})
+    assert files.read_jsonl(folder / "results.jsonl", ["values"], {})
     here(folder, *grid)
     assert "7 stages, 0 of them to do: 0 failed" in capsys.readouterr().out

@@ -213,7 +213,7 @@ def pgr_by_size(means, _):
     """Figure 3: the PGR against the student's size, a line for a supervisor, a panel for a rule."""
     rules, weak, names = once(means, "rule"), once(means, "supervisor"), brief(means)
     known = [c["pgr"]["value"] for c in means if c["pgr"]["value"] is not None]
-    bottom, top = max(-1.1, min([-0.2, *known]) - 0.1), min(2.1, max([1.2, *known]) + 0.1)
+    bottom, top = min([-0.2, *known]) - 0.1, max([1.2, *known]) + 0.1
     figure, axes = new_figure(len(rules))
     for panel, rule in zip(axes, rules):
         against_size(panel, means)
@@ -224,11 +224,6 @@ def pgr_by_size(means, _):
             none = [cell for cell in own if cell["pgr"]["value"] is None]
             cross = {"marker": "x", "linestyle": "", "clip_on": False, "label": label}
             line(panel, none, look, lambda _: {"value": bottom}, **cross)
-            for size, value in ((c["parameters"]["strong"], c["pgr"]["value"] or 0) for c in own):
-                if not bottom <= value <= top:  # it is on the edge, with its value
-                    edge, marker = (top, "^") if value > top else (bottom, "v")
-                    panel.plot(size, edge, color=look[0], marker=marker, clip_on=False)
-                    panel.annotate(f"  {value:.1f}", (size, edge), annotation_clip=False)
         panel.hlines((0, 1), *panel.get_xlim(), color="#b0b0b0", linewidth=0.8, zorder=0)
         panel.set(title=NAMES.get(rule, rule), ylabel="PGR (x: undefined)", ylim=(bottom, top))
     legend(figure, axes)

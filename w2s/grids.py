@@ -231,59 +231,34 @@ def results(folder, grid, setting_of, split):
 def result(folder, cell, at, scored, setting, read):
     """A line of results.jsonl; None where predictions are of an earlier model of their run.
 
-    Paths are below the grid's folder. "values" are the means of the metric on "n" test rows, "pgr"
-    their plain ratio, None without a gap; "agreement" is None where answers are never the same;
-    "label_acc" the share of the weak labels that are right; "parameters" those of the models.
+    Paths are below the grid's folder. "values" are the means of the metric on "n" test rows,
+    "label_acc" the share of the weak labels that are right, "parameters" those of the models.
     """
     cards = {who: files.read_card(f"{folder}/{at[who]}") or {} for who in scored}
     abouts = [files.read_card(f"{folder}/{file}") for file in scored.values()]
     for about, card in zip(abouts, cards.values()):
         if card.get("model_sha256") != about["inputs"]["model"]:
             return None
-    said = {who: read(setting, f"{folder}/{file}") for who, file in scored.items()}
-    weak, student, ceiling = (mean(scores) for _, scores in said.values())
+    scores = {who: read(setting, f"{folder}/{file}") for who, file in scored.items()}
     sizes = {who: card["resolved"]["parameters"] for who, card in cards.items()}
     return dict(zip(KEY, cell)) | {
         "setting": setting.__name__,
         "metric": getattr(setting, "METRIC", "acc"),
-        "n": len(said["weak"][0]),
+        "n": len(scores["weak"]),
         "runs": {who: at[who] for who in scored},
         "labels": at["labels"],
         "leaks": leaks.inherited(*abouts).get("leaks", []),
         "predictions": scored,
-        "values": {"weak": weak, "student": student, "ceiling": ceiling},
-        "pgr": (student - weak) / (ceiling - weak) if ceiling != weak else None,
-        "agreement": agreement(*said["weak"], said["student"][0]),
-        "label_acc": mean(read(setting, f"{folder}/{at['labels']}")),
+        "values": {who: sum(own) / len(own) for who, own in scores.items()},
+        "label_acc": sum(right := read(setting, f"{folder}/{at['labels']}")) / len(right),
         "parameters": {"weak": sizes["weak"], "strong": sizes["student"]},
         "seconds": {who: card["seconds"] for who, card in cards.items()},
     }
 
 
 def answers(setting, file):
-    """What predictions say and their scores, two lists; of a labels file, whether each is right."""
+    """The scores of predictions; of a labels file, whether each label is right."""
     if Path(file).parent.name != "eval":
         rows = files.read_jsonl(file, ["weak"], setting.CHECKS)
         return [setting.is_right(row, row["weak"]) for row in rows]
-    rows = files.read_jsonl(file, setting.PREDICTION)
-    said = setting.said or (lambda row: None)  # two texts are never the same answer
-    return [said(row) for row in rows], [setting.score(row) for row in rows]
-
-
-def agreement(weak, scores, student):
-    """How often a student says what its supervisor says: on all rows, where that is right, wrong.
-
-    weak, student: what they say; scores: the supervisor's. None where nothing can be the same.
-    """
-    if weak[0] is None:
-        return None
-    same = [a == b for a, b in zip(weak, student, strict=True)]
-    told = {"all": mean(same)}
-    told["weak_right"] = mean(one for one, score in zip(same, scores) if score == 1)
-    return told | {"weak_wrong": mean(one for one, score in zip(same, scores) if score != 1)}
-
-
-def mean(values):
-    """The mean of numbers, None of none."""
-    values = list(values)
-    return sum(values) / len(values) if values else None
+    return list(map(setting.score, files.read_jsonl(file, setting.PREDICTION)))
