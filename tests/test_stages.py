@@ -293,6 +293,14 @@ def test_low_rank_terms_of_a_language_model_may_be_trained_in_bf16(here):
     assert files.read_card("runs/moves")["finished"]
 
 
+def test_answers_in_another_type_need_force(here):
+    before = contents(here)
+    with pytest.raises(BadInput, match="answers with another dtype .None, now bf16.: add --force"):
+        eval.main("runs/s0/weak", dtype="bf16")
+    assert contents(here) == before
+    eval.main("runs/s0/weak", dtype="bf16", force=True)
+
+
 def test_parts_of_the_strong_half_keep_groups_whole(here):
     for k in (1, 2):
         label.main("runs/s0/weak", part=f"{k}/2", out=f"runs/part{k}.jsonl")

@@ -407,7 +407,7 @@ def test_a_run_of_ours_judges_and_runs_of_other_judges_are_not_compared(here, tm
     np.testing.assert_allclose([row["score"] for row in one], probs.mean(axis=1), atol=1e-6)
     np.testing.assert_allclose([row["max"] for row in one], probs.max(axis=1), atol=1e-6)
     for judge, samples in (("words.txt", 3), ("runs/judge", 2)):
-        with pytest.raises(BadInput, match="holds this model's texts with another (judge|samples)"):
+        with pytest.raises(BadInput, match="this model's answers with another (judge|samples)"):
             eval.main(out[0], judge=judge, **how | {"samples": samples})
         eval.main(out[0], judge=judge, force=True, **how | {"samples": samples})
         with pytest.raises(BadInput, match="were judged by different models, or wrote in other"):

@@ -23,16 +23,16 @@ def place(run, card, data, split, how, judge=None):
 def known(file, args, inputs):
     """The metrics of predictions of these arguments and this model, None if there are none.
 
-    BadInput if the predictions are this model's answers to other rows, or texts that it wrote in
-    another way or that another judged.
+    BadInput if the predictions are this model's answers to other rows, or given in another way, or
+    judged by another.
     """
     before, metrics_file = files.read_card(file), file.with_suffix(".metrics.json")
     if not (before or {}).get("finished") or before["inputs"]["model"] != inputs["model"]:
         return None
-    for name in ("judge", *WRITING, "seed"):
+    for name in ("judge", *WRITING, "seed", "dtype"):
         values = [one.get(name) for one in (before["args"] | before["inputs"], args | inputs)]
         if values[0] != values[1]:
-            told = f"texts with another {name} ({values[0]}, now {values[1]})"
+            told = f"answers with another {name} ({values[0]}, now {values[1]})"
             raise BadInput(f"{file} holds this model's {told}: add --force to replace them")
     if before["args"]["data"] != args["data"]:
         told = "answers to other rows (--ds, --test, --n_test): add --force to replace them"
