@@ -55,7 +55,8 @@ def named(words):
 def setting_of_labels(labels):
     """The setting of a labels file, by its card or, without one, by its first row."""
     if labels not in TASKS and not Path(labels).is_file():
-        raise BadInput(f"{labels} is no file: give the --out of label.py")
+        what = "is a folder" if Path(labels).exists() else "does not exist"
+        raise BadInput(f"{labels} {what}: give the --out of label.py")
     return setting_of_card(card) if (card := files.read_card(labels)) else setting_of(labels)
 
 

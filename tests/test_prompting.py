@@ -199,7 +199,8 @@ def test_an_encoder_and_a_tokenizer_without_answers_are_refused(tiny, monkeypatc
 def test_torchrun_does_not_train_it(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadInput, match="torchrun does not train a language model's own head"):
-        records.check_training(texts, {"head": "answers", "stop": None, "n_val": None})
+        asked = {"head": "answers", "stop": None, "n_val": None, "model": "m", "out": "x"}
+        records.check_training(texts, asked)
 
 
 # ---- prompts

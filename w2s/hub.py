@@ -44,10 +44,9 @@ def out_of_reach(name, kind, error):
     if status in (401, 403):
         return f"the hub refuses to show {name} ({status}): check HF_TOKEN, or unset it"
     state = f"answers with {status}" if status else "is out of reach"
+    instead = "--model=DIR takes a folder" if kind == "model" else "--ds=FILE.jsonl takes a file"
     mirror = "W2S_MIRROR=DIR a mirror of data sets (python tasks.py --mirror=DIR writes one)"
-    instead = "--ds=FILE.jsonl takes a file, " + mirror
-    instead = "--model=DIR takes a folder" if kind == "model" else instead
-    return f"the hub {state} and {name} is not in its local cache: {instead}"
+    return f"the hub {state} and {name} is not in its local cache: {instead}, {mirror}"
 
 
 def cached(name, kind):
