@@ -58,19 +58,20 @@ ceiling, groups = right("ceiling")
 figure, (accuracy, pgr) = new_figure(2, share=False)
 accuracy.plot(RATES, [1 - rate for rate in RATES], ":", color="grey", label="supervisor")
 accuracy.axhline(ceiling.mean(), color="grey", label="ceiling")
-for (line, name), (colour, _, marker, _) in zip(LINES.items(), STYLES[1:]):
+for k, ((line, name), (colour, _, marker, _)) in enumerate(zip(LINES.items(), STYLES[1:])):
     for rate in RATES:  # the simulated supervisor is right on 1 - rate of the rows by construction
+        x = rate + 0.008 * (k - 1)  # side by side
         weak = np.full_like(ceiling, 1 - rate)
         told = stats.compare([weak, right(name.format(rate))[0], ceiling], None, groups)
         own = told["pgr"]
         said = "undefined" if own["value"] is None else stats.in_words(own)
         print(f"{line:<18} {rate:4.0%} {stats.in_words(told['student'], 'acc')}   PGR {said}")
         look = {"color": colour, "marker": marker, "capsize": 3, "label": line * (rate == 0.1)}
-        accuracy.errorbar(rate, told["student"]["acc"], whiskers(told["student"], "acc"), **look)
+        accuracy.errorbar(x, told["student"]["acc"], whiskers(told["student"], "acc"), **look)
         if own["value"] is not None:
-            pgr.errorbar(rate, own["value"], whiskers(own), **look | {"label": None})
+            pgr.errorbar(x, own["value"], whiskers(own), **look | {"label": None})
 accuracy.set(xlabel="share of wrong labels", ylabel="test accuracy")
-pgr.set(xlabel="share of wrong labels", ylabel="PGR, 95 % intervals")
+pgr.set(xlabel="share of wrong labels", ylabel="PGR, 95 % intervals", xlim=accuracy.get_xlim())
 accuracy.legend(frameon=False, fontsize=8)
 write_figure(figure, f"{sys.argv[1]}/noise.png")
 PYTHON
