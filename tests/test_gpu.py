@@ -3,9 +3,12 @@
 import gpu
 import pytest
 
+from w2s.files import HERE
 
-def test_all_parts_but_the_demo_run_and_leave_their_tables(tmp_path, capfd, monkeypatch):
+
+def test_all_parts_but_the_demo_run_and_leave_their_tables(tmp_path, capfd, monkeypatch, apart):
     monkeypatch.setattr(gpu.bench, "matmul_rate", lambda device: 1e12)
+    monkeypatch.setattr(gpu, "script", lambda *words: apart(words, HERE).communicate())
     with pytest.raises(SystemExit) as end:
         gpu.main("check", "bench", "large", "real", out=str(tmp_path), device="cpu", toy=True)
     tables = [(tmp_path / f"{part}.md").read_text() for part in ("check", "bench", "large", "real")]

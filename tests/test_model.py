@@ -3,10 +3,7 @@
 import copy
 import json
 import math
-import multiprocessing
-import os
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -660,70 +657,6 @@ def test_a_language_model_whose_tokenizer_ends_every_text_is_refused(tiny, tmp_p
     models.load(str(folder), device="cpu")  # a classifier may read it
     with pytest.raises(BadInput, match="its tokenizer ends every text, so nothing can follow one"):
         models.load(str(folder), device="cpu", outputs=0)
-
-
-def merged(folder, checkpointing, sharded=False):
-    """A tiny model after a few steps of low-rank training, on which two processes must agree."""
-    net, tokenizer = models.load(folder, device="cpu")
-    if checkpointing:
-        net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    lora.add(net, 3)
-    if sharded:
-        from w2s.parallel import shard
-
-        shard(net)
-    train(net, conf)
-    return net, tokenizer
-
-
-def one_of_two(rank, port, folders, out):
-    """What a process under torchrun does."""
-    from w2s import parallel
-
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= place | {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    torch.set_num_threads(1)
-    parallel.join()
-    for name in ("bert", "llama checkpointing"):
-        net, _ = merged(folders[name.split()[0]], "checkpointing" in name, sharded=True)
-        lora.merge(net)
-        whole = {key: p.full_tensor() for key, p in net.state_dict().items()}
-        if rank == 0:
-            save_file(whole, out / f"{name}.safetensors")
-    net, tokenizer = merged(folders["llama"], False, sharded=True)
-    models.save(net, tokenizer, out / "run")  # ends all processes but the first
-    shutil.copy(out / "run" / "model.safetensors", out / "llama.safetensors")
-    os._exit(0)  # an ordinary exit now and then aborts in gloo's threads
-
-
-@pytest.fixture(scope="module")
-def two_processes(tiny, tmp_path_factory):
-    out, folders = tmp_path_factory.mktemp("two"), {name: tiny(name) for name in ("llama", "bert")}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("forkserver")  # imports torch once for both
-    fork.set_forkserver_preload(["test_model"])
-    both = [fork.Process(target=one_of_two, args=(rank, port, folders, out)) for rank in (0, 1)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(300)
-        assert process.exitcode == 0
-    return out
-
-
-@pytest.mark.parametrize("name", ["llama", "bert", "llama checkpointing"])
-def test_low_rank_terms_of_two_processes_are_merged_like_those_of_one(tiny, two_processes, name):
-    """Assigning to weight.data of a sharded matrix reached no shard: every adapter was lost."""
-    net, _ = merged(tiny(name.split()[0]), "checkpointing" in name)
-    lora.merge(net)
-    start = load(tiny, name.split()[0])[0].state_dict()
-    mine, theirs = net.state_dict(), load_file(two_processes / f"{name}.safetensors")
-    assert mine.keys() == theirs.keys()
-    assert max((theirs[key] - value).abs().max() for key, value in mine.items()) < 1e-4
-    moved = [key for key in start if "layer" in key and not torch.equal(start[key], theirs[key])]
-    assert len(moved) >= 12
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ CHECKPOINTING = {"checkpointing": True}
 SETTINGS = {  # name: (architecture, loss, rank of --lora, options)
     "llama-lora": ("llama", "conf", 2, {}),
     "gpt2-lora-checkpointing": ("gpt2", "xent", 2, CHECKPOINTING | {"micro_batch": 3}),
+    "bert-lora": ("bert", "conf", 2, CHECKPOINTING),
     "bert-xent": ("bert", "xent", None, {"micro_batch": 3}),
     "bert-conf": ("bert", "conf", None, {}),
     "gpt2-xent": ("gpt2", "xent", None, {}),

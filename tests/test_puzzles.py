@@ -404,7 +404,7 @@ def test_puzzles_are_the_same_with_one_process_and_two(engine, tmp_path):
 
 def test_puzzle_making_goes_on_where_it_was_interrupted(engine, tmp_path, monkeypatch, capsys):
     (tmp_path / "g.pgn").write_text(
-        "\n\n".join(f"1. {' '.join(game[:20])} *" for game in GAMES[:70])
+        "\n\n".join(f"1. {' '.join(game[:20])} *" for game in GAMES[:40])
     )
     call = {
         "games": str(tmp_path / "g.pgn"),
