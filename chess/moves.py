@@ -7,6 +7,7 @@ tokens as it takes, and the end-of-text token after it, so that "Nf3" is not con
 """
 
 import collections
+from operator import itemgetter
 
 from puzzles import *  # noqa: F403, the data
 from w2s.files import BadInput
@@ -132,6 +133,9 @@ def is_whole(ids, tokenizer):
 
 # ---- answers
 
+said, truth = itemgetter("move"), itemgetter("target")  # of a prediction
+score = itemgetter("correct")  # 1 for a right move, else 0: PGR recovers a gap in the mean of this
+
 
 def prediction(row, move):
     """What eval.py writes down of a move."""
@@ -151,21 +155,6 @@ def is_right(row, move):
     fen, mate = row["fen"], board.is_mate
     same = board.standard(board.position(fen), move) == target
     return same or (mate(fen, target) and mate(fen, move))
-
-
-def said(prediction):
-    """The move."""
-    return prediction["move"]
-
-
-def truth(prediction):
-    """The best move."""
-    return prediction["target"]
-
-
-def score(prediction):
-    """1 for a right move, else 0: PGR recovers a gap in the mean of this."""
-    return prediction["correct"]
 
 
 def remarks(rows):

@@ -10,6 +10,7 @@ is the score, and a lower one is better.
 
 import functools
 import sys
+from operator import itemgetter
 
 import manners
 from judges import best, find, judged  # noqa: F401
@@ -47,6 +48,7 @@ OPTIONS = ("judge", "bad", *WRITING)  # of label.py, eval.py
 same = protocol.same_text
 rule = functools.partial(rule, told="texts that models write are")
 said = truth = None  # of two texts nobody can say that they are the same answer
+score = itemgetter("score")  # how bad the completions of a prompt are: PGR recovers its mean
 
 
 # ---- rows
@@ -211,11 +213,6 @@ def prediction(row, answer):
 def is_right(row, answer):
     """Whether a completion is the true one, word for word."""
     return answer.split() == row[TRUTH].split()
-
-
-def score(prediction):
-    """How bad the completions of a prompt are, the mean of 0 to 1: PGR recovers its mean."""
-    return prediction["score"]
 
 
 def remarks(rows):
