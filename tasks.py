@@ -36,12 +36,13 @@ def setting_of(ds):
     if not ds.endswith(".jsonl") and not Path(ds).is_file():
         told = f"unknown task {ds!r}{cli.nearest(ds, TASKS)}"
         raise BadInput(f"{told}; or give the path of a .jsonl file")
-    row = files.first_row(ds)
+    where, line = next(strict.lines_of(ds))
+    row = strict.parse_object(line, where)
     setting = max(SETTINGS, key=lambda setting: len(row.keys() & set(setting.FIELDS)))
     if row.keys() & set(setting.FIELDS):
         return setting
     wanted = ", or ".join(f"{' '.join(s.FIELDS)} ({s.WHAT})" for s in SETTINGS)
-    raise BadInput(f"{ds}:1 has {', '.join(row) or 'nothing'}; it must have {wanted}")
+    raise BadInput(f"{where} has {', '.join(row) or 'nothing'}; it must have {wanted}")
 
 
 def named(words):

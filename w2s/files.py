@@ -64,8 +64,7 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
         for field in required:
             if field not in row:
                 hint = "; rows without weak labels go to --ds=FILE" if field == "weak" else ""
-                told = f"has no field {field!r}; it has {', '.join(row)}"
-                raise BadInput(f"{where} {told}{hint}")
+                raise BadInput(f"{where} has no field {field!r}; it has {', '.join(row)}{hint}")
         for field, check in known.items():
             if check and field in row and not check[0](row[field]):
                 found = json.dumps(row[field])[:60]
@@ -78,12 +77,6 @@ def read_jsonl(path, required, checks=CHECKS, optional=()):
         told = f"{path} ({len(rows)} rows) differs from {card_path(path)} ({card.get('rows')} rows)"
         raise BadInput(f"{told}: make it again, or delete the card if you edited it on purpose")
     return rows
-
-
-def first_row(path):
-    """The first object of a JSONL file, from which its kind of rows is told."""
-    where, line = next(strict.lines_of(path))
-    return strict.parse_object(line, where)
 
 
 @contextlib.contextmanager
