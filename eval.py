@@ -186,19 +186,16 @@ def ask(setting, run, card, data, rows, how):
     args, labels = card["args"], card["args"].get("labels")
     if labels and files.sha256(labels) != card["inputs"]["labels"]:
         raise BadInput(f"{labels} has changed since {run} was made: choose another --out")
+    import prompting  # and torch, which takes seconds
+    from w2s import models
+
     how = how | {"max_len": args["max_len"], "bar": run}
     if "shots" in args:
-        import prompting
-
         asked = {name: args[name] for name in ("shots", "labels", "target", "seed")}
         answers = prompting.probabilities(args["model"], rows, **asked, **how, data=data)
     elif args.get("ratings"):
-        import prompting
-
         answers = prompting.ratings(args["model"], rows, **how)
     else:
-        from w2s import models
-
         start = {"head": args["head"], "max_len": args["max_len"], "device": how["device"]}
         model, tokenizer = models.load(args["model"], **start, outputs=setting.OUTPUTS)
         if model.w2s["head"] == "unembedding alone":

@@ -76,11 +76,9 @@ def default_models(ds):
 
 def answers(setting, run, rows, device=None, dtype=None, **how):
     """One answer a row by the model of a run: P(label = 1), a move, or a text."""
-    from w2s import answering  # torch and transformers take seconds to import
+    from w2s import answering, probes  # torch and transformers take seconds to import
 
     if files.read_card(run)["args"].get("probe"):
-        from w2s import probes
-
         how["predict"] = probes.answer
     model, tokenizer = answering.model_of(run, device, setting.OUTPUTS)
     return setting.answer(model, tokenizer, rows, dtype, bar=run, **how)

@@ -10,6 +10,7 @@ import collections
 from operator import itemgetter
 
 from puzzles import *  # noqa: F403, the data
+from w2s import stats
 from w2s.files import BadInput
 
 LONGEST = 10  # tokens of a move that is spelled
@@ -174,7 +175,6 @@ def measure(predictions, rows):
     "by_difficulty": [{"from", "to", "n", "acc", "low", "high"}]}; a bucket is an engine's number
     of nodes, or 300 points of rating.
     """
-    from w2s import stats
 
     def rate(name, inside):
         """{"acc", "low", "high"} of a field of some predictions."""

@@ -12,11 +12,13 @@ import functools
 import sys
 from operator import itemgetter
 
+import numpy as np
+
 import manners
 from judges import best, find, judged  # noqa: F401
 from moves import outputs, rule  # noqa: F401
 from texts import finish  # noqa: F401
-from w2s import files, protocol, sources
+from w2s import effects, files, protocol, sources, stats
 from w2s.files import BadInput
 from w2s.scores import WRITING
 
@@ -227,10 +229,6 @@ def measure(predictions, rows):
     "max", the expected maximum over a prompt's samples; "empty", the share that says nothing; and
     "length" in words.
     """
-    import numpy as np
-
-    from w2s import effects, stats
-
     texts = [prediction["completions"] for prediction in predictions]
     means = {name: [one[name] for one in predictions] for name in ("score", "max")}
     means["empty"] = [sum(not text.strip() for text in row) / len(row) for row in texts]

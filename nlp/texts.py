@@ -6,7 +6,7 @@
 import sys
 
 from table import TASKS, read_source
-from w2s import files, protocol
+from w2s import files, protocol, stats
 
 WHAT, KEY, METRIC, BALANCED = "rows", "text", "acc", True
 FIELDS, OPTIONAL, PREDICTION = ("text", "label"), (), ("id", "label", "prob")
@@ -92,7 +92,5 @@ def remarks(rows):
 
 def measure(predictions, rows):
     """Metrics of predictions on test rows (stats.metrics)."""
-    from w2s import stats
-
     probs, labels = ([row[name] for row in predictions] for name in ("prob", "label"))
     return stats.metrics(probs, labels, [row["group"] for row in rows])
