@@ -114,8 +114,7 @@ def check(name, folder):
             kind = "a link to nothing" if path.is_symlink() else "no file but a pipe or a device"
             raise BadInput(f"{what}: {path.name} is {kind}")
     there = {file: read_json(what, folder / file) for file in JSON if (folder / file).is_file()}
-    files = shards(what, folder, there.get(INDEX))
-    shapes = [shape for file in files for shape in tensors(what, file)]
+    shapes = [shape for file in shards(what, folder) for shape in tensors(what, file)]
     check_config(what, there["config.json"], len(shapes))
 
 
@@ -128,11 +127,11 @@ def read_json(what, file):
     return value
 
 
-def shards(what, folder, index):
+def shards(what, folder):
     """The folder's files of weights."""
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
-    if index is None:
+    if not (folder / INDEX).is_file():
         pickles = sorted(path.name for one in PICKLES for path in folder.glob(one))
         pickles = [one for one in pickles if one != "training_args.bin"]
         if not pickles:
@@ -141,6 +140,7 @@ def shards(what, folder, index):
         command = shlex.join(["python", "-c", CONVERT, *words])
         told = f"has its weights in {pickles[0]}, a pickle, which could run any program"
         raise BadInput(f"{what} {told}; to convert it without running one: {command}")
+    index = read_json(what, folder / INDEX)
     if wrong := strict.misfit(index, {"weight_map": dict}):
         raise BadInput(f"{what}: {INDEX} {wrong}")
     names = sorted(set(map(str, index["weight_map"].values())))
@@ -205,9 +205,7 @@ def check_size(name, path, auto_class, config):
     with torch.device("meta"):  # which has shapes, but no numbers
         model = auto_class.from_config(config, trust_remote_code=False)
     what, folder = f"--model={name}", Path(path)
-    index = folder / INDEX
-    index = read_json(what, index) if index.is_file() else None
-    held = sum(math.prod(s) for file in shards(what, folder, index) for s in tensors(what, file))
+    held = sum(math.prod(s) for file in shards(what, folder) for s in tensors(what, file))
     asked = model.num_parameters() + sum(buffer.numel() for buffer in model.buffers()) // 8
     if asked > 8 * held + 2**27:
         told = f"asks for {asked:,} numbers, its weights hold {held:,}: they do not belong together"
