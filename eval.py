@@ -58,8 +58,7 @@ def main(
         setting = tasks.setting_of_card(card)
         data = scored_on(setting, run, card, name, test, n_test)
         how = {"device": device, "dtype": dtype} | tasks.writing.chosen(setting, args)
-        writes = setting is tasks.writing
-        scorer = setting.judge_of(data["ds"], judge, bad) if writes else None
+        scorer = setting.judge_of(data["ds"], judge, bad) if setting is tasks.writing else None
         key = json.dumps(data, sort_keys=True)
         if key not in rows_of:
             rows_of[key] = protocol.test_rows(setting, data, split)

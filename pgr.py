@@ -206,8 +206,7 @@ def show(result):
     for who in WHO:
         print(f"{who:<30} {stats.in_words(result[who], metric)}{leaks.mark(result[who])}")
     pgr = result["pgr"]
-    undefined = f" undefined: {pgr['reason']}"
-    told = undefined if pgr["value"] is None else stats.in_words(pgr)
+    told = f" undefined: {pgr['reason']}" if pgr["value"] is None else stats.in_words(pgr)
     print(f"{'PGR':<30} {told}{leaks.mark(result)}")
     if result["agreement"]:
         print("\nstudent agrees with supervisor")

@@ -66,8 +66,7 @@ def main(
     models.save(model, tokenizer, f"{out}/new")
     card |= leaks.learn(out, setting, card, train + held_out)
     records.end(out, card, history, loop.kept(history) if recipe["stop"] else history[-1])
-    labels = files.beside(out, "labels.jsonl")
-    records.tell_next(["label.py", out, f"--out={labels}"])
+    records.tell_next(["label.py", out, f"--out={files.beside(out, 'labels.jsonl')}"])
 
 
 def resampled(rows, seed):

@@ -14,7 +14,6 @@ from w2s import files, leaks, protocol, strict
 from w2s.files import HERE, BadInput
 
 STAGES = ("train_weak", "label", "train_strong", "eval")  # nobody needs a later one
-SHARE = {"train_weak": 4, "label": 1, "train_strong": 4, "eval": 1}  # of work, roughly
 UNKNOWN = 124_000_000  # parameters of a model that is no folder
 
 
@@ -181,7 +180,7 @@ def work(node):
     """About how much work a stage is, in parameters that go through."""
     folders = [path for path in (Path(node["model"]), HERE / node["model"]) if path.is_dir()]
     weights = [file for folder in folders[:1] for file in folder.glob("*.safetensors")]
-    share = SHARE.get(script_of(node), 1)
+    share = 4 if script_of(node).startswith("train") else 1  # of the work, roughly
     size = sum(file.stat().st_size for file in weights) // 4 or UNKNOWN
     return size * share + 1_000_000  # to load and to save
 

@@ -212,6 +212,5 @@ def guard(setting, rows, data, known, allow, what):
         go_on = "--allow_leak goes on, and marks all that is made from it"
         raise BadInput(f"{told}: give other rows or another model ({go_on})")
     print(f"warning: {told}: all that is made from this is marked")
-    of_test = f"{len(found)} test {setting.WHAT} learned"
-    short = of_test if what == "test" else f"truth of {len(found)} labelled {setting.WHAT} learned"
-    return {"allow_leak": True, "leaks": [short]}
+    of = f"{len(found)} test" if what == "test" else f"truth of {len(found)} labelled"
+    return {"allow_leak": True, "leaks": [f"{of} {setting.WHAT} learned"]}

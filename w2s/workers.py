@@ -76,12 +76,11 @@ def in_words(words):
         main(*args, **options)
         return None
     except (BadInput, FloatingPointError) as error:
-        told = f"error: {error}"
+        print(told := f"error: {error}")
+        return told
     except Exception as error:
         traceback.print_exc()
         return f"{type(error).__name__}: {files.first_line(error)}"
-    print(told)
-    return told
 
 
 # ---- in the sweep
