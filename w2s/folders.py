@@ -11,7 +11,7 @@ import time
 from importlib import util
 from pathlib import Path
 
-from w2s import cli, strict
+from w2s import cli, hub, strict
 from w2s.files import HERE, rank, sha256, whole
 from w2s.strict import BadInput
 
@@ -48,8 +48,6 @@ def find_model(name):
             raise BadInput(f"--model={name} has no config.json: give a model's folder, or a hub id")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise BadInput(f"--model={name}: there is no such folder")
-    from w2s import hub
-
     beside = [str(f.parent.relative_to(HERE)) for f in (HERE / name).parent.glob("*/config.json")]
     return name, hub.ask(name, "model", cli.nearest(name, beside) if beside else "")
 

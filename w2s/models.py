@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
-from w2s import checks, files, folders, oddities
+from w2s import answering, checks, files, folders, oddities, parallel
 from w2s.checks import check_tokens, set_pad_token
 from w2s.files import BadInput, first_line, rank, world
 from w2s.packing import logits
@@ -58,8 +58,6 @@ def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
             fuse_norms(model)
         checks.finite(name, model)
         if head == "answers":
-            from w2s import answering
-
             answering.add_score(name, model, tokenizer)
         limit = min(max_len or 1024, tokenizer.model_max_length, checks.positions(model))
         checks.context(name, tokenizer, limit, max_len, outputs)
@@ -142,14 +140,10 @@ def fuse_norms(model):
 def save(model, tokenizer, folder):
     """Save in Hugging Face layout, whole or not at all: the Auto class gives the same logits."""
     if any("lora_" in name for name, _ in model.named_parameters()):
-        from w2s import lora
+        from w2s import lora  # which imports this file
 
         lora.merge(model)
-    weights = None
-    if world() > 1:
-        from w2s import parallel
-
-        weights = parallel.whole_weights(model)
+    weights = parallel.whole_weights(model) if world() > 1 else None
     tokenizer.model_max_length = model.w2s["max_len"]
     if hasattr(tokenizer, "backend_tokenizer"):
         limit = {"max_length": model.w2s["max_len"], "direction": "left"}
