@@ -19,6 +19,8 @@ import sys
 import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 
+import fire
+
 from w2s import locks, strict
 from w2s.files import HERE, first_line, rank, world
 from w2s.options import OPTIONS
@@ -159,8 +161,6 @@ def parse(main, words):
 
     Shows the help and exits with 0 on --help; BadInput where anything is off.
     """
-    import fire
-
     known = inspect.signature(main).parameters
     if "--help" in words or "-h" in words:
         show_help(main, known)
@@ -191,8 +191,6 @@ def parse(main, words):
 
 def show_help(main, known):
     """Print the script's own docstring, then every argument with its type, default and meaning."""
-    import fire
-
     # fire takes the meaning of an option from the last section of the docstring, "Args:"
     doc = main.__doc__.rstrip() + ("" if "Args:" in main.__doc__ else "\n\n    Args:")
     missing = [name for name in known if f"\n        {name}: " not in doc]
