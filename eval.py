@@ -165,8 +165,7 @@ def score(setting, run, card, data, split, rows, how, scorer, leak, force):
     """
     file, *about = scores.place(run, card, data, split, how, scorer)
     locks.hold(file, writes=False)
-    known = None if force else scores.known(file, *about)
-    if metrics := parts.together("told", known):
+    if metrics := parts.together("told", None if force else scores.known(file, *about)):
         return metrics
     locks.hold(file)
     answers = ask(setting, run, card, data, rows, how)

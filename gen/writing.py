@@ -41,7 +41,7 @@ WHAT, KEY, METRIC, BALANCED = "prompts", "prompt", "score", False
 FIELDS, OPTIONAL = ("prompt", "completion"), ()
 PREDICTION = ("id", "score", "max", "completions")
 # a supervisor may write nothing; such a label is left out in training
-WRITTEN = (lambda x: x == "" or isinstance(x, str) and (not x.strip() or files.is_text(x)), "text")
+WRITTEN = (lambda x: isinstance(x, str), "text")
 CHECKS = files.CHECKS | {"completion": files.TEXT, "weak": WRITTEN}
 CHECKS |= dict.fromkeys(("score", "max"), files.PROBABILITY)
 TRUTH, SOFT, OUTPUTS = "completion", False, 0

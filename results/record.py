@@ -103,11 +103,10 @@ def grid(folder, ds, pairs, rules, seeds, options):
     asked = {"pairs": pairs, "seeds": seeds, "rules": sweep.rules_of(rules, {})}
     grids.settle(folder, asked, options, write=True)
     nodes = list(sweep.stages_of(folder, asked, options).values())
-    first = ("train_weak", "label")
     names, places = ds.split(","), {}
     for node in nodes:
         task, seed, *_ = node["name"].split("/")
-        late = grids.script_of(node) not in first and "weak-" not in node["name"]
+        late = grids.script_of(node) not in ("train_weak", "label") and "weak-" not in node["name"]
         places[node["name"]] = seed, names.index(task), node["name"] if late else ""
     for node in sorted(nodes, key=lambda node: places[node["name"]]):
         place = f"{folder}/{node['name']}"
@@ -200,8 +199,7 @@ def analysis(out, _, models, seeds, sizes, first):
         for (shots, target), model in itertools.product(SHOWN, models[1:]):
             more = {"labels": labels, "target": target} | how if shots else {}
             asked = {"model": model, "shots": shots, "ds": name, "n_test": sizes["n_test"]} | more
-            file = f"{here}/shots-{target or 0}-{grids.form(model)}"
-            add(file, "eval", needs=[labels], **asked)
+            add(f"{here}/shots-{target or 0}-{grids.form(model)}", "eval", needs=[labels], **asked)
 
 
 def alpha(_, ds, models, seeds, sizes, first):

@@ -186,8 +186,7 @@ def against_size(axes, cells):
     short = sum(map(len, models.values())) <= 30
     axes.set_xscale("log")
     axes.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
-    told = [f"{models[size]}\n" * short + in_short(size) for size in sizes]
-    axes.set_xticks(sizes, told)
+    axes.set_xticks(sizes, [f"{models[size]}\n" * short + in_short(size) for size in sizes])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("student: model, parameters" if short else "parameters of the student")
 

@@ -137,8 +137,7 @@ def metrics(prob, label, groups):
     rows = effects.number(groups)
     result = {"n": len(prob), "groups": rows[1]}
     for name, metric in METRICS.items():
-        among = deciding(name, prob, true)
-        one = mean_of(metric(prob, true)[None], rows, name, among=among)
+        one = mean_of(metric(prob, true)[None], rows, name, among=deciding(name, prob, true))
         result |= one if name == "acc" else {name: {"value": one.pop(name)} | one}
     return result
 
@@ -213,8 +212,7 @@ def over_tasks(tasks, metric="acc"):
     mean, median = effects.of_tasks(known) if known else (none, none)
     sums = [[[weights @ three.means for three in tasks.values()]] for weights in (UP, GAP)]
     units = effects.crossed(sums, np.arange(len(tasks)), len(tasks))
-    pooled = effects.fieller(units, [1, 0], [0, 1])
-    told = {"mean": mean, "median": median, "pooled": pooled}
+    told = {"mean": mean, "median": median, "pooled": effects.fieller(units, [1, 0], [0, 1])}
     told = {name: estimate(found, bounds=free) for name, found in told.items()}
     undefined = [name for name, value in pgrs.items() if value is None]
     return told | {"tasks": len(tasks), "undefined": undefined}
