@@ -76,7 +76,6 @@ def main(
         weak: supervisors, together with --strong, instead of --models
         strong: students of every supervisor
         loss: rules, each with its own options: xent,conf:alpha=0.75 (default: xent, and conf)
-        seeds: how many seeds, from 0
         out: the folder of the grid (default: runs/demo, or runs/grid with --ds or models)
         jobs: stages side by side (default: one a GPU; on a CPU the cores, as far as needed)
         dry_run: print the commands that are missing, what sharing saves, and the time

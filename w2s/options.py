@@ -106,7 +106,7 @@ OPTIONS = {
     "want": (POSITIVE, "tell how many rows and seeds make half the PGR's interval this wide"),
     "n": (count(), "how many rows (default: all, in the halves at most 10,000)"),
     "mirror": (None, "folder to write the named tasks' data to (default: all), for W2S_MIRROR"),
-    "seeds": (count(10_000), "how many seeds"),
+    "seeds": (count(10_000), "how many seeds, from 0"),
     "weak_too": (None, "fine-tune the supervisor's base model alike, into OUT_weak (Fig. 18)"),
     "games": (None, "PGN file, or parquet with columns moves, white_elo, black_elo"),
     "min_elo": (NATURAL, "both players of a game must be rated this high"),
