@@ -188,10 +188,7 @@ def describe(result, matched, cards, abouts, setting, ds, split):
         result[who] |= leaks.inherited(*of_who) | {"model": card["args"].get("model")}
     result |= leaks.inherited(*(result[who] for who in WHO))
     args = cards[0][1]["args"]
-    given = {name: args.get(name) for name in RULE}
-    told = [
-        f"{n}={value}" for n, value in given.items() if value is not None and value is not False
-    ]
+    told = [f"{n}={args[n]}" for n in RULE if args.get(n) is not None and args[n] is not False]
     rule = " ".join([args["loss"], *told]) if args.get("loss") else None
     result["student"] |= {"rule": rule, "seeds": [seed for seed in matched if seed]}
     result |= {"task": ds or cards[0][0]["data"]["ds"], "setting": setting.__name__}

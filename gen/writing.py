@@ -166,9 +166,8 @@ def answer(model, tokenizer, rows, dtype=None, bar=None, samples=None, max_new=N
         print(f"this tokenizer has no token that ends a text: all completions have {max_new}")
     elif n_open:
         warning = "warning: no completion ends: " if n_open == len(every) else ""
-        print(
-            f"{warning}{n_open} of {len(every)} completions are cut at {max_new} tokens (--max_new)"
-        )
+        told = f"{n_open} of {len(every)} completions are cut at {max_new} tokens (--max_new)"
+        print(warning + told)
     if n_empty:
         print(f"{n_empty} of {len(every)} completions are empty")
     return texts if samples else [row[0] for row in texts]

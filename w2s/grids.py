@@ -242,7 +242,7 @@ def result(folder, cell, at, scored, setting, read):
     sizes = {who: card["resolved"]["parameters"] for who, card in cards.items()}
     return dict(zip(KEY, cell)) | {
         "setting": setting.__name__,
-        "metric": getattr(setting, "METRIC", "acc"),
+        "metric": setting.METRIC,
         "n": len(scores["weak"]),
         "runs": {who: at[who] for who in scored},
         "labels": at["labels"],

@@ -95,10 +95,8 @@ def as_shard(mine, like):
     """This process's part of a tensor, which is sharded as `like` is, as one with all others'."""
     if not isinstance(like, DTensor):
         return mine
-    shape = {"shape": like.shape, "stride": like.stride()}
-    return DTensor.from_local(
-        mine.to(like.device), like.device_mesh, like.placements, run_check=False, **shape
-    )
+    how = {"shape": like.shape, "stride": like.stride(), "run_check": False}
+    return DTensor.from_local(mine.to(like.device), like.device_mesh, like.placements, **how)
 
 
 def part(values, like):
