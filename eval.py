@@ -53,7 +53,7 @@ def main(
     if len({card.get("setting") for card in cards.values()}) > 1:
         raise BadInput("these runs are of several settings: score each setting in its own call")
     learned = {run: {run: leaks.of_run(run, card)} for run, card in cards.items()}
-    rows_of, plan = {}, []
+    rows_of, plan, metrics = {}, [], {run: {} for run in cards}
     for name, (run, card) in itertools.product(names, cards.items()):
         setting = tasks.setting_of_card(card)
         data = scored_on(setting, run, card, name, test, n_test)
@@ -64,7 +64,10 @@ def main(
             rows_of[key] = protocol.test_rows(setting, data, split)
         leak = leaks.guard(setting, rows_of[key], data, learned[run], allow_leak, "test")
         plan.append((setting, run, card, data, split, rows_of[key], how, scorer, leak))
-    metrics = score_all(plan, force)  # nothing runs before all rows are there
+    parts.together("join")  # nothing runs before all rows are there
+    for setting, run, card, data, *more in plan:
+        metrics[run][data["ds"]] = score(setting, run, card, data, *more, force)
+    parts.together("leave")
     if len(names) > 1:
         return show_tasks(metrics, setting.METRIC)
     of_runs = {run: one for run, of_tasks in metrics.items() for one in of_tasks.values()}
@@ -145,16 +148,6 @@ def scored_on(setting, run, card, ds, test, n_test):
         # a file that the run was not trained for is a test set, all of it
         test = own["test"] if own and own["ds"] == str(Path(ds).resolve()) else ds
     return protocol.describe(setting, ds, n_test=n_test, test=test)
-
-
-def score_all(plan, force):
-    """{run: {task: metrics}} of all calls of score(), whose arguments are listed."""
-    metrics = {run: {} for _, run, *_ in plan}
-    parts.together("join")
-    for one in plan:
-        metrics[one[1]][one[3]["ds"]] = score(*one, force)
-    parts.together("leave")
-    return metrics
 
 
 def score(setting, run, card, data, split, rows, how, scorer, leak, force):

@@ -59,7 +59,7 @@ def main(
     leak = leaks.guard(setting, rows, data, taught, allow_leak, "truth")
     where = {"device": device, "dtype": dtype}
     parts.together("join")
-    learned = weigh(setting, runs, held_out(setting, cards[0], data), where) if weights else None
+    learned = weigh(setting, runs, cards[0], data, where) if weights else None
     answers = [tasks.answers(setting, run, rows, **where, **how) for run in runs]
     if vote == "judge":
         weak = tasks.writing.best(scorer, answers, **where)
@@ -147,16 +147,11 @@ def strong_half(setting, data, part):
     return [row for group in groups[first:end] for row in group]
 
 
-def held_out(setting, card, data):
-    """The rows of the weak half, their truth known, that a supervisor was not trained on."""
-    rows = files.hold_out(protocol.half(setting, data, "weak"), card["args"]["n_val"])[1]
-    if not rows:
-        raise BadInput("--weights learns on rows that were held out, and there are none (--n_val)")
-    return rows
-
-
-def weigh(setting, runs, known, where):
+def weigh(setting, runs, card, data, where):
     """Weights [K] of the supervisors by the truth of the rows that they held out, and told."""
+    known = files.hold_out(protocol.half(setting, data, "weak"), card["args"]["n_val"])[1]
+    if not known:
+        raise BadInput("--weights learns on rows that were held out, and there are none (--n_val)")
     if setting.SOFT:
         probs = np.array([tasks.answers(setting, run, known, **where) for run in runs])
         likelihood = votes.of_labels(probs, np.array([row["label"] for row in known]))
