@@ -41,8 +41,7 @@ WHAT, KEY, METRIC, BALANCED = "prompts", "prompt", "score", False
 FIELDS, OPTIONAL = ("prompt", "completion"), ()
 PREDICTION = ("id", "score", "max", "completions")
 # a supervisor may write nothing; such a label is left out in training
-WRITTEN = (lambda x: isinstance(x, str), "text")
-CHECKS = files.CHECKS | {"completion": files.TEXT, "weak": WRITTEN}
+CHECKS = files.CHECKS | {"completion": files.TEXT, "weak": (lambda x: isinstance(x, str), "text")}
 CHECKS |= dict.fromkeys(("score", "max"), files.PROBABILITY)
 TRUTH, SOFT, OUTPUTS = "completion", False, 0
 RECIPE = {"epochs": 3, "batch_size": 16, "n_val": None, "stop": True}
