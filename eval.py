@@ -35,11 +35,11 @@ def main(
     """Score runs on the test rows of their task, or of another.
 
     Args:
-        ds: score on this task or JSONL file instead of the one that the run was trained for, or on
-            several: 'ethics_*' in quotes, or a list with commas
+        ds: the task or JSONL file to score on, instead of what the run was trained for; several
+            with commas, or as 'ethics_*' in quotes
+        test: test rows, when --ds is a file (default: a fifth of the one trained on, else all)
         model: with --out and no runs: a model to score without training, or RUN/model
-        labels: the labels file that the examples of a prompt come from (default: the ground truth
-            of the weak half of the task that is asked)
+        labels: the labels file of a prompt's examples (default: the truth of the weak half)
         target: whose labels the examples show: weak (default) or truth
         seed: moves the examples of a prompt, or what is drawn by --temperature (default: 0)
     """

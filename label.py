@@ -198,7 +198,8 @@ def tell(setting, out, rows, kept, card):
         return records.tell_next(["controls.py", out, "--kind=suffix"])
     usual = {*card["models"]} == {tasks.default_models(card["data"]["ds"])[0]}
     train = ["train_strong.py", out, *([] if usual else ["--model=NAME"])]  # of a stronger model
-    student, ceiling = (f"--out={files.beside(out, who)}" for who in ("student", "ceiling"))
+    of = "" if Path(out).stem == "labels" else f"{Path(out).stem}_"  # others' students stay
+    student, ceiling = (f"--out={files.beside(out, of + who)}" for who in ("student", "ceiling"))
     records.tell_next([*train, student], [*train, ceiling, "--target=truth"])
 
 

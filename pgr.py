@@ -237,8 +237,10 @@ def show_needed(result, want):
         rough = "no number of rows is known"
     print(f"for a PGR known to +-{want:g}, {rough}:")
     for n_seeds, n_groups in result["needed"].items():
-        rows = f"{n_groups} groups, {round(n_groups * result['n'] / result['groups'])} rows"
-        print(f"  {n_seeds:>2} seed(s)  {rows if n_groups else 'no number of rows is enough'}")
+        told = "no number of rows is enough"
+        if n_groups:
+            told = f"{n_groups} groups, {round(n_groups * result['n'] / result['groups'])} rows"
+        print(f"  {n_seeds:>2} seed(s)  {told}")
 
 
 def report_of(folder, args):

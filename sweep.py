@@ -119,7 +119,17 @@ def stages_of(out, grid, handed):
     by_stage = {}
     for script, known in handed_on().items():
         by_stage[script] = {n: value for n, value in handed.items() if n in known}
-    return grids.build(out, grid, by_stage)
+    nodes = grids.build(out, grid, by_stage)
+    for task, weak, strong, rule, seed in grids.cells(grid):
+        code = code_of(tasks.setting_of(task), tuple(grid["rules"][rule].items()))
+        nodes[grids.places(task, weak, strong, rule, seed)["student"]]["code"] = code
+    return nodes
+
+
+@functools.cache
+def code_of(setting, options):
+    """A hash of the code of a rule, given as its options for train_strong.py."""
+    return train_strong.code_of(train_strong.chosen_rule(setting, UNSET | dict(options), None)[0])
 
 
 def be_job(note, out, grid, nodes, handed, jobs):

@@ -23,6 +23,8 @@ In: a labels file of label.py, or your own: JSONL with id, weak, and the fields 
 Out: a run directory like train_weak.py's, beside the labels. Next: eval.py.
 """
 
+import inspect
+
 import tasks
 from w2s import cli, files, folders, leaks, parts, records
 
@@ -49,7 +51,7 @@ def main(
     recipe = cli.recipe(args, setting.RECIPE | (PROBE if probe else {}))
     rule, whole_batch, options = chosen_rule(setting, args, recipe["batch_size"])
     records.check_training(setting, args := args | recipe | {"model": model, "out": out} | options)
-    inputs = {"labels": files.sha256(labels)} | folders.model_input(model)
+    inputs = folders.model_input(model) | {"labels": files.sha256(labels), "rule": code_of(rule)}
     if records.is_done(out, args, inputs, force):
         return
     leak = leaks.of_labels(setting, rows, labels, labels_card, args, allow_leak)
@@ -96,6 +98,11 @@ def chosen_rule(setting, args, batch_size):
         rule, whole_batch, resolved = setting.rule("xent")
         resolved = {"loss": "xent", "alpha": None, "radius": None, "as_released": False}
     return rule, whole_batch, resolved | {"conf_prior": resolved.pop("prior", None)}
+
+
+def code_of(rule):
+    """A hash of the code of a rule: a run is not done once somebody has edited that."""
+    return files.hashed(inspect.getsource(getattr(rule, "func", rule))).hex()
 
 
 if __name__ == "__main__":

@@ -254,6 +254,14 @@ def test_a_rule_comes_with_its_options_filled_in_and_refuses_others():
         losses.rule("cnof")
 
 
+def test_an_option_without_a_default_is_refused(monkeypatch):
+    mine = {"loss": lambda logits, weak, progress, alpha: 0, "whole_batch": False}
+    monkeypatch.setitem(LOSSES, "mine", mine)
+    for given in ({}, {"alpha": 0.5}):
+        with pytest.raises(BadInput, match="mine.. in losses.py has an option without a default"):
+            losses.rule("mine", **given)
+
+
 def test_a_rule_that_compares_rows_refuses_batches_of_one():
     """The confidence loss hardened every row to 0 there, without a word."""
     for name, line in LOSSES.items():

@@ -242,6 +242,8 @@ def test_another_metric_is_asked_for_by_name(runs, capsys):
     shown = capsys.readouterr().out
     assert "2 seeds" not in shown and "for a PGR known to +-0.05" in shown and "rows\n" in shown
     assert {*told["needed"]} == {"2", "3", "5", "10", "20", "50"}
+    assert result(*SEEDS, metric="nll", want=1e-9)["needed"]["2"] is None
+    assert "   2 seed(s)  no number of rows is enough\n" in capsys.readouterr().out
     rows = [{"id": str(i), "label": i % 2, "prob": 0.2} for i in range(100)]
     path = runs / "student/eval/sst2-test.jsonl"
     files.write_jsonl(path, rows, files.read_card(path))

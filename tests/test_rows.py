@@ -7,7 +7,7 @@ from conftest import CARD
 
 import pgr
 import texts
-from w2s import files, locks, records
+from w2s import cli, files, locks, records
 from w2s.files import BadInput
 
 GOOD = {"id": "a", "group": "a", "text": "words", "label": 1, "weak": 0.5}
@@ -120,7 +120,7 @@ def stage():
         yield
 
 
-def test_a_finished_run_is_kept_refused_or_replaced(tmp_path, capsys):
+def test_a_finished_run_is_kept_refused_or_replaced(tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     assert records.is_done(run, {"seed": 0}, {"in": "x"}, False) is False
     finished(run)
@@ -136,6 +136,11 @@ def test_a_finished_run_is_kept_refused_or_replaced(tmp_path, capsys):
     finished(run, commit="elsewhere")
     assert records.is_done(run, {"seed": 0}, {"in": "x"}, False) is True
     assert "by commit elsewhere; the code is now at" in capsys.readouterr().out
+    for now, told in (("abc", ""), ("abc+", " (by commit abc+; the code is now at abc+ (+: wi")):
+        finished(run, commit=now)
+        monkeypatch.setattr(cli, "commit", lambda now=now: now)
+        assert records.is_done(run, {"seed": 0}, {"in": "x"}, False) is True
+        assert f"same arguments and inputs{told}" in capsys.readouterr().out
 
 
 def test_an_unfinished_run_starts_again_and_is_never_an_input(tmp_path, capsys):

@@ -8,21 +8,23 @@ import re
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import slow
+from conftest import CARD, slow
 
 import controls
 import eval
 import label
 import pgr
+import sweep
 import tasks
 import texts
 import train_strong
 import train_weak
-from w2s import cli, files, losses, models, probes, protocol, votes
+from w2s import cli, files, grids, losses, models, probes, protocol, votes
 from w2s.files import HERE, BadInput
 
 RECIPES = (HERE / "results/rules.md").read_text()
@@ -133,6 +135,34 @@ def test_a_rules_default_spelled_out_is_the_same_run(mine, capsys):
     for options in ({}, {"alpha": 0.5, "conf_prior": "half"}):
         train_strong.main("runs/labels.jsonl", out="runs/conf", loss="conf", epochs=1, **options)
     assert "already done" in capsys.readouterr().out
+
+
+def test_a_run_of_a_rule_that_was_edited_since_is_not_done(mine, tmp_path, monkeypatch):
+    """Neither alone nor in a grid, where it would stand beside runs of the rule as it is now."""
+    asked = {"pairs": [("facts", "facts/xs", "facts/m")], "seeds": 1, "rules": {}}
+    asked["rules"] = {name: {"loss": name} for name in ("xent", "conf")}
+
+    def undone():
+        return {*grids.undone(sweep.stages_of(str(tmp_path / "grid"), asked, {}))}
+
+    for node in sweep.stages_of(str(tmp_path / "grid"), asked, {}).values():
+        args = {"labels": node["words"][1]} | node["options"]
+        inputs = {"rule": node.get("code", ""), "labels": "", "model": ""}
+        card = CARD | {"args": args, "inputs": inputs, "model_sha256": "", "sha256": ""}
+        files.write_card(node["out"], card)
+        Path(node["out"]).touch()
+    assert undone() == set()
+    train_strong.main("runs/labels.jsonl", out="runs/edited", loss="conf", epochs=1)
+    monkeypatch.setitem(losses.LOSSES, "conf", losses.LOSSES["logconf"] | {"loss": edited})
+    sweep.code_of.cache_clear()
+    assert undone() == {"facts/s0/facts-xs-facts-m-conf", "facts/s0/facts-xs-facts-m-conf.eval"}
+    sweep.code_of.cache_clear()
+    with pytest.raises(BadInput, match="other arguments or inputs .rule is not the same, or has"):
+        train_strong.main("runs/labels.jsonl", out="runs/edited", loss="conf", epochs=1)
+
+
+def edited(logits, weak, progress, alpha=0.5, prior="half"):
+    return losses.conf(logits, weak, progress, alpha, prior) * 2
 
 
 # ---- ensembles

@@ -2,6 +2,7 @@
 
 A stage is a dict {"name", "words" (of its command, without python), "options" (the same words, as
 values), "needs" (names of stages), "out" (a run directory or JSONL file), "model" (what it runs)}.
+A student has "code", a hash of its rule's.
 """
 
 import functools
@@ -130,6 +131,8 @@ def is_done(node):
     if not card or not card.get("finished") or not Path(node["out"]).exists():
         return False
     if any(card["args"].get(name) != value for name, value in node["options"].items()):
+        return False
+    if "code" in node and card["inputs"].get("rule") != node["code"]:
         return False
     if source.startswith("--"):
         return True

@@ -160,6 +160,8 @@ def rule(name, batch_size=None, **options):
         raise BadInput(f"unknown loss --loss={name}{cli.nearest(name, LOSSES)}")
     signatures = {x: inspect.signature(line["loss"]).parameters for x, line in LOSSES.items()}
     takes = {x: {p.name: p.default for p in [*s.values()][3:]} for x, s in signatures.items()}
+    if inspect.Parameter.empty in takes[name].values():
+        raise BadInput(f"{name}() in losses.py has an option without a default: give it one")
     given = {option: value for option, value in options.items() if value is not None}
     for option in given.keys() - takes[name].keys():
         fits = ", ".join(other for other in LOSSES if option in takes[other])

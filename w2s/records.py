@@ -94,7 +94,9 @@ def is_done(out, args, inputs, force, suffix=""):
         raise BadInput(f"{told}: choose another --out, or add --force")
     elif not force:
         made, now = card["commit"], cli.commit()
-        since = f" (by commit {made}; the code is now at {now})" if made != now else ""
+        edited = " (+: with changes)" if str(now).endswith("+") else ""
+        since = f" (by commit {made}; the code is now at {now}{edited})"
+        since = since if edited or made != now else ""
         print(f"{out} is already done with the same arguments and inputs{since}; see --force")
         if not suffix:  # which a kill just after the end leaves
             (out / resume.NAME).unlink(missing_ok=True)
@@ -160,6 +162,8 @@ def read_labels(setting, labels):
         if not setting.SOFT:
             rows = setting.finish(rows, 0)  # perhaps in another notation
         print(f"{labels} has no card of ours: its task is not known, so eval.py will need --ds")
+        if setting.SOFT and len({row["weak"] > 0.5 for row in rows}) == 1:
+            print("warning: all labels say the same, and that is all that a student could learn")
     if card.get("test_rows"):
         raise BadInput(f"{labels} holds test rows (label.py --test_rows): nobody may train on them")
     return rows, card

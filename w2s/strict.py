@@ -105,7 +105,7 @@ def whole_number(word):
 def finite(word):
     """A number; Unfit for NaN, Infinity and 1e999."""
     if not math.isfinite(number := float(word)):
-        raise Unfit(f"has the number {word[:30]}, which is not finite: leave it out, or write null")
+        raise Unfit(f"has the number {word[:30]}, which is not finite: mend or leave out the row")
     return number
 
 
