@@ -36,6 +36,7 @@ WINDOW = GROUPED | {"sliding_window": 16}
 LAYERS = {"layer_types": ["sliding_attention", "full_attention"], "head_dim": 32}
 FAMILIES = {
     "llama": GROUPED, "gemma3_text": WINDOW | LAYERS, "mistral": WINDOW, "qwen2": GROUPED,
+    "gemma3_text, its own heads": WINDOW | LAYERS | {"head_dim": 256, "num_key_value_heads": 1},
     "qwen3": GROUPED | {"head_dim": 32}, "gpt_neox": SIZE, "phi": SIZE, "bert": SIZE,
     "gpt2": {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 2048},
     "opt": HEADS | {"ffn_dim": 256, "word_embed_proj_dim": 128},
@@ -139,7 +140,8 @@ def check(device, toy, *_):
 def classifier(name, device):
     """A classifier of FAMILIES with weights so large that a leak between texts would show."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(name, vocab_size=512, pad_token_id=0, **FAMILIES[name])
+    family = name.split(",")[0]
+    config = AutoConfig.for_model(family, vocab_size=512, pad_token_id=0, **FAMILIES[name])
     models.settle(config, 2)
     config.max_position_embeddings = 2048
     with torch.device(device):
