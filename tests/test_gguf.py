@@ -86,6 +86,21 @@ def test_of_several_processes_the_first_makes_the_folder(written, tmp_path, monk
     assert folders.find_model(str(file))[0] == folder and not [*folder.iterdir()]
 
 
+def test_a_tokenizer_that_is_another_once_saved_is_refused(written, tmp_path, monkeypatch):
+    """Gemma's by transformers 5.17: the words fell into letters, and a student hardly learned."""
+    monkeypatch.chdir(tmp_path)
+    read = AutoTokenizer.from_pretrained
+
+    def letters(*words, **how):
+        tokenizer = read(*words, **how)
+        return tokenizer if "gguf_file" in how else lambda text: tokenizer(" ".join(text))
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", letters)
+    with pytest.raises(BadInput, match="tiny.gguf: this transformers does not keep its tokenizer"):
+        folders.find_model(str(written[0]))
+    assert not [*tmp_path.glob("runs/gguf/*")]
+
+
 def test_what_is_no_gguf_file_is_told_in_a_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match="--model=none.gguf: there is no such file"):

@@ -90,6 +90,10 @@ def from_gguf(name):
     with whole(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        kept = AutoTokenizer.from_pretrained(temporary)("words of every day").input_ids
+        if kept != tokenizer("words of every day").input_ids:  # Gemma's by transformers 5.17
+            told = "this transformers does not keep its tokenizer as it was"
+            raise BadInput(f"--model={name}: {told}: install the version of requirements.txt")
     return folder, stamp
 
 
