@@ -271,12 +271,13 @@ def waiting(device):
         )
 
 
-def demo(*_):
+def demo(device, *_):
     """A grid of each setting, three seeds: the CPU's PGR must lie in the interval."""
     for ds, (on_cpu, setting, weak, strong) in ON_CPU.items():
         began = time.monotonic()
         words = f"--ds={ds}", f"--weak={weak}", f"--strong={strong}", f"--loss={','.join(on_cpu)}"
-        script("sweep.py", *words, "--seeds=3", f"--out=runs/gpu/{ds}")
+        words = *words, "--seeds=3", f"--jobs={6 if device.type == 'cuda' else 2}"
+        script("sweep.py", *words, f"--out=runs/gpu/{ds}")
         head(ds, "PGR", "on the CPU", "")
         for name, wanted in on_cpu.items():
             with survived(name):
