@@ -125,9 +125,11 @@ def test_two_processes_give_the_parameters_of_one(tiny, pairs, setting):
     assert len(their_history) == len(history)
     for a, b in zip(their_history, history):
         assert a == pytest.approx(b, abs=1e-5)
-    base = fresh(tiny, SETTINGS[setting][0], ARCHITECTURES[SETTINGS[setting][0]]).base_model
-    pairs_of = zip(net.base_model.parameters(), base.parameters())
+    base = fresh(tiny, SETTINGS[setting][0], ARCHITECTURES[SETTINGS[setting][0]])
+    pairs_of = zip(net.base_model.parameters(), base.base_model.parameters())
     assert max((a - b).abs().max() for a, b in pairs_of) > 2e-5
+    moved = [key for key, value in base.state_dict().items() if not torch.equal(theirs[key], value)]
+    assert len(moved) >= 9  # every matrix of the layers, and the head
 
 
 def test_two_processes_answer_as_one(pairs, command, monkeypatch):
