@@ -5,7 +5,8 @@
 #     results/gpu.sh check          # packed against padded, one training in many ways, waiting
 #     results/gpu.sh demo           # whole grids of facts, facts_pairs, chess: the CPU's PGR
 #     results/gpu.sh real           # SST-2 with minilm, smollm2-135m, gemma3-270m, folders beside
-#                                   # the scripts, and W2S_MIRROR (see real.md); three seeds
+#                                   # the scripts, made by the transformers of requirements.txt,
+#                                   # and W2S_MIRROR (see real.md); three seeds
 #     results/gpu.sh bench          # our loop beside Hugging Face's Trainer, shapes of 0.5B, 1.5B
 #     results/gpu.sh large          # a 7B shape: low-rank terms, all weights
 #
