@@ -121,8 +121,9 @@ def stages_of(out, grid, handed):
         by_stage[script] = {n: value for n, value in handed.items() if n in known}
     nodes = grids.build(out, grid, by_stage)
     for task, weak, strong, rule, seed in grids.cells(grid):
-        code = code_of(tasks.setting_of(task), tuple(grid["rules"][rule].items()))
-        nodes[grids.places(task, weak, strong, rule, seed)["student"]]["code"] = code
+        at, setting = grids.places(task, weak, strong, rule, seed), tasks.setting_of(task)
+        nodes[at["student"]]["code"] = code_of(setting, tuple(grid["rules"][rule].items()))
+        nodes[at["ceiling"]]["code"] = code_of(setting, (("loss", "xent"),))
     return nodes
 
 

@@ -383,7 +383,7 @@ def test_a_mirror_is_written_and_resumed(ask, tmp_path):
 
 
 def test_names_for_a_mirror_are_checked_before_anything_is_fetched(tmp_path):
-    with pytest.raises(BadInput, match="bolq is no task of the hub .did you mean boolq"):
+    with pytest.raises(BadInput, match="bolq: it is no task of the hub .did you mean boolq"):
         tasks.main("dream", "bolq", mirror=str(tmp_path))
     with pytest.raises(BadInput, match="safety_prompts: it is not on the hub: put safety.csv of"):
         tasks.main("dream", "safety_prompts", mirror=str(tmp_path))

@@ -156,6 +156,9 @@ def test_a_run_of_a_rule_that_was_edited_since_is_not_done(mine, tmp_path, monke
     monkeypatch.setitem(losses.LOSSES, "conf", losses.LOSSES["logconf"] | {"loss": edited})
     sweep.code_of.cache_clear()
     assert undone() == {"facts/s0/facts-xs-facts-m-conf", "facts/s0/facts-xs-facts-m-conf.eval"}
+    monkeypatch.setitem(losses.LOSSES, "xent", losses.LOSSES["xent"] | {"loss": edited})
+    sweep.code_of.cache_clear()
+    assert {"facts/s0/ceiling-facts-m", "facts/s0/facts-xs-facts-m-xent"} < undone()
     sweep.code_of.cache_clear()
     with pytest.raises(BadInput, match="other arguments or inputs .rule is not the same, or has"):
         train_strong.main("runs/labels.jsonl", out="runs/edited", loss="conf", epochs=1)

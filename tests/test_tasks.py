@@ -269,7 +269,7 @@ def test_unknown_tasks_splits_and_changed_files_are_told(tmp_path):
     for split in ("train", "weka"):
         with pytest.raises(BadInput, match=f"has no split '{split}'; it has weak, strong, test"):
             tasks.main("facts", split=split)
-    with pytest.raises(BadInput, match="facts is no task of the hub"):
+    with pytest.raises(BadInput, match="facts: it is no task of the hub"):
         tasks.main("facts", mirror=str(tmp_path))
     with pytest.raises(BadInput, match="--test goes with a JSONL file of your own"):
         protocol.describe(texts, "facts", test=own(tmp_path))

@@ -2,7 +2,7 @@
 
 A stage is a dict {"name", "words" (of its command, without python), "options" (the same words, as
 values), "needs" (names of stages), "out" (a run directory or JSONL file), "model" (what it runs)}.
-A student has "code", a hash of its rule's.
+Students and ceilings have "code", a hash of their rule's.
 """
 
 import functools

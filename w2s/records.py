@@ -3,7 +3,7 @@
 A run is finished when its card says so; nothing unfinished is ever scored or labelled with.
 A card holds {"stage", "setting", "finished", "args", "resolved", "inputs", "data", "commit",
 "versions", "time"}: the arguments with their defaults, what was derived from them, the sha256 of
-the inputs, and which rows the experiment is about (protocol.describe).
+the inputs and of the code of a rule, and which rows it is all about (protocol.describe).
 """
 
 import json

@@ -201,11 +201,9 @@ def show_table(settings):
 def make_mirror(tasks, folder, names):
     """Write the data of tasks (default: all) to a mirror; one that fails stops no other."""
     on_hub = [name for name, task in tasks.items() if "repo" in task and "by_hand" not in task]
-    for name in names:
-        if told := tasks.get(name, {}).get("by_hand"):
-            raise BadInput(f"{name}: {told}")
-        if name not in on_hub:
-            raise BadInput(f"{name} is no task of the hub{cli.nearest(name, on_hub)}")
+    if wrong := [name for name in names if name not in on_hub]:
+        told = f"it is no task of the hub{cli.nearest(wrong[0], on_hub)}"
+        raise BadInput(f"{wrong[0]}: {tasks.get(wrong[0], {}).get('by_hand', told)}")
     names, failed = names or on_hub, []
     for name in names:
         try:
