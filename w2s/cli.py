@@ -26,9 +26,11 @@ from w2s.files import HERE, first_line, rank, world
 from w2s.options import OPTIONS
 from w2s.strict import BadInput
 
-# Threads that wait for others must not spin: on a busy machine that costs several times the time.
-# Set before torch is imported; OpenMP reads it once.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that wait for others spin about as long as waking them takes, then sleep: longer costs
+# several times the time on a busy machine. Set before torch is imported; OpenMP reads it once.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 # Batches differ in length: a GPU's memory falls to pieces, and finding more makes steps wait.
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
