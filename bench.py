@@ -3,14 +3,16 @@
     python bench.py                                      # training; 2 cores: three minutes
     python bench.py generative --mean=100 --repeats=5    # or score
 
-Models have random weights. Each side runs in a process of its own; figures are medians of repeats
-in turns. Both sides compute in bf16 where the processor does, else in float32. "share" is 6
-(scoring: 2) x non-embedding parameters x real tokens a second by the rate of matrix products in
-that type, measured right before. results/gpu.sh measures a GPU, and memory.
+Models have random weights. Each side runs in a process of its own, whose threads wait as its users'
+do (ours: see w2s/cli.py); figures are medians of repeats in turns. Both sides compute in bf16 where
+the processor does, else in float32. "share" is 6 (scoring: 2) x non-embedding parameters x real
+tokens a second by the rate of matrix products in that type, measured right before. results/gpu.sh
+measures a GPU, and memory.
 """
 
 import functools
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -28,14 +30,10 @@ SHAPES = {
     "qwen-7b": dict(zip(SIZES, ("qwen2", 28, 3584, 18944, 28, 4, 151936))),
     "gpt2-6x384": dict(model_type="gpt2", n_layer=6, n_embd=384, n_head=6, vocab_size=50257),
 }
-GROUPED = {"train_sampling_strategy": "group_by_length"}
+GROUPED, FLAT = {"train_sampling_strategy": "group_by_length"}, {"padded": False}
 SIDES = {  # beside our loop: the arguments of Hugging Face's Trainer
-    "train": {
-        "HF Trainer, padded": {},
-        "HF Trainer, accumulate 1 at a time": {"per_device": 1},
-        "HF Trainer, group by length": GROUPED,
-    },
-    "generative": {"HF Trainer, group by length": GROUPED},
+    "train": {"HF Trainer, padded": {}, "HF Trainer, group by length": GROUPED},
+    "generative": {"HF Trainer, group by length": GROUPED, "HF Trainer, without padding": FLAT},
     "score": {"HF Trainer.predict, batch 64": {"batch_size": 64}},
 }
 
@@ -110,10 +108,11 @@ def train(model, rows, loss="xent", dtype="bf16", batch_size=32, **options):
     loop.fit(model, rows, epochs=1, batch_size=batch_size, name="ours", **options)
 
 
-def trainer(shape, device, lm, batch_size=32, per_device=None, dtype="bf16", **how):
-    """Hugging Face's for one epoch: bf16 autocast or float32, fused AdamW, padded batches."""
+def trainer(shape, device, lm, batch_size=32, per_device=None, dtype="bf16", padded=True, **how):
+    """Hugging Face's for one epoch: bf16 autocast or float32, fused AdamW, padded batches. Its own
+    way without padding is for language models: a classifier would read one token of a batch."""
     import torch
-    from transformers import PrinterCallback, Trainer, TrainingArguments
+    from transformers import DataCollatorWithFlattening, PrinterCallback, Trainer, TrainingArguments
 
     def collate(batch):
         texts = [torch.tensor(row["input_ids"]) for row in batch]
@@ -129,6 +128,7 @@ def trainer(shape, device, lm, batch_size=32, per_device=None, dtype="bf16", **h
         logging_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
         optim="adamw_torch_fused", bf16=dtype == "bf16", **how,
     )  # fmt: skip
+    collate = collate if padded else DataCollatorWithFlattening()
     theirs = Trainer(make_model(shape, device, False, lm), args, data_collator=collate)
     theirs.remove_callback(PrinterCallback)
     return theirs
@@ -180,9 +180,10 @@ def table(part, repeats, shape, n, mean):
     """Time every side `repeats` times after a warm-up, and print the medians."""
     spawn = multiprocessing.get_context("spawn")
     pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in ("ours", *SIDES[part])}
-    runs = {name: [] for name in pools}
+    runs, spins = {name: [] for name in pools}, os.environ.get("GOMP_SPINCOUNT", "0")
     for repeat in range(repeats):
         for name, pool in pools.items():
+            os.environ["GOMP_SPINCOUNT"] = spins if name == "ours" else "300000"  # libgomp's own
             runs[name].append(pool.submit(measure, part, name, repeat, shape, n, mean).result())
     heads = "examples/s", "tokens/s", "share", "ours is"
     print("\n{:<34} {:>10} {:>9} {:>7} {:>8}".format(f"{part}, mean {mean} tokens", *heads))

@@ -34,7 +34,7 @@ def main(
     *, parts: str = "nlp,rm,safety,analysis,alpha", ds: str = TASKS, pairs: str = "hh_helpful",
     models: str = "minilm,smollm2-135m,gemma3-270m", seeds: int = 3, n_train: int = 2000,
     n_test: int = 2000, jobs: int = None, out: str = "runs/record", device: str = None,
-    probe: bool = False, strong_lr: float = None,
+    probe: bool = False,
 ):  # fmt: skip
     """Run what is missing of these parts.
 
@@ -45,7 +45,6 @@ def main(
         models: three models, from weak to strong
         seeds: how many, from 0
         jobs: stages side by side
-        strong_lr: learning rate of the strongest model (default: by its size)
     """
     known = {"nlp": nlp, "rm": rm, "safety": safety, "analysis": analysis, "alpha": alpha}
     names, three = parts.split(","), models.split(",")
@@ -57,9 +56,6 @@ def main(
     for name in names:
         task = pairs if name == "rm" else ds
         known[name](f"{out}/{name}", task, three, seeds, sizes, f"{out}/nlp/{ds.split(',')[0]}")
-    for node in NODES.values() if strong_lr else ():
-        if f"--model={three[2]}" in node["words"] and node["words"][0] == "train_strong.py":
-            node["words"].append(f"--lr={strong_lr}")
     todo = {name: node for name, node in NODES.items() if not is_done(node)}
     failed = workers.run(out, todo, jobs, device, order=list)
     print(f"{len(todo)} stages, {len(failed)} failed")

@@ -58,6 +58,7 @@ SIDES = {
     "scoring: Trainer": {"score": True, "trainer": {}, "batch_size": 64},
     "language model: ours, `--compile`": {"lm": True} | COMPILE,
     "language model: Trainer, by length": {"lm": True, "trainer": bench.GROUPED},
+    "language model: Trainer, without padding": {"lm": True, "trainer": bench.FLAT},
 }
 LARGE = {
     "rank 16, `--checkpointing`": {"rank": 16} | AGAIN, "all weights, `--checkpointing`": AGAIN,
@@ -307,9 +308,8 @@ def real(device, toy, *_):
     n = 200 if toy else 2000
     how = f"--ds={ds}", f"--models={three}", f"--seeds={1 if toy else 3}", f"--n_train={n}"
     how = *how, f"--n_test={n}"
-    more = "--strong_lr=1e-5", f"--jobs={1 if toy else 12}"
-    where = f"--device={device.type}"
-    script("results/record.py", "--parts=nlp", f"--out={folder}", *how, where, *more)
+    where = f"--device={device.type}", f"--jobs={1 if toy else 12}"
+    script("results/record.py", "--parts=nlp", f"--out={folder}", *how, *where)
     script("sweep.py", "--loss=xent,conf", f"--out={folder}/nlp", *how)
     head(f"{ds}, PGR with 95 % intervals", "rule", "weak", "student", "ceiling", "PGR")
     for cell in cells_of(folder / "nlp"):

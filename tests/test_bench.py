@@ -1,6 +1,7 @@
 """bench.py runs, and compares like with like."""
 
 import inspect
+import os
 from concurrent.futures import Future
 
 import pytest
@@ -13,10 +14,13 @@ from w2s.files import BadInput
 class InThisProcess:
     """Stands for a process of its own, which takes ten seconds to start."""
 
+    waits = {}  # side: how its threads wait
+
     def __init__(self, *args, **how):
         pass
 
     def submit(self, function, *args):
+        self.waits.setdefault(args[1], set()).add(os.environ["GOMP_SPINCOUNT"])
         done = Future()
         done.set_result(function(*args))
         return done
@@ -29,18 +33,23 @@ def test_the_bench_prints_its_tables_at_toy_size(capsys, monkeypatch):
     monkeypatch.setattr(bench, "ProcessPoolExecutor", InThisProcess)
     monkeypatch.setattr(bench, "matmul_rate", lambda *how: 1e9)  # the longest part of the test
     for part in ("train", "score", "generative"):
+        monkeypatch.setenv("GOMP_SPINCOUNT", "7")
         bench.main(part, shape="tiny", repeats=1, steps=1, mean=12)
     told = capsys.readouterr().out
     for line in (
         " threads, torch ",
         "ours",
         "HF Trainer, padded",
-        "accumulate 1 at a time",
         "group by length",
         "HF Trainer.predict",
         "generative, mean 12 tokens",
+        "HF Trainer, without padding",
     ):
         assert line in told
+    # each side is a process of its own, which reads how its threads wait when it starts
+    assert InThisProcess.waits == {"ours": {"7"}} | {
+        name: {"300000"} for sides in bench.SIDES.values() for name in sides
+    }
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -80,3 +89,16 @@ def test_both_sides_train_the_same_model_on_the_same_rows():
     )
     lengths = [len(row["tokens"]) for row in bench.make_rows(4000, 20, 400)]
     assert sum(lengths) / 4000 == pytest.approx(20, rel=0.03) and min(lengths) >= 3
+
+
+def test_the_trainer_without_padding_takes_the_same_texts():
+    device, rows = torch.device("cpu"), bench.make_rows(6, 12, 400)
+    losses, shapes = [], []
+    for padded in (True, False):
+        theirs = bench.trainer("tiny", device, True, batch_size=6, padded=padded)
+        batch = theirs.data_collator(rows)
+        shapes.append(batch["input_ids"].shape)
+        losses.append(theirs.compute_loss(theirs.model, batch).item())
+    lengths = [len(row["tokens"]) for row in rows]
+    assert shapes == [(6, max(lengths)), (1, sum(lengths))]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # attention crosses no border
