@@ -203,3 +203,19 @@ def test_torchrun_is_refused_where_every_process_would_do_the_same_work():
         assert done.returncode == 2 and done.stderr.startswith(
             "error: torchrun is for what trains or scores"
         )
+
+
+@pytest.mark.parametrize(
+    "asked, waits",
+    [
+        ({}, "PASSIVE 2000"),
+        ({"GOMP_SPINCOUNT": "7"}, "PASSIVE 7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+    ],
+)
+def test_threads_wait_as_we_say_unless_the_user_says_how(asked, waits):
+    names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+    env = {name: value for name, value in os.environ.items() if name not in names} | asked
+    code = f"import os; from w2s import cli; print(*map(os.environ.get, {names}))"
+    told = subprocess.run([sys.executable, "-c", code], env=env, cwd=HERE, capture_output=True)
+    assert told.stdout.decode().strip() == waits
