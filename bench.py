@@ -180,10 +180,10 @@ def table(part, repeats, shape, n, mean):
     """Time every side `repeats` times after a warm-up, and print the medians."""
     spawn = multiprocessing.get_context("spawn")
     pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in ("ours", *SIDES[part])}
-    runs, spins = {name: [] for name in pools}, os.environ.get("GOMP_SPINCOUNT", "0")
+    runs = {name: [] for name in pools}
     for repeat in range(repeats):
-        for name, pool in pools.items():
-            os.environ["GOMP_SPINCOUNT"] = spins if name == "ours" else "300000"  # libgomp's own
+        for name, pool in pools.items():  # ours starts first, as it is; then libgomp's own waiting
+            os.environ |= {} if name == "ours" else {"GOMP_SPINCOUNT": "300000"}
             runs[name].append(pool.submit(measure, part, name, repeat, shape, n, mean).result())
     heads = "examples/s", "tokens/s", "share", "ours is"
     print("\n{:<34} {:>10} {:>9} {:>7} {:>8}".format(f"{part}, mean {mean} tokens", *heads))
