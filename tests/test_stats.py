@@ -396,6 +396,8 @@ def test_a_copy_of_the_supervisor_may_still_differ_on_rows_that_were_not_asked()
     told = stats.against([four])
     assert told["metric"]["high"] == pytest.approx(1 - 0.025 ** (1 / 50)) == -told["metric"]["low"]
     assert told["pgr"]["high"] == pytest.approx(most) and told["pgr"]["sign"] == pytest.approx(0.5)
+    rounded = stats.signed(0.0, [(9e-36, 49), (0.0, 0)], 0.1)  # as AVX512 leaves of a 0
+    assert [rounded[name] for name in ("value", "low", "high")] == [0, -0.1, 0.1]
 
 
 def test_diagnostics_by_hand():
