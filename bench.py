@@ -182,7 +182,7 @@ def table(part, repeats, shape, n, mean):
     pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in ("ours", *SIDES[part])}
     runs = {name: [] for name in pools}
     for repeat in range(repeats):
-        for name, pool in pools.items():  # ours starts first, as it is; then libgomp's own waiting
+        for name, pool in pools.items():  # ours starts first; then threads wait as libgomp's do
             os.environ |= {} if name == "ours" else {"GOMP_SPINCOUNT": "300000"}
             runs[name].append(pool.submit(measure, part, name, repeat, shape, n, mean).result())
     heads = "examples/s", "tokens/s", "share", "ours is"

@@ -248,7 +248,7 @@ def signed(value, parts, equal=0):
     equal: half the width of the interval where all answers are equal.
     """
     half = effects.half_width(parts)
-    half = half if half > 1e-9 else equal  # equal answers may leave 1e-17, by the processor
+    half = half if half > 1e-6 else equal  # by the processor, a 0 may come out as 1e-17
     told = estimate((value, value - half, value + half), bounds=(-math.inf, math.inf))
     return told | {"sign": effects.sure_of_sign(value, parts)}
 
