@@ -101,8 +101,16 @@ def chosen_rule(setting, args, batch_size):
 
 
 def code_of(rule):
-    """A hash of the code of a rule: a run is not done once somebody has edited that."""
-    return files.hashed(inspect.getsource(getattr(rule, "func", rule))).hex()
+    """A hash of a rule's code and of the functions of its module that it calls, and they call.
+
+    A run is not done once somebody has edited one of them.
+    """
+    todo = [getattr(rule, "func", rule)]
+    for part in todo:  # which grows
+        called = [part.__globals__.get(name) for name in part.__code__.co_names]
+        called = [it for it in called if inspect.isfunction(it) and it not in todo]
+        todo += [it for it in called if it.__module__ == part.__module__]
+    return files.hashed("".join(map(inspect.getsource, todo))).hex()
 
 
 if __name__ == "__main__":

@@ -164,6 +164,16 @@ def test_a_run_of_a_rule_that_was_edited_since_is_not_done(mine, tmp_path, monke
         train_strong.main("runs/labels.jsonl", out="runs/edited", loss="conf", epochs=1)
 
 
+def test_who_edits_what_a_rule_calls_has_edited_the_rule(monkeypatch):
+    """mix calls reverse_xent, which calls log_odds; xent calls neither."""
+    rules = [losses.xent, losses.mix]
+    before = [train_strong.code_of(rule) for rule in rules]
+    monkeypatch.setattr(edited, "__module__", losses.__name__)
+    monkeypatch.setattr(losses, "log_odds", edited)
+    after = [train_strong.code_of(rule) for rule in rules]
+    assert before[0] == after[0] and before[1] != after[1]
+
+
 def edited(logits, weak, progress, alpha=0.5, prior="half"):
     return losses.conf(logits, weak, progress, alpha, prior) * 2
 
