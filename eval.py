@@ -5,6 +5,7 @@
     python eval.py --model=openai-community/gpt2 --ds=sst2 --out=runs/zero_shot      # no training
     python eval.py --model=facts/m --shots=5 --labels=runs/labels.jsonl --out=runs/prompted
     python eval.py runs/sst2/student --ds='ethics_*'                  # several tasks: one table
+    python eval.py --answers=theirs.jsonl --ds=sst2 --out=runs/theirs   # of people or any tool
 
 In: finished runs. Out, in each: eval/<task>-<split>.jsonl (predictions), its card, .metrics.json.
 Everybody answers the same rows: the test set of the task that the run was trained for.
@@ -26,11 +27,11 @@ RATED = "ethics_utilitarianism"
 @cli.stage
 def main(
     args, *runs: str, ds: str = None, split: str = "test", test: str = None, n_test: int = None,
-    model: str = None, out: str = None, head: str = None, max_len: int = None, shots: int = None,
-    labels: str = None, target: str = None, ratings: bool = False, judge: str = None,
-    bad: int = None, samples: int = None, temperature: float = None, top_p: float = None,
-    max_new: int = None, seed: int = None, device: str = None, dtype: str = None,
-    force: bool = False, allow_leak: bool = False,
+    model: str = None, answers: str = None, out: str = None, head: str = None,
+    max_len: int = None, shots: int = None, labels: str = None, target: str = None,
+    ratings: bool = False, judge: str = None, bad: int = None, samples: int = None,
+    temperature: float = None, top_p: float = None, max_new: int = None, seed: int = None,
+    device: str = None, dtype: str = None, force: bool = False, allow_leak: bool = False,
 ):  # fmt: skip
     """Score runs on the test rows of their task, or of another.
 
@@ -39,13 +40,14 @@ def main(
             with commas, or as 'ethics_*' in quotes
         test: test rows, when --ds is a file (default: a fifth of the one trained on, else all)
         model: with --out and no runs: a model to score without training, or RUN/model
+        answers: likewise: whose answers to score, JSONL with id and weak = P(label = 1)
         labels: the labels file of a prompt's examples (default: the truth of the weak half)
         target: whose labels the examples show: weak (default) or truth
         seed: moves the examples of a prompt, or what is drawn by --temperature (default: 0)
     """
     check_options(args)
     names = expanded(ds)
-    if model:
+    if out:
         cards = {out: untrained(args | {"ds": names[0]}, force)}
     else:
         runs = cli.expand(runs or ("runs/weak", "runs/student", "runs/ceiling"))
@@ -78,9 +80,10 @@ def main(
 
 def check_options(args):
     """BadInput for options that mean nothing together."""
-    model, shots = args["model"], args["shots"]
-    if (model is None) != (args["out"] is None) or (model and args["runs"]):
-        raise BadInput("--model and --out go together, without runs: they score what is untrained")
+    model, shots, sources = args["model"], args["shots"], ("runs", "model", "answers")
+    given = [name for name in sources if args[name]]
+    if len(given) > 1 or (args["out"] is None) != (given in ([], ["runs"])):
+        raise BadInput("--model, or --answers, and --out go together, without runs")
     asks = {"head": args["head"], "shots": shots, "ratings": args["ratings"] or None}
     asks = [f"--{name}" for name, value in asks.items() if value is not None]
     if asks and not model:
@@ -108,26 +111,32 @@ def expanded(ds):
 
 def untrained(args, force):
     """The card of --out, a run that is scored without training; ask() writes it."""
-    model, out, labels, ds = (args[name] for name in ("model", "out", "labels", "ds"))
+    names = ("model", "answers", "out", "labels", "ds")
+    model, answers, out, labels, ds = (args[name] for name in names)
     setting = tasks.setting_of(ds or "facts")
     if setting is not tasks.texts and (args["head"] or args["shots"] is not None):
         raise BadInput("--head and --shots are for texts")
-    if setting.OUTPUTS == 1:
+    if answers and not setting.SOFT:
+        raise BadInput(f"--answers are probabilities of a label, not {setting.WHAT}")
+    if model and setting.OUTPUTS == 1:
         raise BadInput("a reward model that was not trained says 0 of everything: train it first")
     if (before := files.read_card(out)) and before["stage"] != "eval":
         raise BadInput(f"--out={out} is a run of {before['stage']}.py: choose another name")
     data = protocol.describe(setting, ds or "facts", n_test=args["n_test"], test=args["test"])
-    kept = {name: args[name] for name in ("model", "head", "max_len")} | {"data": data}
+    kept = {"model": model, "answers": answers, "data": data}
+    kept |= {name: args[name] for name in ("head", "max_len")}
     if args["shots"] is not None:
         kept |= {"shots": args["shots"], "labels": labels, "seed": args["seed"] or 0}
         kept["target"] = args["target"] or ("weak" if labels or not args["shots"] else "truth")
     kept |= {"ratings": True} if args["ratings"] else {}
-    inputs = folders.model_input(model) | ({"labels": files.sha256(labels)} if labels else {})
+    source = {"answers": files.sha256(answers)} if answers else folders.model_input(model)
+    inputs = source | ({"labels": files.sha256(labels)} if labels else {})
     if records.is_done(out, kept, inputs, force):
         return files.read_card(out)
     card = records.new_card("eval", setting, kept, inputs, data)
-    card |= leaks.inherited(leaks.started_from(model)[1], labels and files.read_card(labels) or {})
-    return card | {"model_sha256": inputs.get("model", model)}
+    read = files.read_card(labels or answers) if labels or answers else None
+    card |= leaks.inherited(leaks.started_from(model)[1], read or {})
+    return card | {"model_sha256": source["answers" if answers else "model"]}
 
 
 def scored_on(setting, run, card, ds, test, n_test):
@@ -177,6 +186,10 @@ def ask(setting, run, card, data, rows, how):
     args, labels = card["args"], card["args"].get("labels")
     if labels and files.sha256(labels) != card["inputs"]["labels"]:
         raise BadInput(f"{labels} has changed since {run} was made: choose another --out")
+    if args.get("answers"):
+        given = answers_of(args["answers"], rows)
+        files.write_card(run, card)
+        return given
     import prompting  # and torch, which takes seconds
     from w2s import models
 
@@ -196,6 +209,15 @@ def ask(setting, run, card, data, rows, how):
         answers = setting.answer(model, tokenizer, rows, **write)
     files.write_card(run, card)
     return answers
+
+
+def answers_of(file, rows):
+    """P(label = 1) of each row as a file has it, lines of id and weak; BadInput if one is missing."""
+    weak = {line["id"]: line["weak"] for line in files.read_jsonl(file, ["id", "weak"])}
+    if missing := [row["id"] for row in rows if row["id"] not in weak]:
+        told = f"answers {len(rows) - len(missing)} of the {len(rows)} test rows, not"
+        raise BadInput(f"{file} {told} {missing[0]!r}: python tasks.py prints those of a task")
+    return [weak[row["id"]] for row in rows]
 
 
 def show_tasks(metrics, metric):

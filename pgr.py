@@ -185,7 +185,8 @@ def read(setting, run, card, ds, split):
 def describe(result, matched, cards, abouts, setting, ds, split):
     """Add to a result what it is of: task, setting, split, models, rule, seeds, runs, leaks."""
     for who, of_who, card in zip(WHO, abouts, cards[0]):
-        result[who] |= leaks.inherited(*of_who) | {"model": card["args"].get("model")}
+        model = card["args"].get("model") or card["args"].get("answers")
+        result[who] |= leaks.inherited(*of_who) | {"model": model}
     result |= leaks.inherited(*(result[who] for who in WHO))
     args = cards[0][1]["args"]
     told = [f"{n}={args[n]}" for n in RULE if args.get(n) is not None and args[n] is not False]
@@ -208,7 +209,9 @@ def show(result):
     if result["agreement"]:
         print("\nstudent agrees with supervisor")
     names = {"all": "on all rows", "weak_right": "where it is right"}
-    names |= {"weak_wrong": "where it is wrong", "similarity": "similarity beyond chance"}
+    names |= {"weak_wrong": "where it is wrong", "inherited": "its errors that weak has too"}
+    names |= {"similarity": "similarity beyond chance", "misfit": "misfit, (student - weak)^2"}
+    names |= {"gain": "gain in squared error"}
     for name, one in (result["agreement"] | result["diagnostics"]).items():
         print(f"  {names.get(name, name):<28} {stats.in_words(one)}")
     print()

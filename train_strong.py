@@ -23,6 +23,7 @@ In: a labels file of label.py, or your own: JSONL with id, weak, and the fields 
 Out: a run directory like train_weak.py's, beside the labels. Next: eval.py.
 """
 
+import ast
 import inspect
 
 import tasks
@@ -101,16 +102,17 @@ def chosen_rule(setting, args, batch_size):
 
 
 def code_of(rule):
-    """A hash of a rule's code and of the functions of its module that it calls, and they call.
-
-    A run is not done once somebody has edited one of them.
+    """A hash of a rule's code, but for comments: of its function, of those of its module that it
+    calls, and they call, and of the numbers and words that they name. Who edits it trains anew.
     """
-    todo = [getattr(rule, "func", rule)]
-    for part in todo:  # which grows
-        called = [part.__globals__.get(name) for name in part.__code__.co_names]
-        called = [it for it in called if inspect.isfunction(it) and it not in todo]
-        todo += [it for it in called if it.__module__ == part.__module__]
-    return files.hashed("".join(map(inspect.getsource, todo))).hex()
+    functions, constants = [getattr(rule, "func", rule)], {}
+    for one in functions:  # which grows
+        named = {name: one.__globals__.get(name) for name in one.__code__.co_names}
+        constants |= {n: it for n, it in named.items() if isinstance(it, int | float | str | tuple)}
+        called = [it for it in named.values() if inspect.isfunction(it) and it not in functions]
+        functions += [it for it in called if it.__module__ == one.__module__]
+    told = [ast.unparse(ast.parse(inspect.getsource(one))) for one in functions]
+    return files.hashed("\n".join([*told, str(sorted(constants.items()))])).hex()
 
 
 if __name__ == "__main__":

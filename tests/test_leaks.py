@@ -200,6 +200,20 @@ def test_no_run_is_tested_on_what_it_learned_in_any_way(here, capsys):
     refused("student learned 2 of these 2 rows", eval.main, "student", ds=same)
 
 
+def test_a_text_that_was_learned_without_the_prompt_of_its_task_is_seen():
+    """As rows of somebody else's copy of a data set are. Lines of their own are no prompt."""
+    rows = [
+        {"id": str(i), "group": f"g{i}", "text": f"film {i} was fine .\nIs this positive?"}
+        for i in range(4)
+    ]
+    raw = [{"group": f"r{i}", "text": rows[i]["text"].split("\n")[0]} for i in (1, 2)]
+    known = {"it": np.sort(leaks.marks(tasks.texts, raw, None).ravel())}
+    with pytest.raises(BadInput, match="it learned 2 of these 4 rows, .*, e.g. '1'"):
+        leaks.guard(tasks.texts, rows, None, known, False, "test")
+    rows[0]["text"] = "film 0 was fine .\nAnd so was film 1 ."
+    assert leaks.guard(tasks.texts, rows, None, known, False, "test") == {}
+
+
 def test_what_is_not_known_is_told_and_what_is_false_refused(here, capsys):
     card = files.read_card("weak")
     files.write_card("weak", {n: value for n, value in card.items() if n != "learned"})

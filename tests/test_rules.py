@@ -1,6 +1,7 @@
 """Recipes of results/rules.md at toy size; ensembles, controls, probes and prompts by hand."""
 
 import importlib
+import inspect
 import itertools
 import json
 import random
@@ -165,13 +166,26 @@ def test_a_run_of_a_rule_that_was_edited_since_is_not_done(mine, tmp_path, monke
 
 
 def test_who_edits_what_a_rule_calls_has_edited_the_rule(monkeypatch):
-    """mix calls reverse_xent, which calls log_odds; xent calls neither."""
+    """mix calls reverse_xent, which calls log_odds; xent neither. conf names WARM_UP."""
     rules = [losses.xent, losses.mix]
     before = [train_strong.code_of(rule) for rule in rules]
     monkeypatch.setattr(edited, "__module__", losses.__name__)
     monkeypatch.setattr(losses, "log_odds", edited)
     after = [train_strong.code_of(rule) for rule in rules]
     assert before[0] == after[0] and before[1] != after[1]
+    before = train_strong.code_of(losses.conf)
+    monkeypatch.setattr(losses, "WARM_UP", 0.9)
+    assert (
+        train_strong.code_of(losses.conf) != before and train_strong.code_of(rules[0]) == after[0]
+    )
+
+
+def test_a_comment_more_is_no_other_rule(monkeypatch):
+    before, source = train_strong.code_of(losses.xent), inspect.getsource(losses.xent)
+    told = [source.replace("    target", "    # a remark\n    target  "), source.replace("-", "+")]
+    for text, same in zip(told, (True, False)):
+        monkeypatch.setattr(inspect, "getsource", lambda one, text=text: text)
+        assert (train_strong.code_of(losses.xent) == before) is same and text != source
 
 
 def edited(logits, weak, progress, alpha=0.5, prior="half"):

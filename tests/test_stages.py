@@ -334,6 +334,44 @@ def test_labels_from_elsewhere_need_no_card_but_eval_needs_ds(here, capsys):
     assert 30 <= len(read("runs/theirs/eval/test-test.jsonl")) <= 40
 
 
+def test_a_supervisor_that_is_no_model_of_ours_gets_a_pgr_by_its_answers(here):
+    """Its labels train the student; a file of its answers to the test rows stands in for its run.
+
+    Here they are those of runs/s0/weak, so that both PGRs are the same.
+    """
+    pgr.main(*RUNS)
+    file = "runs/s0/weak/eval/facts-test.jsonl"
+    theirs = [{"id": row["id"], "weak": row["prob"]} for row in read(file)]
+    write(here / "theirs.jsonl", theirs[::-1])
+    asked = {"answers": "theirs.jsonl", "ds": "facts", "n_test": SMALL["n_test"]}
+    eval.main(out="runs/theirs", **asked)
+    pgr.main("runs/theirs", *RUNS[1:], out="runs/theirs.json")
+    ours, result = (json.load(open(path)) for path in ("runs/s0/pgr.json", "runs/theirs.json"))
+    assert ours["pgr"] == result["pgr"] and result["weak"]["model"] == "theirs.jsonl"
+    before = contents(here)
+    write(here / "theirs.jsonl", theirs[1:])
+    with pytest.raises(BadInput, match="other arguments or inputs .answers is not the same"):
+        eval.main(out="runs/theirs", **asked)
+    told = f"theirs.jsonl answers 99 of the 100 test rows, not {theirs[0]['id']!r}: python tasks"
+    with pytest.raises(BadInput, match=told):
+        eval.main(out="runs/theirs", **asked, force=True)
+    for wrong in ({"shots": 5}, {"model": "facts/m"}, {"ds": "puzzles"}):
+        with pytest.raises(BadInput, match="goes with --model|go together|probabilities of a"):
+            eval.main(out="runs/other", **asked | wrong)
+    (here / "theirs.jsonl").unlink()
+    assert contents(here) == {k: v for k, v in before.items() if k.name != "theirs.jsonl"}
+
+
+def test_an_ensemble_gets_a_pgr_by_its_vote_on_the_test_rows(here):
+    label.main("runs/s0/weak", "runs/s1/weak", test_rows=True, out="runs/vote.jsonl")
+    eval.main(answers="runs/vote.jsonl", ds="facts", n_test=SMALL["n_test"], out="runs/vote")
+    eval.main("runs/s1/weak")
+    runs = ("runs/vote", "runs/s0/weak", "runs/s1/weak")
+    vote, *both = ([row["prob"] for row in read(f"{run}/eval/facts-test.jsonl")] for run in runs)
+    assert vote == pytest.approx([sum(one) / 2 for one in zip(*both)])
+    pgr.main("runs/vote", *RUNS[1:])
+
+
 # ---- scores
 
 

@@ -281,12 +281,11 @@ def test_a_confidence_on_the_edge_of_a_bin_is_in_the_bin_above():
 
 
 def test_bins_are_cut_at_their_edges_and_nowhere_else():
-    """Of two gaps of 1 and -2 in one bin, both count against the bin's sign; alone each counts."""
-    edges = np.arange(1, 10) / 10
-    for value in edges:
-        for other, sizes in ((np.nextafter(value, 0), [1, 2]), (np.nextafter(value, 1), [-1, 2])):
-            got = stats.in_bins(np.array([value, other]), np.array([1.0, -2.0]), edges)
-            assert got.tolist() == sizes
+    """A wrong answer and a right one: in one bin both count against its sign, else each counts."""
+    for value in np.arange(11, 20) / 20:
+        for other, sign in ((np.nextafter(value, 0), 1), (np.nextafter(value, 1), -1)):
+            got = stats.ece(np.array([value, other]), np.array([False, True]))
+            assert got == pytest.approx([value, sign * (1 - value)])
 
 
 def test_intervals_of_metrics_are_those_of_a_bootstrap_of_groups():
@@ -425,9 +424,9 @@ def test_diagnostics_by_hand():
     )
     assert got["gain"] == pytest.approx((weak_error - student_error) / 4)
     # every answer in a bin of its own, but the ceiling's two zeros: |(0 - 1) + (0 - 0)|
-    assert got["calibration of weak"] == pytest.approx((0.1 + 0.8 + 0.7 + 0.6) / 4)
-    assert got["calibration of student"] == pytest.approx((0.2 + 0.7 + 0.95 + 0.4) / 4)
-    assert got["calibration of ceiling"] == pytest.approx((0 + 1 + 0.3) / 4)
+    assert got["ece of weak"] == pytest.approx((0.1 + 0.8 + 0.7 + 0.6) / 4)
+    assert got["ece of student"] == pytest.approx((0.2 + 0.7 + 0.95 + 0.4) / 4)
+    assert got["ece of ceiling"] == pytest.approx((0 + 1 + 0.3) / 4)
 
 
 def test_what_is_said_need_not_be_a_label_and_a_score_need_not_be_agreement():
@@ -472,11 +471,11 @@ def test_calibration_is_pooled_over_seeds_and_its_interval_draws_them():
     label = (rng.random(4000) < prob[0]).astype(int)  # the first seed alone is calibrated
     groups = [i // 4 for i in range(4000)]
     got = compare(seeds[0], [prob[0]] * 3, prob, label, groups)["diagnostics"]
-    assert got["calibration of student"]["value"] < 0.03
+    assert got["ece of student"]["value"] < 0.03
     # the two others answer at random: off by |p - 1/2|, 0.225 on average, pooled two thirds of it
-    assert got["calibration of ceiling"]["value"] == pytest.approx(0.15, abs=0.02)
+    assert got["ece of ceiling"]["value"] == pytest.approx(0.15, abs=0.02)
     assert (
-        got["calibration of ceiling"]["low"] < 0.03 and got["calibration of ceiling"]["high"] > 0.2
+        got["ece of ceiling"]["low"] < 0.03 and got["ece of ceiling"]["high"] > 0.2
     )  # seeds are drawn too
 
 

@@ -200,6 +200,10 @@ def guard(setting, rows, data, known, allow, what):
     if not known:
         return {}
     own = marks(setting, rows, data)
+    bare = [row[setting.KEY].rpartition("\n") for row in rows]
+    if setting.same is same_text and bare[0][0] and len({prompt for *_, prompt in bare}) == 1:
+        texts = (text_hash(setting, text) for text, *_ in bare)  # learned without the task's prompt
+        own = np.vstack([own, numbers(texts)])
     of_each = {who: are_in(own, one).any(axis=0) for who, one in known.items()}
     found = np.any([*of_each.values()], axis=0).nonzero()[0]
     if not len(found):

@@ -88,7 +88,7 @@ OPTIONS = {
     "select": (of("all", "agreement"), "agreement: drop rows on which the supervisors differ"),
     "keep": (share(1), "the share of the rows to keep, those with the most confident labels"),
     "part": (matching(r"\d\d?/\d\d?", "k/n, such as 1/2"), "k/n: the k-th of n parts of the half"),
-    "test_rows": (None, "label the test rows, for controls.py --kind=suffix alone"),
+    "test_rows": (None, "label the test rows, for eval.py --answers and controls.py --kind=suffix"),
     "shots": (share(1_000), "prompt --model with this many examples before each row (0: none)"),
     "ratings": (None, "ethics_utilitarianism: rate each situation alone, the higher is better"),
     "soft": (count(10_000), "export: copies of each row, round(soft x P(1)) of them labelled 1"),

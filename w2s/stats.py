@@ -76,19 +76,15 @@ def nll(prob, true):
 
 
 def ece(prob, true):
-    """The expected calibration error (Guo et al. 2017), to which noise adds; 10 bins from 1/2."""
-    confidence = np.maximum(prob, 1 - prob)
-    return in_bins(confidence, confidence - ((prob > 0.5) == true), np.arange(11, 20) / 20)
+    """The expected calibration error (Guo et al. 2017) of [..., N], pooled, to which noise adds.
 
-
-def in_bins(values, gaps, edges):
-    """Each gap [..., N] with the sign of the sum of its bin, so that the mean is that of sizes.
-
-    A value on an edge is in the bin above.
+    Ten bins of confidence from 1/2; on an edge it is in the bin above. Of each row its gap, with
+    the sign of the sum of its bin, so that the mean is that of sizes.
     """
-    which = np.searchsorted(edges, values, side="right")
-    sums = np.bincount(which.ravel(), gaps.ravel(), len(edges) + 1)
-    return gaps * np.sign(sums)[which]
+    confidence = np.maximum(prob, 1 - prob)
+    gaps = confidence - ((prob > 0.5) == true)
+    which = np.searchsorted(np.arange(11, 20) / 20, confidence, side="right")
+    return gaps * np.sign(np.bincount(which.ravel(), gaps.ravel(), 10))[which]
 
 
 METRICS = {  # P(label = 1) [N] and whether the label is 1 [N] -> a value a row [N]
@@ -260,8 +256,7 @@ def diagnostics(prob, true, rows):
     chance-adjusted agreement (CAPA, 2502.04313), 0 by chance, 1 always the same and certain of it
     (a run that is unsure has little even beside itself); misfit: mean (student - weak)^2 of
     P(label = 1); gain: how far the student's mean squared error is below the supervisor's (theory
-    has gain >= misfit for students of a convex class, 2405.15116); calibration: expected error in
-    ten bins of P(label = 1), seeds pooled, to which noise adds.
+    has gain >= misfit for students of a convex class, 2405.15116); ece: as in eval.py, seeds pooled.
     """
     weak, student = prob[:2]
     wrong = (prob[:2] > 0.5) != true
@@ -271,8 +266,7 @@ def diagnostics(prob, true, rows):
     told["misfit"] = mean_of((student - weak) ** 2, rows, "value")
     told["gain"] = mean_of(squares, rows, "value", (-1, 1))
     for who, one in zip(WHO, prob):
-        gaps = in_bins(one, one - true, np.arange(1, 10) / 10)
-        told[f"calibration of {who}"] = mean_of(gaps, rows, "value")
+        told[f"ece of {who}"] = mean_of(ece(one, true), rows, "value")
     return told
 
 
