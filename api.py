@@ -87,7 +87,7 @@ def export(args, force, allow_leak):
         return
     leak = leaks.of_labels(texts, rows, labels, labels_card, args, allow_leak)
     lines = chat_lines(rows, "weak" if target == "weak" else texts.TRUTH, args["soft"], system)
-    n, (lengths, how) = len(lines), tokens_of(lines)
+    n, lengths = len(lines), tokens_of(lines)
     check_rules(rows, lines, lengths)
     card = records.new_card("api", texts, kept, inputs, labels_card.get("data"))
     card |= {"supervisor": labels_card.get("supervisors"), "labels_from": labels_card.get("stage")}
@@ -98,7 +98,7 @@ def export(args, force, allow_leak):
     print(f"{out}: {n} lines, {ones:.1%} of the answers are 1")
     if ones in (0, 1):
         print("warning: all answers are the same, so there is nothing to learn")
-    print(f"{sum(lengths):,} tokens ({how}), {epochs * sum(lengths):,} in {epochs} epochs")
+    print(f"{sum(lengths):,} tokens, {epochs * sum(lengths):,} in {epochs} epochs (characters / 4)")
     run = files.beside(out, {"weak": "api_student", "truth": "api_ceiling"}[target])
     print("fine-tune a model on it; then, with its name,")
     records.tell_next(["api.py", "answer", "--model=NAME", f"--chat={out}", f"--out={run}"])
@@ -119,18 +119,12 @@ def chat_lines(rows, field, soft, system):
 
 
 def tokens_of(lines):
-    """(tokens of each line, how they were counted), with the frames of the messages.
+    """Tokens of each line, estimated as characters / 4, with the frames of the messages.
 
     Frames as in cookbook.openai.com/examples/chat_finetuning_data_prep: 4 a message, 3 a line.
     """
-    try:
-        import tiktoken
-
-        encode, how = tiktoken.get_encoding("o200k_base").encode_ordinary, "by tiktoken"
-    except Exception:  # it is not installed, or cannot download its table
-        encode, how = (lambda text: text[::4]), "estimated as characters / 4, tiktoken is not there"
-    sizes = ([len(encode(one["content"])) + 4 for one in line["messages"]] for line in lines)
-    return [sum(of_line) + 3 for of_line in sizes], how
+    texts = ([one["content"] for one in line["messages"]] for line in lines)
+    return [sum(-(-len(text) // 4) + 4 for text in of_line) + 3 for of_line in texts]
 
 
 def check_rules(rows, lines, lengths):

@@ -1,10 +1,9 @@
 """Stage 4: run(s) -> predictions on test rows, and metrics.
 
     python eval.py                                     # runs/weak runs/student runs/ceiling
-    python eval.py 'runs/*/student' --ds=ethics_justice --split=test_hard     # on another task
+    python eval.py runs/*/student --ds='ethics_*' --split=test_hard   # on other tasks: one table
     python eval.py --model=openai-community/gpt2 --ds=sst2 --out=runs/zero_shot      # no training
     python eval.py --model=facts/m --shots=5 --labels=runs/labels.jsonl --out=runs/prompted
-    python eval.py runs/sst2/student --ds='ethics_*'                  # several tasks: one table
     python eval.py --answers=theirs.jsonl --ds=sst2 --out=runs/theirs   # of people or any tool
 
 In: finished runs. Out, in each: eval/<task>-<split>.jsonl (predictions), its card, .metrics.json.
@@ -36,8 +35,7 @@ def main(
     """Score runs on the test rows of their task, or of another.
 
     Args:
-        ds: the task or JSONL file to score on, instead of what the run was trained for; several
-            with commas, or as 'ethics_*' in quotes
+        ds: tasks or JSONL files with commas, or 'ethics_*' in quotes (default: the run's own)
         test: test rows, when --ds is a file (default: a fifth of the one trained on, else all)
         model: with --out and no runs: a model to score without training, or RUN/model
         answers: likewise: whose answers to score, JSONL with id and weak = P(label = 1)
@@ -111,8 +109,7 @@ def expanded(ds):
 
 def untrained(args, force):
     """The card of --out, a run that is scored without training; ask() writes it."""
-    names = ("model", "answers", "out", "labels", "ds")
-    model, answers, out, labels, ds = (args[name] for name in names)
+    model, answers, out, labels, ds = map(args.get, ("model", "answers", "out", "labels", "ds"))
     setting = tasks.setting_of(ds or "facts")
     if setting is not tasks.texts and (args["head"] or args["shots"] is not None):
         raise BadInput("--head and --shots are for texts")
@@ -123,8 +120,7 @@ def untrained(args, force):
     if (before := files.read_card(out)) and before["stage"] != "eval":
         raise BadInput(f"--out={out} is a run of {before['stage']}.py: choose another name")
     data = protocol.describe(setting, ds or "facts", n_test=args["n_test"], test=args["test"])
-    kept = {"model": model, "answers": answers, "data": data}
-    kept |= {name: args[name] for name in ("head", "max_len")}
+    kept = {n: args[n] for n in ("model", "answers", "head", "max_len")} | {"data": data}
     if args["shots"] is not None:
         kept |= {"shots": args["shots"], "labels": labels, "seed": args["seed"] or 0}
         kept["target"] = args["target"] or ("weak" if labels or not args["shots"] else "truth")
@@ -212,11 +208,11 @@ def ask(setting, run, card, data, rows, how):
 
 
 def answers_of(file, rows):
-    """P(label = 1) of each row as a file has it, lines of id and weak; BadInput if one is missing."""
+    """P(label = 1) of each row by a file with id and weak; BadInput where one is missing."""
     weak = {line["id"]: line["weak"] for line in files.read_jsonl(file, ["id", "weak"])}
     if missing := [row["id"] for row in rows if row["id"] not in weak]:
-        told = f"answers {len(rows) - len(missing)} of the {len(rows)} test rows, not"
-        raise BadInput(f"{file} {told} {missing[0]!r}: python tasks.py prints those of a task")
+        told = f"lacks {len(missing)} of the {len(rows)} test rows, such as {missing[0]!r}"
+        raise BadInput(f"{file} {told} (python tasks.py TASK prints them)")
     return [weak[row["id"]] for row in rows]
 
 

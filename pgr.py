@@ -209,9 +209,8 @@ def show(result):
     if result["agreement"]:
         print("\nstudent agrees with supervisor")
     names = {"all": "on all rows", "weak_right": "where it is right"}
-    names |= {"weak_wrong": "where it is wrong", "inherited": "its errors that weak has too"}
-    names |= {"similarity": "similarity beyond chance", "misfit": "misfit, (student - weak)^2"}
-    names |= {"gain": "gain in squared error"}
+    names |= {"weak_wrong": "where it is wrong", "similarity": "similarity beyond chance"}
+    names |= {"misfit": "misfit, (student - weak)^2", "gain": "gain in squared error"}
     for name, one in (result["agreement"] | result["diagnostics"]).items():
         print(f"  {names.get(name, name):<28} {stats.in_words(one)}")
     print()

@@ -30,7 +30,7 @@ from pathlib import Path
 import pgr
 import tasks
 import train_strong
-from w2s import cli, folders, grids, locks, protocol, report, workers
+from w2s import cli, files, folders, grids, locks, protocol, report, workers
 from w2s.files import BadInput
 from w2s.slurm import no_jobs, noted, ready, runnable, stopped, submit
 
@@ -65,7 +65,7 @@ def with_options_of_stages(main):
 @with_options_of_stages
 def main(
     *, ds: str = "facts", models: str = None, weak: str = None, strong: str = None,
-    loss: str = None, seeds: int = 3, out: str = None, jobs: int = None,
+    loss: str = None, seeds: int = 3, out: str = None, jobs: int = None, force: bool = False,
     dry_run: bool = False, slurm: str = None, only: str = None, **handed,
 ):  # fmt: skip
     """Run a grid, or what is missing of it.
@@ -78,12 +78,13 @@ def main(
         loss: rules, each with its own options: xent,conf:alpha=0.75 (default: xent, and conf)
         out: the folder of the grid (default: runs/demo, or runs/grid with --ds or models)
         jobs: stages side by side (default: one a GPU; on a CPU the cores, as far as needed)
+        force: make anew what is finished, but of a rule or input that has changed since
         dry_run: print the commands that are missing, what sharing saves, and the time
         slurm: submit all as jobs, with these options of sbatch: "--gres=gpu:1 --time=4:00:00"
         only: a note of --slurm: be its job (Slurm's jobs alone need it)
     """
     asked = {"ds": ds, "models": models, "weak": weak, "strong": strong, "loss": loss}
-    asked |= {"seeds": seeds, "out": out, "jobs": jobs} | handed
+    asked |= {"seeds": seeds, "out": out, "jobs": jobs, "force": force} | handed
     cli.check(asked)
     out = out or ("runs/grid" if ds != "facts" or models or weak or strong else "runs/demo")
     defaults = inspect.signature(main).parameters
@@ -93,7 +94,7 @@ def main(
     pairs = pairs_of(ds, models, weak, strong)
     loss = loss or "xent" + ",conf" * all(tasks.setting_of(task).SOFT for task, *_ in pairs)
     grid = {"pairs": pairs, "seeds": seeds, "rules": rules_of(loss, shared)}
-    nodes = stages_of(out, grid, handed)
+    nodes = stages_of(out, grid, handed, force)
     grids.settle(out, grid, handed, write=False)
     if todo := grids.undone(nodes):
         check(grid, handed)
@@ -114,8 +115,9 @@ def main(
         finish(out, grid, nodes, todo, handed, workers.run(out, todo, jobs, handed.get("device")))
 
 
-def stages_of(out, grid, handed):
-    """{name: stage} of a grid, each with those of the options that its script takes."""
+def stages_of(out, grid, handed, force=False):
+    """{name: stage} of a grid, with the options that its script takes. force: it may replace what
+    is finished, but of a rule or input of before."""
     by_stage = {}
     for script, known in handed_on().items():
         by_stage[script] = {n: value for n, value in handed.items() if n in known}
@@ -124,6 +126,9 @@ def stages_of(out, grid, handed):
         at, setting = grids.places(task, weak, strong, rule, seed), tasks.setting_of(task)
         nodes[at["student"]]["code"] = code_of(setting, tuple(grid["rules"][rule].items()))
         nodes[at["ceiling"]]["code"] = code_of(setting, (("loss", "xent"),))
+    for node in grids.undone(nodes).values() if force else ():
+        if (files.read_card(node["out"]) or {}).get("finished"):
+            node["words"].append("--force")
     return nodes
 
 
@@ -148,14 +153,15 @@ def be_job(note, out, grid, nodes, handed, jobs):
 
 def finish(out, grid, nodes, todo, handed, failed):
     """Write and show the results, and tell at last what failed, {name: why}, with exit code 1."""
-    lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"))
+    left = grids.undone(nodes)
+    lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"), left)
     told = f"{len(nodes)} stages, {len(todo)} of them to do: {len(failed)} failed"
     print(f"{out}: {told}; {len(lines)} lines in {out}/results.jsonl")
     if lines:
         report.show(out, report.current(out, tasks.setting_of_card))
     show_failed(out, failed)
     if failed:
-        if (waiting := len(grids.undone(nodes)) - len(failed)) > 0:
+        if (waiting := len(left) - len(failed)) > 0:
             print(f"{waiting} stages that need them were not run", file=sys.stderr)
         sys.exit(1)
 
@@ -164,9 +170,6 @@ def show_failed(out, failed):
     """Tell which stages failed, {name: why}, and where their logs are."""
     for name, why in failed.items():
         print(f"failed: {name}: {why} (see {out}/logs/{name}.log)", file=sys.stderr)
-
-
-# ---- what is asked
 
 
 def names(option, words):

@@ -111,8 +111,8 @@ def code_of(rule):
         constants |= {n: it for n, it in named.items() if isinstance(it, int | float | str | tuple)}
         called = [it for it in named.values() if inspect.isfunction(it) and it not in functions]
         functions += [it for it in called if it.__module__ == one.__module__]
-    told = [ast.unparse(ast.parse(inspect.getsource(one))) for one in functions]
-    return files.hashed("\n".join([*told, str(sorted(constants.items()))])).hex()
+    code = [ast.unparse(ast.parse(inspect.getsource(one))) for one in functions]
+    return files.hashed(str([code, sorted(constants.items())])).hex()
 
 
 if __name__ == "__main__":

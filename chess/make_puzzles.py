@@ -141,7 +141,7 @@ def collect(pool, state, begun, name):
     file, n, seed = (state["about"][0][name] for name in ("games", "n", "seed"))
     games = board.read_games(file) if file else (f"{seed}/{i}" for i in itertools.count())
     games = itertools.islice(games, state["games"], None)
-    with tqdm(total=n, desc="puzzles", initial=len(rows), disable=None) as bar:
+    with tqdm(total=n, desc="puzzles", initial=len(rows), **cli.paced()) as bar:
         while chunk := list(itertools.islice(games, min(16, n - len(rows)))):
             for puzzles, illegal in pool.imap(work, chunk):
                 state["games"] += 1

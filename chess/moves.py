@@ -132,8 +132,6 @@ def is_whole(ids, tokenizer):
     return ended or text.lstrip()[-1:].isspace()
 
 
-# ---- answers
-
 said, truth = itemgetter("move"), itemgetter("target")  # of a prediction
 score = itemgetter("correct")  # 1 for a right move, else 0: PGR recovers a gap in the mean of this
 

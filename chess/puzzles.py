@@ -11,7 +11,7 @@ to see whether a move is legal. "difficulty" is the fewest engine nodes that fin
 import sys
 from pathlib import Path
 
-from w2s import files, protocol, sources
+from w2s import cli, files, protocol, sources
 
 # The package chess may be missing where only texts are used, so functions import board themselves.
 
@@ -82,7 +82,7 @@ def finish(rows, seed=0):
     from tqdm import tqdm
 
     made, wrong = [], []
-    for row in tqdm(rows, "puzzles", unit="puzzle", disable=None, leave=False):
+    for row in tqdm(rows, "puzzles", unit="puzzle", leave=False, **cli.paced()):
         try:
             made.append(puzzle(row))
         except ValueError as error:

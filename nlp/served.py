@@ -8,7 +8,7 @@ from multiprocessing.pool import ThreadPool
 
 from tqdm import tqdm
 
-from w2s import files, strict
+from w2s import cli, files, strict
 from w2s.files import BadInput
 
 RETRIES = 8  # by openai's client: after .5 s, 1 s, ... 8 s, less a random part, or Retry-After
@@ -65,7 +65,7 @@ def ask_all(base_url, rows, partial, begin, again, *, model, system, jobs):
             failed.append(error)
 
     partial.parent.mkdir(parents=True, exist_ok=True)
-    bar = {"total": len(todo), "desc": model, "unit": "row"}
+    bar = {"total": len(todo), "desc": model, "unit": "row"} | cli.paced()
     with ThreadPool(jobs) as pool, open(partial, "a", encoding="utf-8") as file:
         for line in filter(None, tqdm(pool.imap_unordered(attempt, todo), **bar)):
             got[line[0]] = line[1]

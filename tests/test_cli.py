@@ -1,5 +1,6 @@
 """fire's traps are shut: whatever is wrong with the command line is told before main() runs."""
 
+import io
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import tqdm
 
 from w2s import cli
 from w2s.files import HERE, BadInput
@@ -219,3 +221,16 @@ def test_threads_wait_as_we_say_unless_the_user_says_how(asked, waits):
     code = f"import os; from w2s import cli; print(*map(os.environ.get, {names}))"
     told = subprocess.run([sys.executable, "-c", code], env=env, cwd=HERE, capture_output=True)
     assert told.stdout.decode().strip() == waits
+
+
+@pytest.mark.parametrize("seconds, drawn", [(50, 0), (300, 6)])
+def test_a_log_gets_a_progress_bar_once_a_minute_and_of_short_runs_none(
+    seconds, drawn, monkeypatch
+):
+    """At 60, 120, 180, 240 and 300 s, and at the end."""
+    clock, log = [0.0], io.StringIO()
+    monkeypatch.setattr(tqdm.std, "time", lambda: clock[0])
+    monkeypatch.setattr(sys, "stderr", log)
+    for _ in tqdm.tqdm(range(seconds), **cli.paced()):
+        clock[0] += 1
+    assert log.getvalue().count("\r") == drawn

@@ -352,7 +352,7 @@ def test_a_supervisor_that_is_no_model_of_ours_gets_a_pgr_by_its_answers(here):
     write(here / "theirs.jsonl", theirs[1:])
     with pytest.raises(BadInput, match="other arguments or inputs .answers is not the same"):
         eval.main(out="runs/theirs", **asked)
-    told = f"theirs.jsonl answers 99 of the 100 test rows, not {theirs[0]['id']!r}: python tasks"
+    told = f"theirs.jsonl lacks 1 of the 100 test rows, such as {theirs[0]['id']!r} .python tasks"
     with pytest.raises(BadInput, match=told):
         eval.main(out="runs/theirs", **asked, force=True)
     for wrong in ({"shots": 5}, {"model": "facts/m"}, {"ds": "puzzles"}):

@@ -106,6 +106,21 @@ def test_more_models_cost_what_is_new_and_one_that_fails_stops_no_other(start, g
     assert [line["weak"] for line in lines(folder)] == ["facts/m", "facts/xs", "facts/xs"]
 
 
+def test_what_a_rule_gave_before_it_was_edited_is_no_result_and_force_makes_it_anew(
+    start, grid, tmp_path
+):
+    folder = tmp_path / "grid"
+    shutil.copytree(grid, folder)
+    student = folder / "facts/s1/facts-xs-facts-s-xent"
+    files.write_card(student, files.read_card(student) | {"inputs": {"rule": "of before"}})
+    code, out, err = finish(start(folder, *ASKED))
+    assert code == 1 and "add --force" in err and "2 of them to do: 1 failed; 1 lines" in out
+    assert lines(folder) == lines(grid)[:1]
+    code, out, err = finish(start(folder, *ASKED, "--force"))
+    assert code == 0 and "2 of them to do: 0 failed; 2 lines" in out, err
+    assert lines(folder, "seconds") == lines(grid, "seconds")
+
+
 @slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_results(start, grid, tmp_path):
     folder = tmp_path / "grid"

@@ -37,6 +37,11 @@ os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 UNTOLD = ("force", "save_every", "allow_leak")  # change no result; cards tell what leaks
 
 
+def paced():
+    """How often a progress bar is drawn: in a log once a minute, after the first."""
+    return {} if sys.stderr.isatty() else {"mininterval": 60, "delay": 60}
+
+
 def stage(main):
     """main(args, ...) as a function of its options alone, to be called by name.
 
@@ -86,9 +91,6 @@ def expand(patterns):
         strict.check_names(found)
         paths += found
     return paths
-
-
-# ---- running a script
 
 
 def run(main, processes=False):

@@ -202,11 +202,11 @@ GRID = {"tasks": [str], "pairs": [[str]], "rules": [str], "seeds": int}
 GRID |= {"options": dict, "files": dict}
 
 
-def results(folder, grid, setting_of, split):
-    """Write results.jsonl: a line for every cell of the grid whose runs are finished and scored.
+def results(folder, grid, setting_of, split, left=()):
+    """Write and return results.jsonl: result() of every cell whose runs are finished and scored.
 
-    setting_of: task -> setting. Cells of earlier calls stay in it, while their runs do. A line that
-    is newer than its predictions is kept as it is. Returns the lines, as result() makes them.
+    setting_of: task -> setting; left: stages still to run: what they made before is no result.
+    Cells of earlier calls stay while their runs do, a line newer than its predictions as it is.
     """
     file, read = Path(folder) / "results.jsonl", functools.cache(answers)
     before = files.read_jsonl(file, KEY, {}) if file.exists() and file.stat().st_size else []
@@ -217,7 +217,7 @@ def results(folder, grid, setting_of, split):
         name = f"eval/{protocol.name_of(cell[0])}-{split}.jsonl"
         scored = {who: f"{at[who]}/{name}" for who in ("weak", "student", "ceiling")}
         made = [files.card_path(f"{folder}/{one}") for one in (*scored.values(), at["labels"])]
-        if not all(path.exists() for path in made):
+        if not all(path.exists() for path in made) or any(f"{at[w]}.eval" in left for w in scored):
             continue
         if cell in known and max(path.stat().st_mtime for path in made) < written:
             lines.append(known[cell])

@@ -14,7 +14,7 @@ import torch
 from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR
 from tqdm import tqdm
 
-from w2s import parallel
+from w2s import cli, parallel
 from w2s.files import BadInput, rank, world
 from w2s.models import pick_dtype, predict, size, threads
 from w2s.packing import logits, row_logits, texts, to_device
@@ -61,7 +61,7 @@ def fit(
         optimizer, schedule = make_optimizer(model, *how)
         done, history, losses, best = state.begin(steps, trained, optimizer, schedule)
         order = orders(len(rows), batch_size, epochs, seed, done, name)
-        bar = tqdm(order, name, steps, initial=done, unit="step", disable=rank() > 0 or None)
+        bar = tqdm(order, name, steps, initial=done, unit="step", disable=rank() > 0, **cli.paced())
         for step, chosen, evaluates in bar:
             how = loss, (step - 1) / steps, piece, whole_batch, dtype, outputs
             out, piece = teach(model, [rows[i] for i in chosen.tolist()], *how, name)
@@ -76,7 +76,7 @@ def fit(
                 history.append(line | evaluate(model, held_out, dtype, loss, outputs))
                 if held_out and stop and kept(history) is history[-1]:
                     best = copied(trained, best)
-                bar.set_postfix({"loss": f"{line['loss']:.3f}"})
+                bar.set_postfix({"loss": f"{line['loss']:.3f}"}, refresh=False)
             state.after(step, history, losses, best)
         for key, weights in best.items():
             own(trained[key]).copy_(weights)

@@ -10,6 +10,7 @@ import os
 import time
 from pathlib import Path
 
+from w2s import cli
 from w2s.files import BadInput, world
 
 EVERY, PARTS = 300, Path("runs/parts")  # seconds; of answers under way
@@ -127,7 +128,7 @@ def answers(model, tokens, size, run, options, name=None, draws=False):
     part = Part(model, [tokens, options], draws) if name and world() == 1 else None
     said = part.read() if part else []
     order = order[: len(order) - sum(len(batch) for batch, _ in said)]
-    bar = tqdm(total=len(tokens), desc=name, unit="row", disable=None if name else True)
+    bar = tqdm(total=len(tokens), desc=name, unit="row", disable=not name, **cli.paced())
     bar.update(len(tokens) - len(order))
     try:
         while order:  # the longest first: if memory is short, it is at once

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from w2s import cli
 from w2s.files import whole
 from w2s.loop import batches, kept
 from w2s.models import pick_dtype, predict
@@ -97,7 +98,7 @@ def train(
     steps, state = epochs * math.ceil(n / batch_size), state or State()
     trained = dict(probe.named_parameters())
     step, history, _, best = state.begin(steps, trained, optimizer)
-    for epoch in tqdm(range(1, epochs + 1), desc=name, unit="epoch", disable=None):
+    for epoch in tqdm(range(1, epochs + 1), desc=name, unit="epoch", **cli.paced()):
         if epoch <= len(history):
             batches(n, batch_size, generator)  # drawn as before
             continue

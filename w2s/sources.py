@@ -5,7 +5,7 @@ A task is an entry of a setting's TASKS, a dict:
     repo, config  the hub id and its config (its folder in a mirror); revision: where one is pinned
     files         what to load of the repository where load_dataset(repo, config) does not work
     splits        ours -> (the source's, its rows on record, the share of 1s uncut)
-    needs         {column: what it must hold}, see unlike(); other columns are not read
+    needs         {column: what it must hold}, as strict.misfit(); other columns are not read
     or_else       what to try where a source is unconfirmed; by_hand: where the hub has none
 
 mirror = hub id / config or "default" / the source's split.parquet (or .csv)
@@ -20,7 +20,6 @@ from w2s import cli, files, hub, strict
 from w2s.files import BadInput, hashed
 
 MAX_ROWS = 200_000  # drawn of a larger split: two halves need no more, and memory has an end
-IN_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a real number"}
 
 
 def texts(names):
@@ -55,11 +54,8 @@ def source_rows(ds, task, split):
 def checked(row, task, where, number):
     """The row stripped, None where a field is empty; BadInput unless it is as documented."""
     row = stripped(row)
-    for column, wanted in task["needs"].items() if row else ():
-        if words := unlike(row[column], wanted):
-            found = f"{str(row[column])[:60]!r} ({type(row[column]).__name__})"
-            told = f"column {column!r} is {found}; documented is {words}"
-            raise BadInput(f"{where}, row {number}: {told}{or_else(task)}")
+    if told := row and strict.misfit(row, task["needs"]):
+        raise BadInput(f"{where}, row {number} {told}, as documented{or_else(task)}")
     return row
 
 
@@ -76,25 +72,6 @@ def stripped(value):
         return None if None in parts else parts
     value = value.strip() if isinstance(value, str) else value
     return None if value == "" or value != value else value
-
-
-def unlike(value, wanted):
-    """What is documented, in words, where a value is something else; None where it fits.
-
-    wanted: a type, a tuple of values, or a list or dict of what its parts must be.
-    """
-    if isinstance(wanted, type):
-        fits, words = type(value) is wanted, IN_WORDS[wanted]
-    elif isinstance(wanted, dict):
-        fits = type(value) is dict and not any(unlike(value.get(k), wanted[k]) for k in wanted)
-        words = f"an object with {' and '.join(wanted)}"
-    elif isinstance(wanted, list):
-        fits = type(value) is list and value and not any(unlike(x, wanted[0]) for x in value)
-        words = "a list of texts"
-    else:
-        fits = (type(value), value) in [(type(one), one) for one in wanted]
-        words = f"one of {', '.join(map(repr, wanted))}"
-    return None if fits else words
 
 
 def or_else(task):
@@ -177,9 +154,6 @@ def write_mirror(folder, task):
         with files.whole(file) as temporary:
             pyarrow.parquet.write_table(rows, temporary)
         print(f"{file}: {rows.num_rows} rows")
-
-
-# ---- what tasks.py prints
 
 
 def show_table(settings):

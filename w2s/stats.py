@@ -76,10 +76,8 @@ def nll(prob, true):
 
 
 def ece(prob, true):
-    """The expected calibration error (Guo et al. 2017) of [..., N], pooled, to which noise adds.
-
-    Ten bins of confidence from 1/2; on an edge it is in the bin above. Of each row its gap, with
-    the sign of the sum of its bin, so that the mean is that of sizes.
+    """Gaps [..., N] whose mean size is the expected calibration error (Guo et al. 2017), to which
+    noise adds: each has the sign of the sum of its bin, of ten from 1/2; an edge is in the upper.
     """
     confidence = np.maximum(prob, 1 - prob)
     gaps = confidence - ((prob > 0.5) == true)
@@ -256,7 +254,7 @@ def diagnostics(prob, true, rows):
     chance-adjusted agreement (CAPA, 2502.04313), 0 by chance, 1 always the same and certain of it
     (a run that is unsure has little even beside itself); misfit: mean (student - weak)^2 of
     P(label = 1); gain: how far the student's mean squared error is below the supervisor's (theory
-    has gain >= misfit for students of a convex class, 2405.15116); ece: as in eval.py, seeds pooled.
+    has gain >= misfit for students of a convex class, 2405.15116); ece: of all seeds together.
     """
     weak, student = prob[:2]
     wrong = (prob[:2] > 0.5) != true

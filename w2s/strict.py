@@ -160,8 +160,8 @@ def depth(value):
 def misfit(value, wanted, at=""):
     """What a value, called `at`, lacks of what is wanted, in words; None where it fits.
 
-    wanted: a type (float: any number) · a tuple, one of these types or values · [of each part] ·
-    {key: of that part}, where "key?" may be missing and others are not looked at.
+    wanted: a type (float: any number) · a tuple or range, one of these types or values · [of each
+    part] · {key: of that part}, where "key?" may be missing and others are not looked at.
     """
     if isinstance(wanted, dict) and type(value) is dict:
         for key, of_part in wanted.items():
@@ -174,10 +174,10 @@ def misfit(value, wanted, at=""):
     if isinstance(wanted, list) and type(value) is list:
         found = (misfit(part, wanted[0], f"{at}[{i}]") for i, part in enumerate(value))
         return next(filter(None, found), None)
-    if any(fits(value, one) for one in (wanted if isinstance(wanted, tuple) else (wanted,))):
+    if any(fits(value, one) for one in (wanted if isinstance(wanted, tuple | range) else [wanted])):
         return None
     found = f"has {at!r} as" if at else "is"
-    return f"{found} {json.dumps(value)[:60]}, not {in_words(wanted)}"
+    return f"{found} {json.dumps(value, default=str)[:60]}, not {in_words(wanted)}"
 
 
 def fits(value, wanted):
@@ -191,7 +191,7 @@ def fits(value, wanted):
 
 def in_words(wanted):
     """What is wanted, for a message."""
-    if isinstance(wanted, tuple):
+    if isinstance(wanted, tuple | range):
         return " or ".join(map(in_words, wanted))
     names = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
     names |= {dict: "an object", list: "a list"}

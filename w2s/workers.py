@@ -136,7 +136,7 @@ def run(folder, todo, jobs=None, device=None, order=None):
     tqdm.monitor_interval = 0  # no thread of its own: we fork
     shown = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}, {remaining} to go]"
     try:
-        with tqdm(total=total, bar_format=shown, disable=None) as bar:
+        with tqdm(total=total, bar_format=shown, **cli.paced()) as bar:
             while True:
                 ready = [name for name in left if not open_ones & set(todo[name]["needs"])]
                 for name in ready[: len(devices) - len(busy)]:
@@ -151,7 +151,8 @@ def run(folder, todo, jobs=None, device=None, order=None):
                 if not busy:
                     return failed
                 done = len(todo) - len(open_ones)
-                bar.set_description_str(f"{done} of {len(todo)} stages, {len(busy)} running")
+                told = f"{done} of {len(todo)} stages, {len(busy)} running"
+                bar.set_description_str(told, refresh=sys.stderr.isatty())
                 for pipe in connection.wait(list(workers)):
                     told, name = receive(pipe, workers, free), busy.pop(pipe, None)
                     if name is None:  # it died idle
