@@ -23,8 +23,8 @@ In: a labels file of label.py, or your own: JSONL with id, weak, and the fields 
 Out: a run directory like train_weak.py's, beside the labels. Next: eval.py.
 """
 
-import ast
 import inspect
+import re
 
 import tasks
 from w2s import cli, files, folders, leaks, parts, records
@@ -111,7 +111,7 @@ def code_of(rule):
         constants |= {n: it for n, it in named.items() if isinstance(it, int | float | str | tuple)}
         called = [it for it in named.values() if inspect.isfunction(it) and it not in functions]
         functions += [it for it in called if it.__module__ == one.__module__]
-    code = [ast.unparse(ast.parse(inspect.getsource(one))) for one in functions]
+    code = [re.sub(r"\s*#.*", "", inspect.getsource(one)) for one in functions]
     return files.hashed(str([code, sorted(constants.items())])).hex()
 
 

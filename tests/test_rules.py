@@ -182,7 +182,7 @@ def test_who_edits_what_a_rule_calls_has_edited_the_rule(monkeypatch):
 
 def test_a_comment_more_is_no_other_rule(monkeypatch):
     before, source = train_strong.code_of(losses.xent), inspect.getsource(losses.xent)
-    told = [source.replace("    target", "    # a remark\n    target  "), source.replace("-", "+")]
+    told = [source.replace("    return", "    # a remark\n    return"), source.replace("-", "+")]
     for text, same in zip(told, (True, False)):
         monkeypatch.setattr(inspect, "getsource", lambda one, text=text: text)
         assert (train_strong.code_of(losses.xent) == before) is same and text != source
