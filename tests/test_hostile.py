@@ -521,7 +521,7 @@ CASES = {
     "numbers for texts": (
         parquet(lambda p: p.table({"chosen": ["a"], "rejected": [5]})),
         PAIRS,
-        ["row 0", "column 'rejected' is '5'"],
+        ["row 0", "has 'rejected' as 5, not a text"],
     ),
     "a column that moves the cursor": (
         parquet(lambda p: p.table({"\x1b[2J": ["a"]})),

@@ -508,7 +508,7 @@ LABELS = "runs/s0/labels.jsonl"
         ("label.py runs/s0/weak --part=0/2", "the first of two parts is 1/2"),
         ("label.py runs/s0/weak --part=1/2 --test_rows", "not with --test_rows"),
         ("eval.py runs/none", "runs/none does not exist"),
-        ("eval.py --model=facts/m", "--model and --out go together"),
+        ("eval.py --model=facts/m", "--model, or --answers, and --out go together"),
         ("eval.py --model=facts/m --out=runs/s0/weak --force", "is a run of train_weak.py"),
         ("eval.py runs/s0/weak --target=truth --seed=5", "--target goes with --shots"),
         ("eval.py runs/s0/weak --seed=5", "--seed goes with --shots"),
