@@ -108,7 +108,7 @@ def expanded(ds):
 
 
 def untrained(args, force):
-    """The card of --out, a run that is scored without training; ask() writes it."""
+    """The card of --out, a model scored without training or a file of answers; ask() writes it."""
     model, answers, out, labels, ds = map(args.get, ("model", "answers", "out", "labels", "ds"))
     setting = tasks.setting_of(ds or "facts")
     if setting is not tasks.texts and (args["head"] or args["shots"] is not None):
@@ -176,7 +176,7 @@ def score(setting, run, card, data, split, rows, how, scorer, leak, force):
 
 
 def ask(setting, run, card, data, rows, how):
-    """One answer a row by a run's model; a run that was not trained gets its card."""
+    """One answer a row by a run's model, or file; a run that was not trained gets its card."""
     if card["stage"] != "eval":
         return tasks.answers(setting, run, rows, **how)
     args, labels = card["args"], card["args"].get("labels")

@@ -116,8 +116,8 @@ def main(
 
 
 def stages_of(out, grid, handed, force=False):
-    """{name: stage} of a grid, with the options that its script takes. force: it may replace what
-    is finished, but of a rule or input of before."""
+    """{name: stage} of a grid, with the options that its script takes. force: stages that are
+    finished, but of a rule or input that has changed since, get --force."""
     by_stage = {}
     for script, known in handed_on().items():
         by_stage[script] = {n: value for n, value in handed.items() if n in known}

@@ -350,12 +350,12 @@ def spoiled(tmp_path, monkeypatch, name, change, n=30):
 @pytest.mark.parametrize(
     ("name", "column", "value", "told"),
     [
-        ("cola", "label", -1, "row 3 has 'label' as -1, not 0 or 1"),
+        ("cola", "label", -1, "row 3, is not as documented: it has 'label' as -1, not 0 or 1"),
         (
             "cosmos_qa",
             "label",
             4,
-            "row 3 has 'label' as 4, not 0 or 1 or 2 or 3, as documented",
+            "row 3, is not as documented: it has 'label' as 4, not 0 or 1 or 2 or 3",
         ),
         (
             "hellaswag",

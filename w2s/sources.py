@@ -55,7 +55,7 @@ def checked(row, task, where, number):
     """The row stripped, None where a field is empty; BadInput unless it is as documented."""
     row = stripped(row)
     if told := row and strict.misfit(row, task["needs"]):
-        raise BadInput(f"{where}, row {number} {told}, as documented{or_else(task)}")
+        raise BadInput(f"{where}, row {number}, is not as documented: it {told}{or_else(task)}")
     return row
 
 

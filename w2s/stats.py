@@ -76,8 +76,8 @@ def nll(prob, true):
 
 
 def ece(prob, true):
-    """Gaps [..., N] whose mean size is the expected calibration error (Guo et al. 2017), to which
-    noise adds: each has the sign of the sum of its bin, of ten from 1/2; an edge is in the upper.
+    """Values [..., N] whose mean is the expected calibration error (Guo et al. 2017), to which
+    noise adds: a gap with the sign of the sum of its bin, of ten from 1/2; edges are in the upper.
     """
     confidence = np.maximum(prob, 1 - prob)
     gaps = confidence - ((prob > 0.5) == true)
