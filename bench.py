@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 
 from w2s import cli
 from w2s.files import BadInput
@@ -31,9 +32,11 @@ SHAPES = {
     "gpt2-6x384": dict(model_type="gpt2", n_layer=6, n_embd=384, n_head=6, vocab_size=50257),
 }
 GROUPED, FLAT = {"train_sampling_strategy": "group_by_length"}, {"padded": False}
+TRL = {"trl": True}
 SIDES = {  # beside our loop: the arguments of Hugging Face's Trainer
     "train": {"HF Trainer, padded": {}, "HF Trainer, group by length": GROUPED},
-    "generative": {"HF Trainer, group by length": GROUPED, "HF Trainer, without padding": FLAT},
+    "generative": {"HF Trainer, group by length": GROUPED, "HF Trainer, without padding": FLAT}
+    | ({"TRL's SFTTrainer, without padding": TRL} if find_spec("trl") else {}),
     "score": {"HF Trainer.predict, batch 64": {"batch_size": 64}},
 }
 
@@ -83,7 +86,7 @@ def make_model(shape, device, packed=True, lm=False):
 
 
 def make_rows(n, mean, vocabulary, seed=0):
-    """n rows of 3 to 1,000 Zipf-distributed tokens ("input_ids" to the Trainer), sigma 0.6."""
+    """n rows of 3 to 1,000 Zipf-distributed tokens, by three names for all trainers; sigma 0.6."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -93,7 +96,8 @@ def make_rows(n, mean, vocabulary, seed=0):
     tokens = np.random.default_rng(0).permutation(vocabulary)[drawn]
     texts = [text.tolist() for text in np.split(tokens, lengths.cumsum()[:-1])]
     labels = ({"label": int(rng.integers(2)), "given": rng.random()} for _ in texts)
-    return [x | {"tokens": text, "input_ids": text} for text, x in zip(texts, labels)]
+    names = "tokens", "input_ids", "labels"
+    return [dict.fromkeys(names, text) | x for text, x in zip(texts, labels)]
 
 
 def train(model, rows, loss="xent", dtype="bf16", batch_size=32, **options):
@@ -108,7 +112,9 @@ def train(model, rows, loss="xent", dtype="bf16", batch_size=32, **options):
     loop.fit(model, rows, epochs=1, batch_size=batch_size, name="ours", **options)
 
 
-def trainer(shape, device, lm, batch_size=32, per_device=None, dtype="bf16", padded=True, **how):
+def trainer(
+    shape, device, lm, batch_size=32, per_device=None, dtype="bf16", padded=True, trl=False, **how
+):  # fmt: skip
     """Hugging Face's for one epoch: bf16 autocast or float32, fused AdamW, padded batches. Its own
     way without padding is for language models: a classifier would read one token of a batch."""
     import torch
@@ -121,17 +127,37 @@ def trainer(shape, device, lm, batch_size=32, per_device=None, dtype="bf16", pad
         return {"input_ids": ids.clamp(0), "attention_mask": (ids >= 0).long(), "labels": labels}
 
     per_device = per_device or batch_size
-    args = TrainingArguments(
+    how = dict(
         output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=per_device,
         learning_rate=5e-5, gradient_accumulation_steps=batch_size // per_device,
         per_device_eval_batch_size=batch_size, use_cpu=device.type == "cpu", save_strategy="no",
         logging_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
         optim="adamw_torch_fused", bf16=dtype == "bf16", **how,
     )  # fmt: skip
-    collate = collate if padded else DataCollatorWithFlattening()
-    theirs = Trainer(make_model(shape, device, False, lm), args, data_collator=collate)
+    model = make_model(shape, device, False, lm)
+    if trl:
+        theirs = of_trl(model, how)
+    else:
+        collate = collate if padded else DataCollatorWithFlattening()
+        theirs = Trainer(model, TrainingArguments(**how), data_collator=collate)
     theirs.remove_callback(PrinterCallback)
     return theirs
+
+
+def of_trl(model, how):
+    """TRL's trainer of language models, by its own way without padding and its fused loss."""
+    from datasets import Dataset
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+    from trl import SFTConfig, SFTTrainer
+
+    # it asks for rows and a tokenizer, and would cut texts and compute them twice
+    rows = Dataset.from_list([{"input_ids": [0], "labels": [0]}])
+    words = Tokenizer(models.WordLevel({"": 0}, ""))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="", eos_token="")
+    how |= {"padding_free": True, "max_length": None, "gradient_checkpointing": False}
+    how |= {"dataset_kwargs": {"skip_prepare_dataset": True}}
+    return SFTTrainer(model, SFTConfig(**how), train_dataset=rows, processing_class=tokenizer)
 
 
 def native():

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -59,7 +60,10 @@ SIDES = {
     "language model: ours, `--compile`": {"lm": True} | COMPILE,
     "language model: Trainer, by length": {"lm": True, "trainer": bench.GROUPED},
     "language model: Trainer, without padding": {"lm": True, "trainer": bench.FLAT},
-}
+} | (
+    {"language model: TRL's, without padding": {"lm": True, "trainer": bench.TRL}}
+    if find_spec("trl") else {}
+)
 LARGE = {
     "rank 16, `--checkpointing`": {"rank": 16} | AGAIN, "all weights, `--checkpointing`": AGAIN,
     "rank 16, `--micro_batch=8`": {"rank": 16, "micro_batch": 8},
