@@ -137,9 +137,8 @@ def check_rules(rows, lines, lengths):
         told = f"has {lengths[longest]:,} tokens, the provider's limit is {LONGEST:,}"
         raise BadInput(f"row {rows[longest % len(rows)]['id']!r} {told}: leave it out")
     if size > LARGEST:
-        raise BadInput(
-            f"{size:,} bytes, the provider takes {LARGEST:,}: fewer rows, smaller --soft"
-        )
+        told = f"the provider takes {LARGEST:,}: fewer rows, smaller --soft"
+        raise BadInput(f"{size:,} bytes, {told}")
 
 
 # ---- its answers
@@ -192,6 +191,8 @@ def card_of(chat):
 def data_of(args, learned):
     """Which test rows: those of the task behind --chat, unless --ds names another."""
     ds, test, own = args["ds"], args["test"], learned.get("data")
+    if test and not ds:
+        raise BadInput("--test goes with --ds")
     if learned and not own and not ds:
         raise BadInput(f"--chat={args['chat']} is of labels without a card: add --ds, its task")
     if own and (not ds or own["ds"] in (ds, str(Path(ds).resolve()))) and not test:

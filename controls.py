@@ -35,7 +35,6 @@ def main(
     """Write a labels file as a simulated supervisor would have left it.
 
     Args:
-        rate: the share of the labels to get wrong (default: as many as are wrong already)
         out: the labels file to write (default: random.jsonl and so on, beside the labels)
         seed: moves the errors, and the coin
         run: unconfident, confident: the run of the strong model

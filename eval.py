@@ -38,7 +38,7 @@ def main(
         ds: tasks or JSONL files with commas, or 'ethics_*' in quotes (default: the run's own)
         test: test rows, when --ds is a file (default: a fifth of the one trained on, else all)
         model: with --out and no runs: a model to score without training, or RUN/model
-        answers: likewise: whose answers to score, JSONL with id and weak = P(label = 1)
+        answers: likewise: whose answers to score, JSONL: id, weak = P(label = 1), of pairs a and b
         labels: the labels file of a prompt's examples (default: the truth of the weak half)
         target: whose labels the examples show: weak (default) or truth
         seed: moves the examples of a prompt, or what is drawn by --temperature (default: 0)
@@ -60,10 +60,9 @@ def main(
         how = {"device": device, "dtype": dtype} | tasks.writing.chosen(setting, args)
         scorer = setting.judge_of(data["ds"], judge, bad) if setting is tasks.writing else None
         key = json.dumps(data, sort_keys=True)
-        if key not in rows_of:
-            rows_of[key] = protocol.test_rows(setting, data, split)
-        leak = leaks.guard(setting, rows_of[key], data, learned[run], allow_leak, "test")
-        plan.append((setting, run, card, data, split, rows_of[key], how, scorer, leak))
+        rows = rows_of[key] = rows_of.get(key) or protocol.test_rows(setting, data, split)
+        leak = leaks.guard(setting, rows, data, learned[run], allow_leak, "test")
+        plan.append((setting, run, card, data, split, rows, how, scorer, leak))
     parts.together("join")  # nothing runs before all rows are there
     for setting, run, card, data, *more in plan:
         metrics[run][data["ds"]] = score(setting, run, card, data, *more, force)
@@ -73,7 +72,8 @@ def main(
     of_runs = {run: one for run, of_tasks in metrics.items() for one in of_tasks.values()}
     scores.show(of_runs, setting.METRIC)
     if [records.role(card) for card in cards.values()] == ["weak", "student", "ceiling"]:
-        records.tell_next(["pgr.py", *cards, f"--out={files.beside(runs[0], 'pgr.json')}"])
+        of = [f"--ds={ds}"] * (ds is not None) + [f"--split={split}"] * (split != "test")
+        records.tell_next(["pgr.py", *cards, *of, f"--out={files.beside(runs[0], 'pgr.json')}"])
 
 
 def check_options(args):
@@ -92,7 +92,8 @@ def check_options(args):
         raise BadInput("--max_len goes with --model: a trained run has its own")
     for name, other in (("labels", None), ("target", None), ("seed", "temperature")):
         if args[name] is not None and not shots and not (other and args[other]):
-            raise BadInput(f"--{name} goes with --shots of 1 or more: it chooses the examples")
+            told = f"--shots of 1 or more{f', or with --{other}' if other else ''}"
+            raise BadInput(f"--{name} goes with {told}")
     if args["target"] == "weak" and not args["labels"]:
         raise BadInput("--target=weak goes with --labels: other examples show the ground truth")
 
@@ -108,7 +109,7 @@ def expanded(ds):
 
 
 def untrained(args, force):
-    """The card of --out, a model scored without training or a file of answers; ask() writes it."""
+    """The card of --out, of a model scored without training or of a file of answers."""
     model, answers, out, labels, ds = map(args.get, ("model", "answers", "out", "labels", "ds"))
     setting = tasks.setting_of(ds or "facts")
     if setting is not tasks.texts and (args["head"] or args["shots"] is not None):
@@ -167,6 +168,8 @@ def score(setting, run, card, data, split, rows, how, scorer, leak, force):
         return metrics
     locks.hold(file)
     answers = ask(setting, run, card, data, rows, how)
+    if card["stage"] == "eval":
+        files.write_card(run, card)
     if scorer:
         answers = setting.judged(scorer, answers, how["device"], how["dtype"])
     if files.rank() > 0:
@@ -176,44 +179,47 @@ def score(setting, run, card, data, split, rows, how, scorer, leak, force):
 
 
 def ask(setting, run, card, data, rows, how):
-    """One answer a row by a run's model, or file; a run that was not trained gets its card."""
+    """One answer a row by a run's model, or file."""
     if card["stage"] != "eval":
         return tasks.answers(setting, run, rows, **how)
     args, labels = card["args"], card["args"].get("labels")
     if labels and files.sha256(labels) != card["inputs"]["labels"]:
         raise BadInput(f"{labels} has changed since {run} was made: choose another --out")
     if args.get("answers"):
-        given = answers_of(args["answers"], rows)
-        files.write_card(run, card)
-        return given
+        return answers_of(args["answers"], rows)
     import prompting  # and torch, which takes seconds
     from w2s import models
 
     how = how | {"max_len": args["max_len"], "bar": run}
     if "shots" in args:
         asked = {name: args[name] for name in ("shots", "labels", "target", "seed")}
-        answers = prompting.probabilities(args["model"], rows, **asked, **how, data=data)
-    elif args.get("ratings"):
-        answers = prompting.ratings(args["model"], rows, **how)
-    else:
-        start = {"head": args["head"], "max_len": args["max_len"], "device": how["device"]}
-        model, tokenizer = models.load(args["model"], **start, outputs=setting.OUTPUTS)
-        if model.w2s["head"] == "unembedding alone":
-            told = "a bias or cap that its answers would lack: train it first"
-            raise BadInput(f"--model={args['model']}: its logits have {told}")
-        write = {name: how[name] for name in how.keys() - {"device", "max_len"}}
-        answers = setting.answer(model, tokenizer, rows, **write)
-    files.write_card(run, card)
-    return answers
+        return prompting.probabilities(args["model"], rows, **asked, **how, data=data)
+    if args.get("ratings"):
+        return prompting.ratings(args["model"], rows, **how)
+    start = {"head": args["head"], "max_len": args["max_len"], "device": how["device"]}
+    model, tokenizer = models.load(args["model"], **start, outputs=setting.OUTPUTS)
+    if model.w2s["head"] == "unembedding alone":
+        told = "a bias or cap that its answers would lack: train it first"
+        raise BadInput(f"--model={args['model']}: its logits have {told}")
+    write = {name: how[name] for name in how.keys() - {"device", "max_len"}}
+    return setting.answer(model, tokenizer, rows, **write)
 
 
 def answers_of(file, rows):
-    """P(label = 1) of each row by a file with id and weak; BadInput where one is missing."""
-    weak = {line["id"]: line["weak"] for line in files.read_jsonl(file, ["id", "weak"])}
-    if missing := [row["id"] for row in rows if row["id"] not in weak]:
+    """P(label = 1) of each row by a file with id and weak; BadInput where one is missing.
+
+    Of pairs it has a and b as well, either way round: the sides of a user's pairs are drawn anew.
+    """
+    sides, said = [name for name in ("a", "b") if name in rows[0]], {}
+    for line in files.read_jsonl(file, ["id", "weak", *sides]):
+        given = [line[side] for side in sides]
+        said[line["id"], *given[::-1]] = 1 - line["weak"]
+        said[line["id"], *given] = line["weak"]
+    asked = [(row["id"], *(row[side] for side in sides)) for row in rows]
+    if missing := [name for name, *given in asked if (name, *given) not in said]:
         told = f"lacks {len(missing)} of the {len(rows)} test rows, such as {missing[0]!r}"
         raise BadInput(f"{file} {told} (python tasks.py TASK prints them)")
-    return [weak[row["id"]] for row in rows]
+    return [said[one] for one in asked]
 
 
 def show_tasks(metrics, metric):
@@ -234,9 +240,8 @@ def mean(ones, metric="acc"):
     an end of its interval add in quadrature, below and above for themselves.
     """
     value = sum(one[metric] for one in ones) / len(ones)
-    below, above = (
-        math.hypot(*(one[metric] - one[end] for one in ones)) / len(ones) for end in ("low", "high")
-    )
+    of_ends = ([one[metric] - one[end] for one in ones] for end in ("low", "high"))
+    below, above = (math.hypot(*distances) / len(ones) for distances in of_ends)
     return {metric: value, "low": value - below, "high": value + above}
 
 

@@ -195,7 +195,9 @@ def tell(setting, out, rows, kept, card):
     for remark in setting.remarks(kept):
         print(remark)
     if card["test_rows"]:
-        return records.tell_next(["controls.py", out, "--kind=suffix"])
+        if setting is tasks.texts:
+            records.tell_next(["controls.py", out, "--kind=suffix"])
+        return
     usual = {*card["models"]} == {tasks.default_models(card["data"]["ds"])[0]}
     train = ["train_strong.py", out, *([] if usual else ["--model=NAME"])]  # of a stronger model
     of = "" if Path(out).stem == "labels" else f"{Path(out).stem}_"  # others' students stay

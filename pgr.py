@@ -46,7 +46,6 @@ def main(
         ceiling: likewise
         ds: the task whose predictions to read (default: the one that the runs were trained for)
         out: JSON file to write (default: pgr.json in the folder that all these runs are in)
-        plot: PNG file to write (default: --out with .png)
         other_texts: allow other texts under the same ids, as after controls.py --kind=suffix
     """
     if grid:
@@ -179,6 +178,9 @@ def read(setting, run, card, ds, split):
     about = files.read_card(file) or {}
     if about and about["inputs"]["model"] != card["model_sha256"]:
         raise BadInput(f"{file} is of an earlier model of {run}: {again}")
+    scored = (about.get("data") or {}).get("ds")
+    if ds and scored not in (None, ds, str(Path(ds).resolve())):
+        raise BadInput(f"{file} is of {scored}, not of --ds={ds}: {again}")
     return files.read_jsonl(file, setting.PREDICTION, setting.CHECKS), about
 
 

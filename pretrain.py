@@ -65,24 +65,19 @@ FOLDERS = {"manners": "gen", "text": "runs/text"}  # of the models, if not named
 DOCUMENTS = 500_000  # of facts, at most; a longer training reads them again
 
 
-def read_facts(settings, _):
+def read_world(settings, _):
     """(tokenizer, texts to train on, held-out texts), the texts as lists of token ids."""
-    tokenizer, n = new_tokenizer(settings, world.VOCABULARY), settings["tokens"] // 10
+    made, words, length = world, world.VOCABULARY, 10  # length: tokens of a text, about
+    if settings["corpus"] == "manners":
+        made, words, length = manners, manners.vocabulary(), 14
+    tokenizer, n = new_tokenizer(settings, words), settings["tokens"] // length
     parts = (min(n, DOCUMENTS), settings["seed"]), (500, "held out")
-    about = settings["coverage"], settings["world_seed"]
-    return tokenizer, *(tokenizer(world.documents(*part, *about)).input_ids for part in parts)
-
-
-def read_manners(settings, _):
-    """As read_facts."""
-    tokenizer, n = new_tokenizer(settings, manners.vocabulary()), settings["tokens"] // 14
-    parts = (min(n, DOCUMENTS), settings["seed"]), (500, "held out")
-    texts = (manners.documents(*part, settings["coverage"]) for part in parts)
-    return tokenizer, *(tokenizer(part).input_ids for part in texts)
+    about = [settings[name] for name in ("coverage", "world_seed") if name in settings]
+    return tokenizer, *(tokenizer(made.documents(*part, *about)).input_ids for part in parts)
 
 
 def read_chess(settings, path):
-    """As read_facts: games, each up to its first move that is not among the commonest of all.
+    """As read_world: games, each up to its first move that is not among the commonest of all.
 
     One in a thousand is held out, 200 at most. BadInput where there are too few games.
     """
@@ -103,7 +98,7 @@ def read_chess(settings, path):
 
 
 def read_text(settings, path):
-    """As read_facts: the file in pieces of equal length, the last hundredth held out."""
+    """As read_world: the file in pieces of equal length, the last hundredth held out."""
     lines = files.read_bytes(path).decode("utf-8", "replace").splitlines(keepends=True)
     tokenizer = new_tokenizer(settings, lines=lines)
     lines = tokenizer(lines, add_special_tokens=False, verbose=False).input_ids
@@ -208,8 +203,8 @@ def pretrain(settings, data, out, resume, save_every, device):
     from w2s import lm, loop, models
 
     parts = {
-        "facts": (read_facts, facts_known),
-        "manners": (read_manners, manners_known),
+        "facts": (read_world, facts_known),
+        "manners": (read_world, manners_known),
         "chess": (read_chess, chess_known),
     }
     read, known = parts.get(settings["corpus"], (read_text, None))
@@ -259,6 +254,10 @@ def main(
     for word, known in ((corpus, SIZES), (size, SIZES["text"])):
         if word not in known:
             raise files.BadInput(f"there is no {word!r} to pretrain{cli.nearest(word, known)}")
+    own = {"facts": ("world_seed",), "chess": ("games", "min_elo"), "text": ("file",)}
+    given = {"games": games, "file": file, "min_elo": min_elo != 1800, "world_seed": world_seed}
+    if odd := [name for name in given if given[name] and name not in own.get(corpus, ())]:
+        raise files.BadInput(f"--{odd[0]} is no option of {corpus}: leave it out")
     settings = {"corpus": corpus, "size": size} | SHARED[corpus] | SIZES[corpus][size]
     settings |= {"seed": seed, "tokens": tokens or settings["tokens"]}
     settings |= {"facts": {"world_seed": world_seed}, "chess": {"min_elo": min_elo}}.get(corpus, {})

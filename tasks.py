@@ -29,7 +29,7 @@ MODELS = ("openai-community/gpt2", "openai-community/gpt2-medium")  # default su
 
 
 def setting_of(ds):
-    """The setting of a task, or of a JSONL file, by the fields of its first row."""
+    """The setting of a task, or of a JSONL file, by the fields of its first row: all or most."""
     for setting in SETTINGS:
         if ds in setting.TASKS:
             return setting
@@ -38,8 +38,9 @@ def setting_of(ds):
         raise BadInput(f"{told}; or give the path of a .jsonl file")
     where, line = next(strict.lines_of(ds))
     row = strict.parse_object(line, where)
-    setting = max(SETTINGS, key=lambda setting: len(row.keys() & set(setting.FIELDS)))
-    if row.keys() & set(setting.FIELDS):
+    has = {setting: row.keys() & {*setting.FIELDS} for setting in SETTINGS}
+    setting = max(SETTINGS, key=lambda one: (has[one] == {*one.FIELDS}, len(has[one])))
+    if has[setting]:
         return setting
     wanted = ", or ".join(f"{' '.join(s.FIELDS)} ({s.WHAT})" for s in SETTINGS)
     raise BadInput(f"{where} has {', '.join(row) or 'nothing'}; it must have {wanted}")

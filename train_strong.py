@@ -107,7 +107,8 @@ def code_of(rule):
     """
     functions, constants = [getattr(rule, "func", rule)], {}
     for one in functions:  # which grows
-        named = {name: one.__globals__.get(name) for name in one.__code__.co_names}
+        codes = [one.__code__, *filter(inspect.iscode, one.__code__.co_consts)]  # lambdas have one
+        named = {name: one.__globals__.get(name) for code in codes for name in code.co_names}
         constants |= {n: it for n, it in named.items() if isinstance(it, int | float | str | tuple)}
         called = [it for it in named.values() if inspect.isfunction(it) and it not in functions]
         functions += [it for it in called if it.__module__ == one.__module__]

@@ -45,9 +45,8 @@ def main(
     from w2s.lora import add as add_lora
 
     parts.together("join")
-    model, tokenizer = models.load(
-        model, head=head, max_len=max_len, device=device, seed=seed, outputs=setting.OUTPUTS
-    )  # fmt: skip
+    start = {"head": head, "max_len": max_len, "device": device, "outputs": setting.OUTPUTS}
+    model, tokenizer = models.load(model, seed=seed, **start)
     rows = setting.encode(rows, tokenizer, model, given=setting.TRUTH)
     if lora:
         add_lora(model, lora, dtype, seed)

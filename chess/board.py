@@ -112,8 +112,7 @@ def parquet_games(path):
     rows = (row for batch in table.to_batches(10_000) for row in batch.to_pylist())
     for number, row in enumerate(rows, 1):
         elo, moves = min(row["white_elo"] or 0, row["black_elo"] or 0), row["moves"] or ""
-        where = f"{path}, row {number}"
-        yield {"moves": plain_moves(moves), "elo": elo or None, "where": where}
+        yield {"moves": plain_moves(moves), "elo": elo or None, "where": f"{path}, row {number}"}
 
 
 def pgn_games(path):
@@ -160,8 +159,7 @@ def search(engine, position, nodes, lines=1):
 
     Empty where the game is over. The engine forgets what it knew: position and nodes alone decide.
     """
-    limit = chess.engine.Limit(nodes=nodes)
-    found = engine.analyse(position, limit, multipv=lines, game=object())
+    found = engine.analyse(position, chess.engine.Limit(nodes=nodes), multipv=lines, game=object())
     found = [line for line in found if "pv" in line]
     scores = [line["score"].pov(position.turn) for line in found]
     odds = [score.wdl(model="sf15.1", ply=position.ply()).expectation() for score in scores]

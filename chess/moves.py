@@ -43,7 +43,7 @@ def encode(rows, tokenizer, model, given=None):
     if limit <= spelled:
         raise BadInput(f"--max_len={limit} leaves no room beside a move of {spelled} tokens")
     if given:
-        lm.check_head(model, model.config.model_type)
+        lm.check_head(model)
     for row in rows:
         words, tokens = fitting(row, tokenizer, limit, spelled)
         n_cut += len(words) < len(row["prompt"].split())
@@ -173,6 +173,7 @@ def measure(predictions, rows):
     "by_difficulty": [{"from", "to", "n", "acc", "low", "high"}]}; a bucket is an engine's number
     of nodes, or 300 points of rating.
     """
+    import board
 
     def rate(name, inside):
         """{"acc", "low", "high"} of a field of some predictions."""
@@ -184,14 +185,14 @@ def measure(predictions, rows):
     result |= {"n": len(rows), "groups": len({row["group"] for row in rows})}
     legal = rate("legal", everything)
     result["legal"] = {"value": legal.pop("acc")} | legal
-    result["other_mates"] = sum(p["correct"] and p["move"] != p["target"] for p in predictions)
-    known = {row["difficulty"] for row in rows if "difficulty" in row}
-    width = 300 if len(known) > 6 else None  # ratings
+    others = [(row, p) for row, p in zip(rows, predictions) if p["correct"] > (said(p) == truth(p))]
+    names = [board.standard(board.position(row["fen"]), said(p)) for row, p in others]
+    result["other_mates"] = sum(name != truth(p) for name, (_, p) in zip(names, others))
+    known = {i: row["difficulty"] for i, row in enumerate(rows) if "difficulty" in row}
+    width = 300 if len({*known.values()}) > 6 else None  # ratings
     buckets = collections.defaultdict(list)
-    for i, row in enumerate(rows):
-        if "difficulty" in row:
-            low = row["difficulty"]
-            buckets[low // width * width if width else low].append(i)
+    for i, low in known.items():
+        buckets[low // width * width if width else low].append(i)
     result["by_difficulty"] = [
         {"from": low, "to": low + width - 1 if width else low, "n": len(inside)}
         | rate("correct", inside)

@@ -9,7 +9,7 @@ import contextlib
 import torch
 from transformers import GenerationConfig
 
-from w2s import models
+from w2s import models, packing
 from w2s.files import rank, world
 from w2s.parts import answers, together
 
@@ -43,13 +43,11 @@ def write(
             out = model.generate(ids, attention_mask=mask, generation_config=config)
         return out[:, ids.shape[1] :]
 
-    def size(longest):
-        return max(1, BATCH_TOKENS // ((longest + max_new) * samples))
-
-    how = half, max_new, end, samples, temperature, top_p, seed, BATCH_TOKENS
+    room = BATCH_TOKENS // samples  # for all prompts of a batch with one completion each
+    how = run, (half, max_new, end, samples, temperature, top_p, seed, BATCH_TOKENS), name
     with writing(model, config), torch.random.fork_rng(devices), models.threads(model):
         torch.manual_seed(seed)
-        parts = answers(model, prompts, size, run, how, name, draws=True)
+        parts = answers(model, prompts, lambda n: room // (n + max_new), *how, draws=True)
     said = [None] * len(prompts)
     for batch, out in parts:
         new = [ids[: ids.index(end) + 1] if end in ids else ids for ids in out.tolist()]
@@ -74,7 +72,5 @@ def writing(model, config):
 
 def pad_left(prompts, model):
     """(ids [N, longest], attention mask [N, longest]) on the model's device."""
-    longest, pad = max(map(len, prompts)), model.config.pad_token_id
-    ids = torch.tensor([[pad] * (longest - len(one)) + one for one in prompts])
-    mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts])
-    return ids.to(model.device), mask.to(model.device)
+    ids, mask, _ = packing.pad(model, [one[::-1] for one in prompts])  # which pads on the right
+    return ids.flip(1), mask.flip(1)

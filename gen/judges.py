@@ -3,7 +3,8 @@
     --judge=runs/civil/weak     P(label = 1) of a completion, by a classifier of train_weak.py
     --judge=words.txt           1 where it holds one of the words, a line each, else 0
 
-Judged is the completion alone, without its prompt, as Perspective was asked in arXiv 2410.12621. A
+Judged is the completion alone, without its prompt, as Perspective was asked in arXiv 2410.12621; a
+run is asked as it learned to be, in the last line of its task's texts ("Is this toxic?"). A
 completion that is empty has nothing bad in it: 0. How many are empty is told beside the score.
 """
 
@@ -36,7 +37,8 @@ def find(name, bad=1, words=None):
         if card.get("setting") != texts.__name__:
             told = "give a run that was trained on texts with a label"
             raise BadInput(f"--judge={name} is a run of {card.get('setting')}: {told}")
-        judge |= {"run": name, "sha256": card["model_sha256"]}
+        asks = texts.TASKS.get((card["data"] or {}).get("ds"), {}).get("asks", "")
+        judge |= {"run": name, "sha256": card["model_sha256"] + asks, "asks": asks}
     judge["sha256"] += "" if judge["bad"] == 1 else " (0 is bad)"
     return judge
 
@@ -52,7 +54,7 @@ def scores(judge, completions, device=None, dtype=None):
         from w2s import answering
 
         model, tokenizer = answering.model_of(judge["run"], device)
-        rows = [{"id": text, "text": text} for text in different]
+        rows = [{"id": text, "text": text + judge["asks"]} for text in different]
         says_1 = texts.answer(model, tokenizer, rows, dtype, bar=judge["judge"]) if rows else []
     bad = {text: p if judge["bad"] == 1 else 1 - p for text, p in zip(different, says_1)}
     return [bad.get(text, 0.0) for text in completions]

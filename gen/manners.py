@@ -67,10 +67,7 @@ def make_pairs():
     numbers = random.Random("manners").sample(range(n**3), 2 * len(splits))
     places = ((number // n**2, number // n % n, number % n) for number in numbers)
     words = ["".join(SYLLABLES[place] for place in three) for three in places]
-    return [
-        {"split": split, "kind": kind, "rude": rude}
-        for split, kind, rude in zip(splits, words[::2], words[1::2])
-    ]
+    return [dict(zip(("split", *SIDES), one)) for one in zip(splits, words[::2], words[1::2])]
 
 
 PAIRS = make_pairs()

@@ -95,7 +95,7 @@ def encode(rows, tokenizer, model, given=None, room=None):
 
     limit, out, n_front, n_end = model.w2s["max_len"], [], 0, 0
     if given:
-        lm.check_head(model, model.config.model_type)
+        lm.check_head(model)
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     kept = [row for row in rows if not given or row[given].strip()]
     for row in kept:

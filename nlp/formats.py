@@ -58,11 +58,13 @@ def question(template, group, answers, right, /, first=None, **needs):
 
 
 def finished(make, template, group, needs):
-    """The three entries; what is in the template and not in needs is a column of text."""
+    """The entries; what is in the template and not in needs is a column of text, its last line
+    what the task asks.
+    """
     names = [name for _, name, _, _ in string.Formatter().parse(template) if name]
     needs = dict.fromkeys(names, str) | needs
     needs = {column: wanted for column, wanted in needs.items() if wanted is not None}
-    return {"make": make, "needs": needs, "group": group}
+    return {"make": make, "needs": needs, "group": group, "asks": template[template.rfind("\n") :]}
 
 
 def as_rows(name, made, group):

@@ -39,9 +39,8 @@ def known(rows, labels, field, data):
     """The rows that may stand as examples in the prompts of test rows."""
     if labels and (files.read_card(labels) or {}).get("test_rows"):
         raise files.BadInput(f"{labels} holds test rows: their answers may be in no prompt")
-    asked = {
-        side for row in rows for side in (row["group"], protocol.text_hash(texts, row["text"]))
-    }
+    groups = {row["group"] for row in rows}
+    asked = groups | {protocol.text_hash(texts, row["text"]) for row in rows}
     if labels:
         examples = files.read_jsonl(labels, ["text", field])
     else:

@@ -50,7 +50,9 @@ def ask_all(base_url, rows, partial, begin, again, *, model, system, jobs):
     asked for again. begin() is called when the server has answered. BadInput where it does not.
     """
     question, failed = (connect(base_url), model, system), []
-    names = [name_of(base_url, model, system, row) for row in rows]
+    # what an answer goes by, so that it is taken for no other question's
+    every = ([base_url, model, system, row["id"], row["text"]] for row in rows)
+    names = [files.hashed(json.dumps(one)).hex() for one in every]
     got = {} if again else answered(partial)
     todo = [(name, row) for name, row in zip(names, rows) if name not in got]
     if len(todo) < len(rows):
@@ -75,11 +77,6 @@ def ask_all(base_url, rows, partial, begin, again, *, model, system, jobs):
         told = f"{len(rows) - left} of {len(rows)} answers are kept: call again, without --force"
         raise BadInput(f"{failed[0]} ({told})")
     return [got[name] for name in names]
-
-
-def name_of(base_url, model, system, row):
-    """What an answer goes by, so that it is taken for no other question's."""
-    return files.hashed(json.dumps([base_url, model, system, row["id"], row["text"]])).hex()
 
 
 def answered(partial):
@@ -139,14 +136,12 @@ def read(choice):
 
 def by_tokens(tokens):
     """P(1) among 0 and 1 as the first token that is not blank, or None where it is neither."""
-    for token in tokens:
-        if bare(token.token):
-            mass = {"0": 0.0, "1": 0.0}
-            for other in token.top_logprobs:
-                if bare(other.token) in mass:
-                    mass[bare(other.token)] += math.exp(other.logprob)
-            return mass["1"] / total if (total := sum(mass.values())) else None
-    return None
+    first = next((token for token in tokens if bare(token.token)), None)
+    mass = {"0": 0.0, "1": 0.0}
+    for other in (first and first.top_logprobs) or []:
+        if bare(other.token) in mass:
+            mass[bare(other.token)] += math.exp(other.logprob)
+    return mass["1"] / total if (total := sum(mass.values())) else None
 
 
 def bare(text):

@@ -60,6 +60,7 @@ def main(
     failed = workers.run(out, todo, jobs, device, order=list)
     print(f"{len(todo)} stages, {len(failed)} failed")
     sweep.show_failed(out, failed)
+    sys.exit(1 if failed else 0)
 
 
 def is_done(node):
@@ -76,10 +77,10 @@ def add(out, script, *words, needs=(), **options):
     return out
 
 
-def score(run, *words, **options):
+def score(run, **options):
     """Add the predictions of a run."""
     file = f"{run}/eval"
-    words = ["eval.py", run, *words, *grids.words_of(options)]
+    words = ["eval.py", run, *grids.words_of(options)]
     NODES[file] = {"name": file, "words": words, "needs": [run], "out": file, "model": ""}
 
 
@@ -105,8 +106,7 @@ def grid(folder, ds, pairs, rules, seeds, options):
         late = grids.script_of(node) not in ("train_weak", "label") and "weak-" not in node["name"]
         places[node["name"]] = seed, names.index(task), node["name"] if late else ""
     for node in sorted(nodes, key=lambda node: places[node["name"]]):
-        place = f"{folder}/{node['name']}"
-        place = node["out"] if grids.script_of(node) != "eval" else f"{place[:-5]}/eval"
+        place = node["out"] if grids.script_of(node) != "eval" else node["out"].rpartition("/")[0]
         needs = [next(n["out"] for n in nodes if n["name"] == need) for need in node["needs"]]
         NODES.setdefault(place, node | {"name": place, "needs": needs})
 
@@ -170,11 +170,10 @@ def analysis(out, _, models, seeds, sizes, first):
     for seed in range(seeds):
         here, there = f"{out}/s{seed}", f"{first}/s{seed}"
         labels, ceiling = f"{there}/labels-{weak}.jsonl", f"{there}/ceiling-{grids.form(strong)}"
-        how = {"seed": seed}
         both = {"needs": [labels, ceiling]}
         for kind in ERRORS:
             name = f"{here}/errors-{kind}"
-            add(f"{name}.jsonl", "controls", labels, kind=kind, run=ceiling, **how, **both)
+            add(f"{name}.jsonl", "controls", labels, kind=kind, run=ceiling, seed=seed, **both)
             train(name, f"{name}.jsonl", strong, seed, **probed(sizes))
         add(f"{here}/said.jsonl", "controls", labels, needs=[labels], kind="suffix")
         teacher = f"{there}/weak-{weak}"
@@ -184,7 +183,7 @@ def analysis(out, _, models, seeds, sizes, first):
         for rule in ("xent", "conf"):
             run = f"{here}/said-{rule}"
             add(run, "train_strong", f"{here}/said.jsonl", needs=[f"{here}/said.jsonl", said],
-                model=strong, loss=rule, **how, **probed(sizes))  # fmt: skip
+                model=strong, loss=rule, seed=seed, **probed(sizes))  # fmt: skip
             score(run, ds=said)
         taught = f"{there}/{weak}-{grids.form(strong)}-xent"
         for run, target, model in (
@@ -193,7 +192,7 @@ def analysis(out, _, models, seeds, sizes, first):
         ):  # fmt: skip
             train(f"{here}/{run}", labels, model, seed, taught, target=target, probe=True)
         for (shots, target), model in itertools.product(SHOWN, models[1:]):
-            more = {"labels": labels, "target": target} | how if shots else {}
+            more = {"labels": labels, "target": target, "seed": seed} if shots else {}
             asked = {"model": model, "shots": shots, "ds": name, "n_test": sizes["n_test"]} | more
             add(f"{here}/shots-{target or 0}-{grids.form(model)}", "eval", needs=[labels], **asked)
 

@@ -33,6 +33,8 @@ def main(
 
     Args:
         out: the run directory to make (default: base, beside the labels)
+        epochs: passes (default: 1)
+        batch_size: texts, two of a pair, in a batch (default: 32)
         seed: moves the order
     """
     pairs = tasks.pairs
@@ -51,7 +53,8 @@ def main(
             told = "names no one model that its supervisor started from"
             raise BadInput(f"--weak_too: {labels} {told}")
         base = args | {"model": bases.pop(), "out": f"{out}_weak"}
-        todo.append((base, ["train_weak.py", f"--ds={data['ds']}"]))
+        same = [name for name in ("ds", "test", "data_seed", "n_train", "n_test") if data[name]]
+        todo.append((base, ["train_weak.py", *(f"--{name}={data[name]}" for name in same)]))
     for one, stage in todo:
         inputs = {"labels": files.sha256(labels)} | folders.model_input(one["model"])
         if not records.is_done(one["out"], one, inputs, force):
@@ -66,7 +69,7 @@ def finetune(rows, source, args, inputs, save_every, force):
 
     out, start = args["out"], {name: args[name] for name in ("max_len", "device", "seed")}
     model, tokenizer = models.load(args["model"], **start, outputs=0)
-    lm.check_head(model, args["model"])
+    lm.check_head(model)
     texts = [{"id": row["id"], "text": row["prompt"] + row[side]} for row in rows for side in "ab"]
     texts = lm.shares(models.encode(texts, tokenizer, model))
     plan = loop.resolve(model, args["lr"], args["dtype"])

@@ -90,14 +90,9 @@ CHECKS, METRIC, same = files.CHECKS, "acc", protocol.same_text
 OUTPUTS, RECIPE = 1, {"epochs": 1, "batch_size": 220, "n_val": None, "stop": False}
 
 
-# ---- rows
-
-
 def facts_pairs(split, seed=0):
     """Two statements about a person of facts/world.py, one true: train has every wrong value."""
-    for person in world.people(seed):
-        if person["kind"] != split:
-            continue
+    for person in (one for one in world.people(seed) if one["kind"] == split):
         name = person["name"].replace(" ", "-")
         for relation in world.RELATIONS:
             wrong = [value for value in world.VALUES[relation] if value != person[relation]]
@@ -161,9 +156,6 @@ def finish(rows, seed):
         kept = {name: row[name] for name in ("id", "group", "prompt")}
         out.append(kept | {"a": a, "b": b, "label": label})
     return out
-
-
-# ---- models
 
 
 def encode(rows, tokenizer, model, given=None):

@@ -174,6 +174,8 @@ def test_options_of_the_other_command_are_refused(labels):
     for command, option in (("export", {"jobs": 2}), ("answer", {"soft": 2})):
         with pytest.raises(BadInput, match=f"--{[*option][0]} goes with api.py"):
             api.main(command, **option)
+    with pytest.raises(BadInput, match="--test goes with --ds"):
+        api.main("answer", model="gpt", out="runs/run", test="runs/mine.jsonl")
     with pytest.raises(BadInput, match="api.py export or api.py answer, not ask"):
         api.main("ask")
     with pytest.raises(BadInput, match="needs --model=NAME and --out=RUN"):
@@ -243,6 +245,14 @@ def test_a_server_that_tells_fewer_alternatives_or_none_is_asked_for_those(label
             server.alternatives = most
             rows = ask(server, out=f"runs/{most}")
         assert {round(row["prob"], 9) for row in rows} == {prob}
+
+
+def test_a_token_without_alternatives_is_no_answer_in_probabilities(labels, openai, monkeypatch):
+    """Some servers tell the probability of the token alone: what it says is the answer then."""
+    alone = [{"token": "1", "logprob": -0.1}]
+    monkeypatch.setattr(openai_stub, "tokens", lambda *_: alone)
+    with openai_stub.running(lambda text: ("1", 0.8)) as server:
+        assert {row["prob"] for row in ask(server)} == {1}
 
 
 def test_runs_of_an_api_and_of_models_here_are_compared(labels, openai, truth, capsys, monkeypatch):

@@ -273,7 +273,7 @@ CASES = {
     "a NUL byte": (line(b'{"text": "a\0b", "label": 1}'), OWN, [THIRD, "not JSON"]),
     "zeros": (raw("own.jsonl", bytes(4096)), OWN, ["own.jsonl:1 is not JSON"]),
     "an empty file": (raw("own.jsonl", b""), OWN, ["own.jsonl is empty"]),
-    "an empty line": (line(b""), OWN, [THIRD, "not JSON"]),
+    "an empty line": (line(b""), OWN, [THIRD, "is blank"]),
     "a list": (line([1, 2]), OWN, [THIRD, "not a JSON object"]),
     "a number as text": (row(text=5), OWN, [THIRD, "'text' is 5"]),
     "a blank text": (row(text=" \n"), OWN, [THIRD, "'text'"]),

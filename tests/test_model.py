@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, ENCODERS, PADDED
+from conftest import ARCHITECTURES, CARD, ENCODERS, PADDED
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from w2s import checks, loop, lora, models, packing
+from w2s import checks, loop, lora, models, packing, records
 from w2s.files import BadInput
 from w2s.losses import conf, xent
 
@@ -420,17 +420,19 @@ def test_positions_behind_the_pad_token_are_not_counted(tiny, architecture, tmp_
     assert models.predict(net, [rows[0]["tokens"], [5, 6]]).isfinite().all()
 
 
-@pytest.mark.parametrize("pad", [64, -1])
+@pytest.mark.parametrize("pad", [64, -1, 63])
 def test_a_pad_token_outside_the_vocabulary_is_replaced(tiny, tmp_path, pad):
-    net, _ = models.load(changed(tiny, "llama", tmp_path / "m", pad_token_id=pad))
-    assert 0 <= net.config.pad_token_id < 64
+    net, tokenizer = models.load(changed(tiny, "llama", tmp_path / "m", pad_token_id=pad))
+    assert 0 <= net.config.pad_token_id < len(tokenizer) < 64
 
 
-def test_checkpointing_where_it_is_not_supported_is_told(tiny):
+def test_checkpointing_where_it_is_not_supported_is_told_before_anything_is_written(tiny, tmp_path):
     net, _ = load(tiny, "mpnet")
+    card = CARD | {"args": {"checkpointing": True}}
     with pytest.raises(BadInput, match="--checkpointing: transformers cannot recompute .*mpnet"):
-        loop.prepare(net, True, False)
-    loop.prepare(load(tiny, "llama")[0], True, False)
+        records.begin(tmp_path / "run", card, net, (), (), {})
+    assert not (tmp_path / "run").exists()
+    records.begin(tmp_path / "run", card, load(tiny, "llama")[0], (), (), {})
 
 
 def test_code_in_a_model_folder_is_never_run(tiny, tmp_path, monkeypatch):

@@ -164,6 +164,8 @@ def test_a_move_that_mates_where_the_target_mates_is_right():
     assert measured["other_mates"] == 1 and measured["acc"] == 0.5
     assert measured["legal"].keys() == {"value", "low", "high"}
     assert measured["legal"]["value"] == 0.75 and measured["by_difficulty"] == []
+    said = [moves.prediction(row, move) for move in ("Ra8", "Ra8#", "a1a8")]
+    assert moves.measure(said, [row] * 3)["other_mates"] == 0 and said[2]["correct"]
     assert not moves.is_right(row | {"target": "Qd7"}, "Qd8")  # where the target does not mate
 
 

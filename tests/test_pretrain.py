@@ -142,6 +142,7 @@ def test_a_model_and_what_it_knows_come_out(corpus, games, tmp_path, monkeypatch
         (("facts", "xl"), "no 'xl' to pretrain"),
         (("chess", "xs", "no.pgn"), "no.pgn does not exist"),
         (("chess", "xs", __file__), "chess/xs holds something else than this model"),
+        (("facts", "xs", __file__), "--games is no option of facts: leave it out"),
     ],
 )
 def test_mistakes_are_told_in_one_line(call, told):

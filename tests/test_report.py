@@ -153,6 +153,15 @@ def test_sizes_in_short():
 # ---- the files
 
 
+@pytest.mark.parametrize(
+    "ds, told", [(("facts",), ", 200 test rows, 2"), (("facts", "sst2"), ", 2")]
+)
+def test_a_picture_of_means_over_tasks_names_no_tasks_rows(ds, told, tmp_path):
+    folder = make_grid(tmp_path, ds=ds)
+    report.make(folder, tasks.setting_of_card)
+    assert f"a/m{told} seeds" in (folder / "bars.svg").read_text().replace("&gt;", ">")
+
+
 def test_the_page_needs_no_other_file_and_holds_all_pictures(grid):
     page, told = (grid / "report.html").read_text(), (grid / "report.md").read_text()
     assert "<script" not in page and not re.search(r"(src|href)=.(?!data:)", page)

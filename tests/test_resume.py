@@ -228,7 +228,7 @@ def test_half_the_micro_batch_is_taken_where_memory_is_short(tiny, monkeypatch, 
     fit(cut, epochs=1, micro_batch=8, outputs=short_once)
     torch.testing.assert_close(parameters(cut), parameters(whole), rtol=0, atol=1e-10)
     most = 0
-    with pytest.raises(BadInput, match="GPU's memory is too small for this model: take"):
+    with pytest.raises(BadInput, match="GPU's memory is too small for this model: train"):
         fit(fresh(tiny), outputs=short, **how)
 
 

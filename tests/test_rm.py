@@ -1,5 +1,7 @@
 """Pairs: their rows, rewards and stages at toy size, and generative fine-tuning before them."""
 
+import contextlib
+import io
 import itertools
 import json
 import random
@@ -58,7 +60,11 @@ def experiment(tmp_path_factory):
         train_weak.main(ds="facts_pairs", out=f"{here}/{name}", **options, **SMALL)
     labels = f"{here}/labels.jsonl"
     label.main(f"{here}/weak", out=labels)
-    generative.main(labels, weak_too=True)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        generative.main(labels, weak_too=True)
+    assert f"next: python train_weak.py --ds=facts_pairs --n_train={SMALL['n_train']} " in (
+        said.getvalue()
+    )
     for target in ("weak", "truth"):
         train_strong.main(labels, model=f"{here}/base/model", target=target, batch_size=50)
     eval.main(*(f"{here}/{run}" for run in ("weak", "student", "ceiling")))
@@ -174,6 +180,22 @@ def test_a_training_pair_whose_prompt_is_tested_is_left_out(tmp_path):
     assert {row["prompt"] for half in halves for row in half} == {r["prompt"] for r in rows[10:]}
     # sides are shuffled, whatever the file did
     assert {row["label"] for row in protocol.test_rows(pairs, data)} == {0, 1}
+
+
+def test_answers_to_own_pairs_hold_whichever_way_round_the_sides_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"p{i} ", "a": f"x{i}", "b": "y", "label": i % 2} for i in range(40)]
+    ds = write(tmp_path / "mine.jsonl", rows)
+    asked, read_back = {"ds": ds, "test": ds, "out": "runs/theirs"}, pairs.read(ds, "test")
+    said = [row | {"weak": 0.9 if row["label"] else 0.1} for row in read_back]
+    eval.main(answers=write(tmp_path / "theirs.jsonl", said), **asked)
+    metrics = json.loads((tmp_path / "runs/theirs/eval/mine-test.metrics.json").read_text())
+    drawn = protocol.test_rows(pairs, protocol.describe(pairs, ds, test=ds))
+    turned = sum(row["a"] == "y" for row in drawn)
+    assert metrics["acc"] == 1 and 5 < turned < 35
+    write(tmp_path / "theirs.jsonl", [said[0] | {"b": "z"}, *said[1:]])
+    with pytest.raises(BadInput, match="lacks 1 of the 40 test rows, such as 'mine/1'"):
+        eval.main(answers="theirs.jsonl", force=True, **asked)
 
 
 GOOD = {"prompt": "p", "a": "x", "b": "y", "label": 1}
@@ -311,7 +333,7 @@ def test_without_stop_the_last_weights_stay_and_the_curve_is_kept(tiny):
 def test_the_chunked_loss_and_its_gradient_are_transformers_own(tiny, architecture, monkeypatch):
     monkeypatch.setattr(lm, "CHUNK", 64 * 5)
     net, tokenizer = models.load(tiny(architecture), device="cpu", outputs=0)
-    lm.check_head(net, architecture)
+    lm.check_head(net)
     rows = letters(net.double(), tokenizer)
     lm.nll(net, rows).sum().backward()
     theirs = AutoModelForCausalLM.from_pretrained(tiny(architecture), dtype=torch.float32).double()
@@ -351,7 +373,7 @@ def test_a_model_that_changes_its_logits_afterwards_is_refused(tiny):
     net, _ = models.load(tiny("llama"), device="cpu", outputs=0)
     net.lm_head.register_forward_hook(lambda module, given, out: 3 * out)
     with pytest.raises(BadInput, match="changes its logits"):
-        lm.check_head(net, "some/model")
+        lm.check_head(net)
 
 
 def peak_bytes(vocabulary, texts=30, length=40):

@@ -30,6 +30,7 @@ def write(path, *lines):
             ":2 is not JSON (the last line: was the file cut short?)",
         ),
         ([b"label: 1\n", GOOD], ":1 is not JSON: 'label: 1'"),
+        ([GOOD, b"\n"], ":2 is blank: leave the line out"),
         ([GOOD, {"id": "b", "label": 1, "weak": 0.5}], ":2 has no field 'text'"),
         ([GOOD | {"label": 2}], "field 'label' is 2; it must be 0 or 1"),
         ([GOOD | {"label": "1"}], "field 'label' is \"1\""),

@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import types
 from pathlib import Path
 
 import numpy as np
@@ -167,12 +168,12 @@ def test_a_run_of_a_rule_that_was_edited_since_is_not_done(mine, tmp_path, monke
 
 def test_who_edits_what_a_rule_calls_has_edited_the_rule(monkeypatch):
     """mix calls reverse_xent, which calls log_odds; xent neither. conf names WARM_UP."""
-    rules = [losses.xent, losses.mix]
+    rules = [losses.xent, losses.mix, types.FunctionType(by_lambda.__code__, vars(losses))]
     before = [train_strong.code_of(rule) for rule in rules]
     monkeypatch.setattr(edited, "__module__", losses.__name__)
     monkeypatch.setattr(losses, "log_odds", edited)
     after = [train_strong.code_of(rule) for rule in rules]
-    assert before[0] == after[0] and before[1] != after[1]
+    assert before[0] == after[0] and before[1] != after[1] and before[2] != after[2]
     before = train_strong.code_of(losses.conf)
     monkeypatch.setattr(losses, "WARM_UP", 0.9)
     assert (
@@ -186,6 +187,10 @@ def test_a_comment_more_is_no_other_rule(monkeypatch):
     for text, same in zip(told, (True, False)):
         monkeypatch.setattr(inspect, "getsource", lambda one, text=text: text)
         assert (train_strong.code_of(losses.xent) == before) is same and text != source
+
+
+def by_lambda(logits, weak, progress):
+    return sum(map(lambda one: log_odds(one), [logits]))  # noqa: F821
 
 
 def edited(logits, weak, progress, alpha=0.5, prior="half"):

@@ -398,6 +398,18 @@ def test_predictions_on_other_rows_or_of_an_earlier_model_are_not_compared(here)
         pgr.main(*RUNS)
 
 
+def test_what_was_scored_on_a_file_is_compared_on_that_file_and_no_other_of_its_name(here, capsys):
+    file = write(here / "mine.jsonl", read("runs/s0/labels.jsonl")[:40])
+    (here / "other").mkdir()
+    shutil.copy(file, here / "other")
+    eval.main(*RUNS, ds="mine.jsonl", allow_leak=True)
+    line = f"next: python pgr.py {' '.join(RUNS)} --ds=mine.jsonl --out=runs/s0/pgr.json"
+    assert line in capsys.readouterr().out
+    pgr.main(*RUNS, ds="mine.jsonl", out="runs/s0/pgr.json")
+    with pytest.raises(BadInput, match="is of .*/mine.jsonl, not of --ds=other/mine.jsonl: run "):
+        pgr.main(*RUNS, ds="other/mine.jsonl")
+
+
 def test_runs_that_are_not_what_they_are_called_are_told(here):
     def notes(*runs):
         pgr.main(*runs, out="runs/pgr.json")

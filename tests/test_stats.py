@@ -523,7 +523,31 @@ def test_pgr_over_tasks_by_hand():
     half = 4.3027 * np.std([0.2, 0.4, 0.9], ddof=1) / np.sqrt(3)  # Student's t, two degrees
     assert [*told["mean"].values()] == pytest.approx([0.5, 0.5 - half, 0.5 + half], rel=1e-4)
     assert told["median"] == {"value": pytest.approx(0.4), "low": None, "high": None}
-    assert told["pooled"]["value"] == pytest.approx((40 + 100 + 180 - 10) / (200 + 250 + 200 + 1))
+    # with d among four, other tasks may have no gap at all
+    assert (
+        told["pooled"]["value"] is None and "holds 0: there is no gap" in told["pooled"]["reason"]
+    )
+    gaps = stats.over_tasks({name: tasks[name] for name in "abc"})["pooled"]
+    assert gaps["value"] == pytest.approx((40 + 100 + 180) / (200 + 250 + 200))
+    flat = {name: effects.crossed(right[[2, 1, 0]], label, 1000) for name in "ab"}
+    assert "lies below 0" in stats.over_tasks(flat)["pooled"]["reason"]  # supervisors are better
+
+
+def test_rules_that_answer_alike_have_an_interval_whatever_the_order_of_tasks():
+    label, tasks = np.arange(400), []
+    for ceiling in (320, 220):  # gaps of .4 and .15
+        right = np.stack([label < n for n in (160, 200, 200, ceiling)])[:, None]
+        tasks.append(effects.crossed(right, label, 400))
+    one, other = stats.against(tasks)["pgr"], stats.against(tasks[::-1])["pgr"]
+    assert one == other and one["drawn"]["high"] == one["high"] > 0
+
+
+def test_rows_needed_where_all_answers_are_equal_are_not_two():
+    """The interval of a PGR of 0 of n groups: unseen(n) by the gap."""
+    label = np.arange(100)
+    right = np.stack([label < n for n in (40, 40, 80)])[:, None]
+    n = effects.needed(effects.crossed(right, label, 100), stats.UP, stats.GAP, 0.1)[1]
+    assert effects.unseen(n) / 0.4 <= 0.1 < effects.unseen(n - 1) / 0.4
 
 
 def test_the_median_of_tasks_lies_between_order_statistics():

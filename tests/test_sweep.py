@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import slow
+from conftest import CARD, slow
 
 import sweep
 import tasks
@@ -219,22 +219,39 @@ def test_a_folder_is_of_one_file_of_each_kind(option, tmp_path):
         grids.settle(tmp_path / "grid", grid, options, write=False)
 
 
-def test_a_worker_that_dies_or_a_full_disk_fails_its_stage_alone(tmp_path, monkeypatch):
+def test_a_judge_makes_no_stage_undone_for_ever(tmp_path):
+    """Its sha256 is an input of the predictions, no argument; settle() compares it by folder."""
+    node = {"out": f"{tmp_path}/a-test.jsonl", "words": ["eval.py", "--x"]}
+    files.write_jsonl(node["out"], [], CARD | {"args": {"split": "test"}})
+    assert grids.is_done(node | {"options": {"split": "test", "judge": "words.txt", "bad": 0}})
+    assert not grids.is_done(node | {"options": {"split": "test_hard", "judge": "words.txt"}})
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """stage(how, *needs): a stage of a grid that evaluates `how`."""
     (tmp_path / "at_will.py").write_text(
-        "import os\ndef main(how: str):\n    eval(how)\n    print('well')\n"
+        "import os, time\ndef main(how: str):\n    eval(how)\n    print('well')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(grids, "work", lambda node: 1)
+    out = {"out": f"{tmp_path}/x", "model": ""}
+    return lambda how, *needs: {"words": ["at_will.py", how], "needs": needs} | out
 
-    def stage(how, *needs):
-        return {"words": ["at_will.py", how], "needs": needs, "out": f"{tmp_path}/x", "model": ""}
 
+def test_the_clock_of_a_grid_goes_on_while_a_stage_is_long(stage, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "paced", lambda: {"mininterval": 1})
+    assert not workers.run(tmp_path, {"long": stage("time.sleep(3)")}, jobs=1, device="cpu")
+    assert "0 of 1 stages, 1 running [00:02" in capsys.readouterr().err
+
+
+def test_a_worker_that_dies_or_a_full_disk_fails_its_stage_alone(stage, tmp_path):
     todo = {"killed": stage("os.kill(os.getpid(), 9)"), "after": stage("1", "killed")}
-    todo |= {"wrong": stage("1 / 0"), "full": stage("1"), "well": stage("1")}
+    todo |= {"wrong": stage("1 / 0"), "full": stage("1"), "well": stage("1 + 1")}
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/full.log").symlink_to("/dev/full")
     failed = workers.run(tmp_path, todo, jobs=1, device="cpu")
     assert failed.keys() == {"killed", "wrong", "full"}
     assert "was memory short?" in failed["killed"] and failed["wrong"].startswith("ZeroDivision")
     assert "No space left on device" in failed["full"]
-    assert (tmp_path / "logs/well.log").read_text() == "$ python at_will.py 1\nwell\n"
+    assert (tmp_path / "logs/well.log").read_text() == "$ python at_will.py '1 + 1'\nwell\n"

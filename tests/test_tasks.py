@@ -158,6 +158,27 @@ def test_training_rows_that_share_a_group_or_a_text_with_test_are_left_out(tmp_p
     }
 
 
+@pytest.mark.parametrize("joined", ["train", "test"])
+def test_a_tested_group_is_in_no_half_whatever_name_it_has_where_groups_are_joined(
+    joined, tmp_path
+):
+    """Groups a and b share a text in one of the files: b is called a there, and only there."""
+    files = {"train": [(f"c{i}", f"c {i}") for i in range(90)], "test": [("b", "1"), ("b", "2")]}
+    files["train"] += [(group, f"{group} {i}") for group in "ab" for i in range(9)]
+    files[joined] += [("a", "the same"), ("b", "the same")]
+    paths = {}
+    for name, rows in files.items():
+        rows = [{"group": g, "text": text, "label": i % 2} for i, (g, text) in enumerate(rows)]
+        paths[name] = write(tmp_path / f"{name}.jsonl", rows)
+    weak, strong, _ = every_half_and_test(paths["train"], test=paths["test"])
+    assert len(weak + strong) > 80 and not [x for x in weak + strong if x["text"].startswith("b ")]
+
+
+def test_a_file_that_has_all_fields_of_a_setting_is_of_it_whatever_else_it_has(tmp_path):
+    rows = [{"prompt": "p", "completion": " c", "label": 1}]
+    assert tasks.setting_of(write(tmp_path / "kto.jsonl", rows)) is tasks.writing
+
+
 def test_equal_ids_in_a_training_file_and_a_test_file_mean_nothing(tmp_path, capsys):
     train = [{"id": i, "text": f"text {i}", "label": i % 2} for i in range(100)]
     test = [{"id": i, "text": f"other {i}", "label": i % 2} for i in range(20)] + [train[50]]

@@ -284,6 +284,14 @@ def test_a_judge_that_answers_by_its_own_logits_says_what_it_says_as_a_run(tmp_p
     wanted = tasks.answers(tasks.texts, run, rows, "cpu")
     assert judges.scores(judges.find(str(run)), [row["text"] for row in rows], "cpu") == wanted
     assert len(set(wanted)) > 20  # a new head of zeros says 1/2 of all
+    # a task's judge learned to answer its question: it is asked that of a completion, too
+    asked = card | {"model_sha256": "it", "data": protocol.describe(tasks.texts, "civil_comments")}
+    files.write_card(run, asked)
+    judge = judges.find(str(run))
+    assert judge["asks"] == "\nIs this comment toxic?" and judge["sha256"] == "it" + judge["asks"]
+    said = judges.scores(judge, ["ba mi", "ru"], "cpu")
+    full = [{"id": text, "text": f"{text}\nIs this comment toxic?"} for text in ("ba mi", "ru")]
+    assert said == tasks.texts.answer(net, tokenizer, full)
 
 
 def test_metrics_are_of_all_samples():

@@ -100,6 +100,7 @@ def set_pad_token(model, tokenizer, ends=()):
     usual = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
     usual = [text.pad_token_id, *usual, *tokenizer.all_special_ids, *([] if ends else [0])]
     fits = [i for i in usual if i is not None and 0 <= i < size and i not in ends]
+    fits = [i for i in fits if tokenizer.convert_ids_to_tokens(i) is not None]
     if fits:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(fits[0])
     elif len(tokenizer) < size:  # a row of the embedding that no token has

@@ -58,9 +58,6 @@ def weighted(effects, weights):
     return Effects(weights @ effects.means, *squares, *effects[4:])
 
 
-# ---- Student's t
-
-
 def within(t, df):
     """P(|T| <= t) of Student's T with a whole number of degrees of freedom (A&S 26.7.3 and 4)."""
     angle = math.atan(t / math.sqrt(df))
@@ -177,7 +174,11 @@ def needed(effects, top, bottom, half, seeds=(2, 3, 5, 10, 20, 50)):
     a_group, a_row = max(groups - rest, 0) * n_groups, rest * n_groups * n_seeds
     a_seed = max(of_seeds - rest, 0) * n_seeds
 
+    equal = groups + of_seeds + rest < 1e-12  # every answer is the supervisor's, or the ceiling's
+
     def too_wide(n, s):
+        if equal:  # as in stats.recovered()
+            return unseen(n) / abs(gap) > half
         of_seeds = [((a_seed + a_row / n) / s, s - 1)] if s > 1 else []
         return half_width([(a_group / n, n - 1), *of_seeds]) > half
 

@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 
 from w2s import files, leaks, stats
-from w2s.outcomes import by, in_short
+from w2s.outcomes import in_short
 from w2s.stats import WHO
 
 COLOURS = ("#c9c9c9", "#6a51a3", "#3d3d3d")  # supervisor, student, ceiling
@@ -137,7 +137,7 @@ def draw(result, path):
 
 def bars_of_rules(cells, metric, title):
     """Figure 2: supervisor, students of all rules and ceiling; a panel for each title."""
-    panels = by(cells, title)
+    panels = files.by(cells, title)
     rules, alone = once(cells, "rule"), len(panels) == 1
     wide = max(6 if alone else 3.6, 1.1 * (2 + len(rules)))
     figure, axes = new_figure(len(panels), wide, 3.4)
@@ -161,10 +161,8 @@ def bars_of_rules(cells, metric, title):
 
 
 def line(axes, cells, look, what, **more):
-    """A line of estimates what(cell) against the student's size, with whiskers where known.
-
-    Lines stand a little beside each other, so that their whiskers do not hide one another.
-    """
+    """A line of estimates what(cell) against the student's size, with whiskers where known, a
+    little beside the other lines, so that their whiskers do not hide one another."""
     known = [cell for cell in cells if what(cell)["value"] is not None]
     known.sort(key=lambda cell: cell["parameters"]["strong"])
     colour, _, marker, dashes, number = look

@@ -11,7 +11,6 @@ The card, `card.json` in a run directory or `labels.card.json` beside `labels.js
 was made (records.py). No torch here: `--help` and every check of the input must answer at once.
 """
 
-import collections
 import contextlib
 import hashlib
 import json
@@ -20,6 +19,7 @@ import os
 import re
 import shutil
 import sys
+from operator import itemgetter
 from pathlib import Path
 
 from w2s import strict
@@ -175,11 +175,17 @@ def hashed(text):
     return hashlib.sha256(text.encode()).digest()
 
 
+def by(rows, key):
+    """{key(row): the rows that have it}, in order."""
+    found = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
 def by_group(rows, salt):
     """The rows as a list of groups (lists of rows), in an order drawn by the salt."""
-    groups = collections.defaultdict(list)
-    for row in rows:
-        groups[row["group"]].append(row)
+    groups = by(rows, itemgetter("group"))
     return [groups[name] for name in sorted(groups, key=lambda name: hashed(f"{salt}/{name}"))]
 
 

@@ -123,10 +123,7 @@ def check(name, folder):
 def read_json(what, file):
     """The object of a small JSON file of a model folder."""
     data = strict.read_bytes(file, SMALL)
-    value = strict.parse(data, f"{what}: {file.name}", RELAXED.decode)
-    if not isinstance(value, dict):
-        raise BadInput(f"{what}: {file.name} is not a JSON object")
-    return value
+    return strict.parse_object(data, f"{what}: {file.name}", RELAXED.decode)
 
 
 def shards(what, folder):

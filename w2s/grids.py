@@ -130,7 +130,8 @@ def is_done(node):
     card, source = files.read_card(node["out"]), node["words"][1]
     if not card or not card.get("finished") or not Path(node["out"]).exists():
         return False
-    if any(card["args"].get(name) != value for name, value in node["options"].items()):
+    own = {n: value for n, value in node["options"].items() if n not in ("judge", "bad")}
+    if any(card["args"].get(name) != value for name, value in own.items()):  # a judge: settle()
         return False
     if "code" in node and card["inputs"].get("rule") != node["code"]:
         return False

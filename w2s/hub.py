@@ -12,8 +12,7 @@ TIMEOUT = 8  # seconds for the one question whether the hub is there; its own re
 def ask(name, kind, hint=""):
     """The revision (a commit's sha) of a "model" or "dataset" of the hub.
 
-    Where the hub is out of reach its cache alone is used; BadInput, with the hint (what may have
-    been meant), where that lacks the name.
+    Where it is out of reach its cache alone is used. BadInput, with the hint, where both lack it.
     """
     import huggingface_hub
     from huggingface_hub import errors

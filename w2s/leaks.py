@@ -124,8 +124,7 @@ def started_from(model):
 def learn(out, setting, card, rows, *sources):
     """Write what a run, or a file to train on, teaches; returns what its card says of that.
 
-    rows: trained on or held out; what --model had learned is added. sources: what else it is made
-    of, as cards: their leaks are its own.
+    rows: trained on or held out; what --model had learned is added. sources: cards as in behind().
     """
     args, model = card["args"], card["args"].get("model")
     truth = card["stage"] == "train_weak" or args.get("target") == "truth"
@@ -145,8 +144,7 @@ def of_truth(path, card):
 def behind(out, known, *sources):
     """Write what stands behind a labels file; returns what its card says of that.
 
-    known: {run: of_truth()} of its supervisors; sources: cards whose leaks are its own. Whose part
-    is not known is told.
+    known: {run: of_truth()} of its supervisors; sources: cards whose leaks are its own.
     """
     told = {"learned": write(out, list(known.values()))} | inherited(*sources)
     lacks = [run for run, card in zip(known, sources) if "learned" not in card]

@@ -103,7 +103,7 @@ def log_likelihoods(model, rows, dtype=None, size=32):
     return together("dealt", out)
 
 
-def check_head(model, name):
+def check_head(model):
     """BadInput for a model whose logits are more than one matrix product (a bias, cap or scale)."""
     ids, usual = torch.arange(1, 9, device=model.device), model.config._attn_implementation
     with torch.no_grad():
@@ -113,4 +113,4 @@ def check_head(model, name):
     model.set_attn_implementation(usual)
     if abs(ours - wanted) > 1e-3 * wanted:
         told = f"{model.config.model_type} changes its logits after its last layer: not yet"
-        raise BadInput(f"--model={name}: {told}")
+        raise BadInput(f"--model: {told}")

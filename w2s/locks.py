@@ -48,9 +48,7 @@ def hold(out, writes=True):
     as in held(), or where `out` is read-only. Under torchrun the first process holds it for all.
     """
     (stack, outs), lock = CALLS[-1], lock_of(out)
-    if not writes and not os.path.lexists(lock):
-        return
-    if lock in outs or rank() > 0:
+    if lock in outs or rank() > 0 or not (writes or os.path.lexists(lock)):
         return
     if os.path.exists(out) and not os.access(out, os.W_OK):
         raise BadInput(f"{out} is read-only: choose another --out")
@@ -88,7 +86,11 @@ def take(out, lock, made):
     mine |= {"born": born(pid), "where": where(), "token": secrets.token_hex(8)}
     for attempt in itertools.count():
         try:
-            made[:0] = make_folders(lock.parent)
+            missing = [folder for folder in lock.parents if not folder.exists()]
+            if lock.parent.is_file():
+                raise NotADirectoryError(errno.ENOTDIR, f"{lock.parent} is a file")
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            made[:0] = missing
             if create(lock, mine):
                 return mine
         except FileNotFoundError:  # its folder was just removed: make it again
@@ -108,15 +110,6 @@ def take(out, lock, made):
                 print(f"{out} was held by {told}, which is no more: going on in its place")
 
 
-def make_folders(folder):
-    """Make a folder and those above it; returns those that were not there, the lowest first."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    if folder.is_file():
-        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file")
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing
-
-
 def create(path, mine):
     """Make the lock, and return whether it was made by this process."""
     text = json.dumps(mine)
@@ -127,9 +120,9 @@ def create(path, mine):
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        with contextlib.suppress(FileExistsError):  # a file system without links
-            with open(path, "x", encoding="utf-8") as file:
-                file.write(text)
+        # a file system without links
+        with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
+            file.write(text)
         return read(path) == mine
     return True
 

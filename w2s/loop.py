@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, Linear
 from tqdm import tqdm
 
 from w2s import cli, parallel
-from w2s.files import BadInput, rank, world
+from w2s.files import rank, world
 from w2s.models import pick_dtype, predict, size, threads
 from w2s.packing import logits, row_logits, texts, to_device
 from w2s.parts import answers, own, together, with_less
@@ -87,9 +87,6 @@ def fit(
 def prepare(model, checkpointing, compile):
     """Switch on what fit() was asked for, in this order."""
     if checkpointing:
-        if not model.supports_gradient_checkpointing:
-            told = f"transformers cannot recompute the activations of {model.config.model_type}"
-            raise BadInput(f"--checkpointing: {told}: take a smaller --micro_batch instead")
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if world() > 1:
         parallel.shard(model)
@@ -157,14 +154,6 @@ def orders(n, batch_size, epochs, seed, done, name):
                 yield step, chosen, round(round(step / eighth) * eighth) == step
 
 
-def arrange(batch, micro_batch):
-    """The rows of a batch in the order in which it is cut into pieces; all pieces get the same
-    lengths, as the largest decides about the memory."""
-    batch = sorted(batch, key=lambda row: len(row["tokens"]))
-    count = math.ceil(len(batch) / micro_batch)
-    return [row for piece in range(count) for row in batch[piece::count]]
-
-
 def given_of(batch, model):
     """ "given" of the rows of a batch, [N] on the model's device."""
     return to_device(torch.tensor([x["given"] for x in batch], dtype=model.dtype), model.device)
@@ -172,10 +161,12 @@ def given_of(batch, model):
 
 def teach(model, batch, loss, progress, micro_batch, whole_batch, dtype, outputs, name):
     """backward() of rows; returns (loss, rows in its pieces: fewer where memory is short)."""
+    ordered = sorted(batch, key=lambda row: len(row["tokens"]))
 
     def run(piece):
         model.zero_grad()  # a try that failed leaves some
-        rows = arrange(batch, piece)
+        count = math.ceil(len(batch) / piece)  # of pieces of like lengths: the largest needs most
+        rows = [row for first in range(count) for row in ordered[first::count]]
         how = progress, piece, whole_batch, dtype, outputs
         return backward(model, rows, given_of(rows, model), loss, *how)
 

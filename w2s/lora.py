@@ -14,8 +14,7 @@ def add(model, r, dtype=None, seed=0):
 
     A [in, r] is drawn by seed, B [r, out] starts at 0, so the model starts as it was (alpha = 2 r).
     A head of its own trains in full. In bf16 the frozen matrices are kept in bf16, to which
-    autocast would round them at every use. r=None: nothing. BadInput where r exceeds a matrix's
-    rank.
+    autocast would round them at every use. r=None: nothing. BadInput where a matrix has rank < r.
     """
     if r is None:
         return

@@ -24,8 +24,6 @@ from w2s.parts import answers, together
 logging.disable_progress_bar()
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable")
 
-# ---- loading
-
 
 def load(name, *, head=None, max_len=None, device=None, seed=0, outputs=2):
     """(model, tokenizer) of a folder or hub id: in float32, on its device, in eval mode.

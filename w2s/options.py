@@ -1,7 +1,4 @@
-"""Every option of every script: the check of its value, and what it means.
-
-A stage's signature has its type and default (cli.py).
-"""
+"""Every option's check and meaning; its type and default stand in the signature of main()."""
 
 import os
 import re
@@ -97,9 +94,9 @@ OPTIONS = {
     "base_url": (None, "answer: another OpenAI-compatible server, http://host:8000/v1"),
     "jobs": (count(1_000), "answer: how many questions at once"),
     "kind": (of(*ERRORS, "coin", "features", "suffix"), "which simulated supervisor (see above)"),
-    "rate": (share(1), "the share of the labels to get wrong"),
+    "rate": (share(1), "the share of the labels to get wrong (default: as many as are)"),
     "dims": (count(), "features: how many of them the simulated supervisor sees"),
-    "plot": (matching(r".*\.png", "a name that ends in .png"), "PNG file to write"),
+    "plot": (matching(r".*\.png", "a name that ends in .png"), "PNG file (default: by --out)"),
     "curves": (None, "plot the course of training too, and tell the PGR at three stops (5.1.1)"),
     "metric": (of(*METRICS), "what is compared (default: acc; of texts that models write score)"),
     "grid": (None, "the folder of a grid (sweep.py), to report on it as a whole; takes --metric"),

@@ -26,7 +26,7 @@ def measure(folder, lines, setting_of, metric=None):
     of settings whose models tell probabilities: the others are left out.
     """
     told = {"asked": metric, "sections": {}, "left_out": []}
-    for name, own in by(lines, itemgetter("setting")).items():
+    for name, own in files.by(lines, itemgetter("setting")).items():
         setting = setting_of(own[0])
         if has_metric(setting, metric or setting.METRIC):
             told["sections"][name] = section(folder, own, setting, metric or setting.METRIC)
@@ -37,14 +37,6 @@ def measure(folder, lines, setting_of, metric=None):
     return told
 
 
-def by(lines, key):
-    """{key(line): the lines, or cells, that have it}, in order."""
-    found = {}
-    for line in lines:
-        found.setdefault(key(line), []).append(line)
-    return found
-
-
 def has_metric(setting, metric):
     """Whether predictions of a setting have a metric: its own, or any of probabilities."""
     return metric == setting.METRIC or ("prob" in setting.PREDICTION and metric != "score")
@@ -53,7 +45,7 @@ def has_metric(setting, metric):
 def section(folder, lines, setting, metric):
     """Cells, means over tasks, and rules against each other, of the lines of one setting."""
     cells, threes, pairs = [], {}, {}
-    for own in by(lines, itemgetter("task", "split")).values():
+    for own in files.by(lines, itemgetter("task", "split")).values():
         told, effects_of, fours = of_task(folder, own, setting, metric)
         cells += told
         threes |= effects_of
@@ -188,7 +180,7 @@ def over_tasks(cells, threes, metric):
     its median; agreement has no interval. Of one task it is the cell itself.
     """
     told = []
-    for key, own in by(cells, itemgetter("supervisor", "strong", "rule")).items():
+    for key, own in files.by(cells, itemgetter("supervisor", "strong", "rule")).items():
         if len(own) == 1:
             told.append(own[0] | {"over": None})
             continue
@@ -220,7 +212,7 @@ def performs_like(cell, cells):
     """
     models, ceilings, metric = {}, {}, cell["metric"]
     sign = -1 if metric in stats.FALLS else 1
-    for one in by(cells, itemgetter("task", "split"))[cell["task"], cell["split"]]:
+    for one in files.by(cells, itemgetter("task", "split"))[cell["task"], cell["split"]]:
         sizes = one["parameters"]
         models.setdefault(one["supervisor"], (sizes["weak"], sign * one["weak"][metric]))
         ceilings[one["strong"]] = sizes["strong"], sign * one["ceiling"][metric]

@@ -25,8 +25,7 @@ MINE = set()  # parts that this process read or wrote
 def start_file(path, tensors, said, values=None):
     """Write {name: tensor} and JSON to a temporary file beside `path`, which is returned.
 
-    values: theirs in one piece, one after the other, where the tensors are sharded. OSError where
-    the disk is full.
+    values: of sharded tensors, each in one piece, in this order. OSError where the disk is full.
     """
     header, end = {"__metadata__": {"about": json.dumps(said)}}, 0
     for name, x in tensors.items():
@@ -213,9 +212,6 @@ def forget():
         PARTS.rmdir()
 
 
-# ---- short memory
-
-
 def with_less(run, size, name=None):
     """(run(size), size), halved for as long as a GPU's memory is short; told where named.
 
@@ -230,7 +226,8 @@ def with_less(run, size, name=None):
             break
         except torch.OutOfMemoryError:
             if size == 1 or world() > 1:
-                how = "take a smaller --micro_batch or --max_len, --checkpointing or --lora"
+                how = "train with a smaller --micro_batch or --max_len, --checkpointing or --lora"
+                how += "; label and score without torchrun"
                 raise BadInput(f"the GPU's memory is too small for this model: {how}") from None
         size //= 2  # not above: there the exception still holds what did not fit
         torch.cuda.empty_cache()

@@ -70,10 +70,10 @@ def read_own(setting, path):
 
 
 def load(setting, ds, split):
-    """All rows of one split of a task, or of a JSONL file, before any balancing."""
+    """All rows of one split of a task, or of a JSONL file, in groups of their own names."""
     if "all" in setting.TASKS.get(ds, {"splits": ()})["splits"]:
         return cut_test(joined(setting, setting.read(ds, "all")))[split == "test"]
-    return joined(setting, setting.read(ds, split))
+    return setting.read(ds, split)
 
 
 def joined(setting, rows):
@@ -105,7 +105,9 @@ def split_own(setting, data):
         if not Path(data[name]).is_file() or files.sha256(data[name]) != digest:
             raise BadInput(f"{data[name]} is gone or has changed: start again from stage 1")
     rows = load(setting, data["ds"], "train")
-    return (rows, load(setting, data["test"], "test")) if data["test"] else cut_test(rows)
+    if data["test"]:
+        return rows, load(setting, data["test"], "test")
+    return cut_test(joined(setting, rows))
 
 
 def cut_test(rows):
@@ -124,7 +126,7 @@ def test_rows(setting, data, split="test"):
     ds, splits, own = data["ds"], test_splits(setting, data["ds"]), data["ds"] not in setting.TASKS
     if split not in splits:
         raise BadInput(f"{ds} has no test split {split!r}; it has {', '.join(splits)}")
-    rows = split_own(setting, data)[1] if own else load(setting, ds, split)
+    rows = joined(setting, split_own(setting, data)[1] if own else load(setting, ds, split))
     if setting.BALANCED:
         rows = told_balanced(setting, ds, f"{split} rows", rows, balanced_test)
     else:
@@ -151,7 +153,10 @@ def half(setting, data, which):
     else:
         pool, test = split_own(setting, data)
     tested = {side for row in test for side in (row["group"], text_hash(setting, row[key]))}
-    apart = [row for row in pool if not tested & {row["group"], text_hash(setting, row[key])}]
+    apart = []
+    for own, row in zip(pool, joined(setting, pool)):  # a group has two names where it was joined
+        if not tested & {own["group"], row["group"], text_hash(setting, row[key])}:
+            apart.append(row)
     if n := len(pool) - len(apart):
         tell(ds, f"{n} {what} share a group or a {key} with the test set and are left out")
     pool = told_balanced(setting, ds, what, apart, balanced) if setting.BALANCED else apart
@@ -180,12 +185,11 @@ def told_balanced(setting, ds, what, rows, balance):
     for row in rows:
         labels[text_hash(setting, row[setting.KEY])].add(row["label"])
     both = sum(len(given) > 1 for given in labels.values())
-    for n, told in (
-        (both, f"{both} of the {setting.KEY}s have both labels (case and punctuation aside)"),
-        (len(rows) - len(kept), f"{len(kept)} after balancing the classes"),
-    ):
-        if n:
-            tell(ds, f"{len(rows)} {what}, {told}")
+    if both:
+        told = f"{both} of the {setting.KEY}s have both labels (case and punctuation aside)"
+        tell(ds, f"{len(rows)} {what}, {told}")
+    if len(kept) < len(rows):
+        tell(ds, f"{len(rows)} {what}, {len(kept)} after balancing the classes")
     return kept
 
 

@@ -39,6 +39,9 @@ def begin(out, card, model, train, held_out, plan, force=False):
     end(). What the defaults came to is printed and kept, "resolved"; plan: epochs, rates and so on.
     A state, from which the training goes on (resume.py), stays too, unless force.
     """
+    if card["args"].get("checkpointing") and not model.supports_gradient_checkpointing:
+        told = f"transformers cannot recompute the activations of {model.config.model_type}"
+        raise BadInput(f"--checkpointing: {told}: take a smaller --micro_batch instead")
     if force:
         (Path(out) / resume.NAME).unlink(missing_ok=True)
     resolved = {"rows": len(train), "held_out": len(held_out)} | plan | model.w2s

@@ -148,7 +148,8 @@ def tables(section, title, explain):
         blocks += [("head", f"Across tasks{title}"), ("table", rows)]
         told = "Tasks count as drawn: the intervals are for other tasks like these. Mean and median"
         told += " are over tasks with a PGR; pooled, what was recovered over all gaps together, has"
-        told += " all. A median has no interval below six tasks, a mean none of one."
+        told += " all, and none where these may be 0. A median has no interval below six tasks, a"
+        told += " mean none of one."
         blocks.append(("text", told))
     if section["against"]:
         blocks += [("head", f"Rule against rule{title}"), ("table", duel_rows(section, metric))]
@@ -184,7 +185,8 @@ def pictures(folder, section, prefix):
     def title(one):
         models = f"{names[one['supervisor']]} -> {names[one['strong']]}"
         of = f"{tasks[0]}: " if len(tasks) == 1 else ""
-        long = f"{of}{models}, {one['n']} test rows, {counted(one['seeds'], 'seed')}"
+        rows = f"{one['n']} test rows, " if len(tasks) == 1 else ""
+        long = f"{of}{models}, {rows}{counted(one['seeds'], 'seed')}"
         return models if len(means) > len(rules) else long
 
     told = f"Supervisor, students and ceiling (paper, Fig. 2){over}; below the PGR{of_pgr}"
@@ -225,7 +227,7 @@ def undefined(told, about, lines):
 def commands(folder, about):
     """The lines of sweep.py that make such a grid: one, or one for tasks that share their pairs."""
     alike, told = {}, []
-    for task, pairs in outcomes.by(about["pairs"], itemgetter(0)).items():
+    for task, pairs in files.by(about["pairs"], itemgetter(0)).items():
         alike.setdefault(tuple(tuple(models) for _, *models in pairs), []).append(task)
     shared = [f"--loss={','.join(about['rules'])}", f"--seeds={about['seeds']}", f"--out={folder}"]
     shared += grids.words_of(about["options"])

@@ -91,8 +91,7 @@ class State:
     def begin(self, steps, trained, optimizer, schedule=None):
         """(steps done, history, losses, best weights) of before, all else put back.
 
-        trained: {name: parameter}. (0, [], [], {}) where there is no state; BadInput where it is
-        another training's.
+        trained: {name: parameter}. (0, [], [], {}) without a state; BadInput for another's.
         """
         self.steps, self.trained = steps, trained
         self.optimizer, self.schedule = optimizer, schedule
@@ -163,10 +162,7 @@ class State:
             raise SystemExit(128 + asked)
 
     def write(self, step, history, losses, best):
-        """Write the state into the system's memory, and let a thread bring it onto the disk.
-
-        Never where loss or weights are not finite.
-        """
+        """Write the state, by send(), but never where loss or weights are not finite."""
         import torch
 
         self.wait()
@@ -194,10 +190,7 @@ class State:
         self.send(tensors, said)
 
     def send(self, tensors, said):
-        """Write a file, its last half in a thread: the disk is not waited for.
-
-        Where it is full the training goes on, which is told.
-        """
+        """Write a file, its last half in a thread; a disk that is full is told, and no failure."""
         values, first = (together("in_one_piece", x) for x in tensors.values()), rank() == 0
 
         def finish():

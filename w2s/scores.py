@@ -23,8 +23,7 @@ def place(run, card, data, split, how, judge=None):
 def known(file, args, inputs):
     """The metrics of predictions of these arguments and this model, None if there are none.
 
-    BadInput if the predictions are this model's answers to other rows, or given in another way, or
-    judged by another.
+    BadInput for this model's answers to other rows, given in another way or judged by another.
     """
     before, metrics_file = files.read_card(file), file.with_suffix(".metrics.json")
     if not (before or {}).get("finished") or before["inputs"]["model"] != inputs["model"]:

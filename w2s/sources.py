@@ -13,6 +13,7 @@ mirror = hub id / config or "default" / the source's split.parquet (or .csv)
 
 import heapq
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -187,4 +188,5 @@ def make_mirror(tasks, folder, names):
             print(f"{name}: {error}", file=sys.stderr)
     if failed:
         raise BadInput(f"{folder} lacks {' '.join(failed)} (see above): call this again")
-    print(f"next, on the other machine: W2S_MIRROR={folder} python tasks.py {names[0]} --n=5")
+    there = f"W2S_MIRROR={shlex.quote(folder)} python tasks.py {names[0]} --n=5"
+    print(f"next, on the other machine: {there}")

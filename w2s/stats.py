@@ -198,16 +198,16 @@ def over_tasks(tasks, metric="acc"):
 
     tasks: {name: Effects of supervisor, student and ceiling}. The tasks count as drawn: the
     intervals are for others like them. Mean and median leave the undefined out and name them;
-    pooled, the sum of what was recovered over the sum of the gaps, has all tasks.
+    pooled, the sum of what was recovered over the sum of the gaps, has all tasks, and is None,
+    with a "reason", where that gap may be 0.
     """
     pgrs = {name: recovered(three, metric)["value"] for name, three in tasks.items()}
     known = [value for value in pgrs.values() if value is not None]
     none, free = (math.nan,) * 3, (-math.inf, math.inf)
     mean, median = effects.of_tasks(known) if known else (none, none)
-    sums = [[[weights @ three.means for three in tasks.values()]] for weights in (UP, GAP)]
-    units = effects.crossed(sums, np.arange(len(tasks)), len(tasks))
-    told = {"mean": mean, "median": median, "pooled": effects.fieller(units, [1, 0], [0, 1])}
-    told = {name: estimate(found, bounds=free) for name, found in told.items()}
+    means = np.array([[three.means] for three in tasks.values()]).T  # of who, of one "seed", a task
+    told = {"pooled": recovered(effects.crossed(means, np.arange(len(tasks)), len(tasks)), metric)}
+    told |= {"mean": estimate(mean, bounds=free), "median": estimate(median, bounds=free)}
     undefined = [name for name, value in pgrs.items() if value is None]
     return told | {"tasks": len(tasks), "undefined": undefined}
 
@@ -229,10 +229,11 @@ def against(tasks):
             weights = (top - values[-1] * gap) / scale if name == "pgr" else top
             parts.append(effects.parts(one, weights))
         value, these, n = np.mean(values), effects.these_tasks(parts), len(tasks)
-        equal = effects.unseen(sum(one.n_groups for one in tasks)) / abs(scale)
+        equal = effects.unseen(sum(one.n_groups for one in tasks))
+        equal /= abs(np.mean([gap @ one.means for one in tasks])) if name == "pgr" else 1
         told[name] = signed(value, these, equal) | {"drawn": None}
         if n > 1:
-            told[name]["drawn"] = signed(value, [(np.var(values, ddof=1) / n, n - 1)])
+            told[name]["drawn"] = signed(value, [(np.var(values, ddof=1) / n, n - 1)], equal)
     return told
 
 

@@ -133,14 +133,16 @@ def parse(data, where, decode=DECODE):
     except Unfit as error:
         raise BadInput(f"{where} {error}") from None
     except ValueError:
+        if not data.strip():
+            raise BadInput(f"{where} is blank: leave the line out") from None
         start = data[:60].decode(errors="replace").rstrip()
         cut = " (the last line: was the file cut short?)" if data[-1:] not in b"\n}" else ""
         raise BadInput(f"{where} is not JSON{cut}: {start!r}") from None
 
 
-def parse_object(data, where):
+def parse_object(data, where, decode=DECODE):
     """The JSON object in bytes; BadInput where it is none."""
-    if not isinstance(row := parse(data, where), dict):
+    if not isinstance(row := parse(data, where, decode), dict):
         raise BadInput(f"{where} is not a JSON object: {str(row)[:60]}")
     return row
 

@@ -10,8 +10,7 @@ import numpy as np
 
 
 def combine(votes, vote, weights=None):
-    """One label from K votes: of moves and texts the plurality, else the weighted mean P or share
-    of 1s."""
+    """K votes as one: of moves and texts the plurality, else the weighted mean P or share of 1s."""
     if isinstance(votes[0], str):
         counts = collections.Counter()
         for answer, weight in zip(votes, [1] * len(votes) if weights is None else weights):
@@ -78,8 +77,7 @@ def learn(likelihood, steps=1000):
     """Weights [K] that sum to 1 and give the truth the highest likelihood as a mixture.
 
     likelihood [K, N]: of the truth of N rows under each supervisor, up to a factor of each row. By
-    expectation maximisation; the function is concave. (2510.21332 also learns such weights, along
-    with the student.)
+    expectation maximisation; the function is concave. (2510.21332 does so along with the student.)
     """
     weights = np.full(len(likelihood), 1 / len(likelihood))
     for _ in range(steps):

@@ -5,6 +5,7 @@ import ctypes
 import importlib
 import multiprocessing
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -68,8 +69,8 @@ def call(words, log):
 
 def in_words(words):
     """None, or the line that tells why the stage failed, which is in the log too."""
+    print("$ python", shlex.join(words))
     script, *words = words
-    print(f"$ python {script}", *words)
     try:
         main = importlib.import_module(script.removesuffix(".py")).main
         args, options = cli.parse(main, words)
@@ -150,10 +151,12 @@ def run(folder, todo, jobs=None, device=None, order=None):
                     left.remove(name)
                 if not busy:
                     return failed
-                done = len(todo) - len(open_ones)
-                told = f"{done} of {len(todo)} stages, {len(busy)} running"
+                told = f"{len(todo) - len(open_ones)} of {len(todo)} stages, {len(busy)} running"
                 bar.set_description_str(told, refresh=sys.stderr.isatty())
-                for pipe in connection.wait(list(workers)):
+                ended = connection.wait(list(workers), max(1, bar.mininterval))
+                if not ended:
+                    bar.refresh()  # its clock goes on while stages are long
+                for pipe in ended:
                     told, name = receive(pipe, workers, free), busy.pop(pipe, None)
                     if name is None:  # it died idle
                         continue
