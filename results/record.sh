@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The tables of results/real.md, of the runs that results/record.py made in runs/record: the report
-# in runs/record/nlp, then, printed, what the confidence loss gains, and its picture.
+# in runs/record/nlp, then, printed, what the confidence loss gains, and the picture of that table as
+# it stands in real.md.
 #
 #     python results/record.py --parts=nlp --jobs=14
-#     results/record.sh runs/demo/facts      # folders of other grids' tasks for the picture
+#     results/record.sh runs/demo/facts      # folders of other grids' tasks, whose rows are printed
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -16,6 +17,7 @@ $python sweep.py --ds=ethics_virtue --weak=minilm --strong=smollm2-135m,gemma3-2
     --loss=xent,conf $sizes
 
 $python - $out "$@" <<'PYTHON'
+import re
 import sys
 from pathlib import Path
 
@@ -27,9 +29,11 @@ from w2s import effects, files
 out, *more = sys.argv[1:]  # more: folders of a grid's task, such as runs/demo/facts
 pair = "minilm", "smollm2-135m"
 cases = [(folder.parent, *pair) for folder in sorted(Path(out, "nlp").glob("*/s2"))]
-cases += [(Path(folder), "facts-xs", "facts-m") for folder in more]
+for folder in map(Path, more):
+    weak = next(folder.glob("s0/labels-*.jsonl")).stem.removeprefix("labels-")
+    student = next(folder.glob(f"s0/{weak}-*-xent")).name
+    cases.append((folder, weak, student.removeprefix(f"{weak}-").removesuffix("-xent")))
 print("| task | weak labels right | sure | conf less naive, points |\n|---|---|---|---|")
-points = []
 
 
 def read(run):
@@ -48,12 +52,14 @@ for folder, weak, strong in cases:
     value, low, high = effects.interval(effects.crossed(gain[None], *effects.number(groups)), [1])
     sure = np.mean([abs(2 * row["weak"] - 1) for file in labels for row in file])
     good = np.mean([(row["weak"] > 0.5) == row["label"] for file in labels for row in file])
-    points.append((folder.name, sure, value, low, high))
     told = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
     print(f"| {folder.name} | {good:.3f} | {sure:.2f} | {told} |")
 fig, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
 axes.axhline(0, color="grey", lw=0.8)
-for name, sure, value, low, high in points:
+axes.margins(x=0.12)
+line = r"^\| ([^|]+) \| (\S+) \| (\S+) \| (\S+) \[(\S+), (\S+)\] \|$"
+for name, *numbers in re.findall(line, Path("results/real.md").read_text(), re.M):
+    _, sure, value, low, high = map(float, numbers)
     axes.errorbar(sure, value, [[value - low], [high - value]], fmt="o", ms=4, capsize=2)
     axes.annotate(name, (sure, value), (4, 4), textcoords="offset points", fontsize=7)
 axes.set_xlabel("how sure the weak labels are, mean |2 P(1) - 1|")
