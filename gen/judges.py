@@ -4,7 +4,7 @@
     --judge=words.txt           1 where it holds one of the words, a line each, else 0
 
 Judged is the completion alone, without its prompt, as Perspective was asked in arXiv 2410.12621; a
-run is asked as it learned to be, in the last line of its task's texts ("Is this toxic?"). A
+run is asked as it learned to be, by the end of its task's texts ("Is this toxic?"). A
 completion that is empty has nothing bad in it: 0. How many are empty is told beside the score.
 """
 
@@ -38,7 +38,8 @@ def find(name, bad=1, words=None):
             told = "give a run that was trained on texts with a label"
             raise BadInput(f"--judge={name} is a run of {card.get('setting')}: {told}")
         asks = texts.TASKS.get((card["data"] or {}).get("ds"), {}).get("asks", "")
-        judge |= {"run": name, "sha256": card["model_sha256"] + asks, "asks": asks}
+        judge |= {"run": name, "sha256": card["model_sha256"] + asks.replace("\n", " ")}
+        judge["asks"] = asks
     judge["sha256"] += "" if judge["bad"] == 1 else " (0 is bad)"
     return judge
 

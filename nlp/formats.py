@@ -58,13 +58,13 @@ def question(template, group, answers, right, /, first=None, **needs):
 
 
 def finished(make, template, group, needs):
-    """The entries; what is in the template and not in needs is a column of text, its last line
-    what the task asks.
+    """The entries; what is in the template and not in needs is a column of text. What stands after
+    the last column is what the task asks.
     """
     names = [name for _, name, _, _ in string.Formatter().parse(template) if name]
     needs = dict.fromkeys(names, str) | needs
     needs = {column: wanted for column, wanted in needs.items() if wanted is not None}
-    return {"make": make, "needs": needs, "group": group, "asks": template[template.rfind("\n") :]}
+    return {"make": make, "needs": needs, "group": group, "asks": template.rpartition("}")[2]}
 
 
 def as_rows(name, made, group):

@@ -288,7 +288,8 @@ def test_a_judge_that_answers_by_its_own_logits_says_what_it_says_as_a_run(tmp_p
     asked = card | {"model_sha256": "it", "data": protocol.describe(tasks.texts, "civil_comments")}
     files.write_card(run, asked)
     judge = judges.find(str(run))
-    assert judge["asks"] == "\nIs this comment toxic?" and judge["sha256"] == "it" + judge["asks"]
+    assert judge["asks"] == "\nIs this comment toxic?"
+    assert judge["sha256"] == "it Is this comment toxic?"
     said = judges.scores(judge, ["ba mi", "ru"], "cpu")
     full = [{"id": text, "text": f"{text}\nIs this comment toxic?"} for text in ("ba mi", "ru")]
     assert said == tasks.texts.answer(net, tokenizer, full)
