@@ -43,11 +43,13 @@ def write(
             out = model.generate(ids, attention_mask=mask, generation_config=config)
         return out[:, ids.shape[1] :]
 
-    room = BATCH_TOKENS // samples  # for all prompts of a batch with one completion each
-    how = run, (half, max_new, end, samples, temperature, top_p, seed, BATCH_TOKENS), name
+    def size(longest):
+        return BATCH_TOKENS // ((longest + max_new) * samples)
+
+    how = half, max_new, end, samples, temperature, top_p, seed, BATCH_TOKENS
     with writing(model, config), torch.random.fork_rng(devices), models.threads(model):
         torch.manual_seed(seed)
-        parts = answers(model, prompts, lambda n: room // (n + max_new), *how, draws=True)
+        parts = answers(model, prompts, size, run, how, name, draws=True)
     said = [None] * len(prompts)
     for batch, out in parts:
         new = [ids[: ids.index(end) + 1] if end in ids else ids for ids in out.tolist()]

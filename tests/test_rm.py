@@ -484,6 +484,13 @@ def test_supervisors_vote_weigh_and_filter(here, tmp_path, capsys):
     assert shares == pytest.approx([shares[0]] * len(shares), abs=1e-3) and -0.01 < shares[0] < 1.01
 
 
+def test_labels_of_test_pairs_name_no_next_command_as_controls_py_is_for_texts(
+    here, tmp_path, capsys
+):
+    label.main("weak", test_rows=True, out=str(tmp_path / "test.jsonl"))
+    assert "next:" not in capsys.readouterr().out
+
+
 def test_parts_of_the_strong_half_are_cut_by_group_and_together_all_of_it(here, tmp_path):
     parts = []
     for k in (1, 2):

@@ -12,7 +12,7 @@ TIMEOUT = 8  # seconds for the one question whether the hub is there; its own re
 def ask(name, kind, hint=""):
     """The revision (a commit's sha) of a "model" or "dataset" of the hub.
 
-    Where it is out of reach its cache alone is used. BadInput, with the hint, where both lack it.
+    Where it is out of reach its cache alone is used. BadInput, with the hint, if it is not found.
     """
     import huggingface_hub
     from huggingface_hub import errors

@@ -37,7 +37,8 @@ def new_card(stage, setting, args, inputs, data):
 def begin(out, card, model, train, held_out, plan, force=False):
     """Make the folder a run under way, by a card that is not finished; a finished run stays until
     end(). What the defaults came to is printed and kept, "resolved"; plan: epochs, rates and so on.
-    A state, from which the training goes on (resume.py), stays too, unless force.
+    A state, from which the training goes on (resume.py), stays too, unless force. BadInput, and
+    nothing is written, where the model cannot do --checkpointing.
     """
     if card["args"].get("checkpointing") and not model.supports_gradient_checkpointing:
         told = f"transformers cannot recompute the activations of {model.config.model_type}"

@@ -148,8 +148,8 @@ def tables(section, title, explain):
         blocks += [("head", f"Across tasks{title}"), ("table", rows)]
         told = "Tasks count as drawn: the intervals are for other tasks like these. Mean and median"
         told += " are over tasks with a PGR; pooled, what was recovered over all gaps together, has"
-        told += " all, and none where these may be 0. A median has no interval below six tasks, a"
-        told += " mean none of one."
+        told += " all, and no value where their sum may be 0. A median has no interval below six"
+        told += " tasks, a mean none of one."
         blocks.append(("text", told))
     if section["against"]:
         blocks += [("head", f"Rule against rule{title}"), ("table", duel_rows(section, metric))]

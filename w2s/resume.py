@@ -162,7 +162,7 @@ class State:
             raise SystemExit(128 + asked)
 
     def write(self, step, history, losses, best):
-        """Write the state, by send(), but never where loss or weights are not finite."""
+        """Write the state, unless loss or weights are not finite."""
         import torch
 
         self.wait()
@@ -190,7 +190,7 @@ class State:
         self.send(tensors, said)
 
     def send(self, tensors, said):
-        """Write a file, its last half in a thread; a disk that is full is told, and no failure."""
+        """Write a file, its last half in a thread. A full disk is told; the training goes on."""
         values, first = (together("in_one_piece", x) for x in tensors.values()), rank() == 0
 
         def finish():
