@@ -11,7 +11,7 @@ from test_loop import fit, fresh, make_rows, parameters
 
 import generate
 import train_weak
-from w2s import files, lm, loop, lora, losses, models, parts, probes
+from w2s import files, lm, loop, lora, losses, models, parts, probes, resume
 from w2s.files import BadInput
 
 MAIN = {
@@ -129,6 +129,14 @@ def test_no_state_is_written_of_weights_that_are_not_finite(tiny, tmp_path):
         how = {"loss": breaks, "batch_size": 2, "epochs": 1}
         fit(fresh(tiny), resume=state, save_every=1e-9, **how)
     assert parts.about(state)["step"] == 5
+
+
+def test_a_state_right_after_an_evaluation_asks_one_device_alone(tmp_path):
+    weights = torch.nn.Parameter(torch.ones(2, device="meta"))  # as strict as a GPU
+    state = resume.State(tmp_path / "state", 60)
+    state.trained, state.optimizer = {"p": weights}, torch.optim.AdamW([weights])
+    with pytest.raises(RuntimeError, match="item.* cannot be called on meta"):  # so it was asked
+        state.write(1, [], [], {})
 
 
 # ---- stages

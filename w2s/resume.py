@@ -166,7 +166,8 @@ class State:
         import torch
 
         self.wait()
-        mine, states = torch.stack(losses) if losses else torch.zeros(0), self.optimizer.state
+        last, states = next(reversed(self.trained.values())), self.optimizer.state
+        mine = torch.stack(losses) if losses else own(last).new_zeros(0)
         finite = [x.isfinite().all() for x in (mine, *map(own, self.trained.values()))]
         if together("most", (not torch.stack(finite).all().item(),))[0]:
             return
