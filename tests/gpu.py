@@ -282,6 +282,7 @@ def demo(device, *_):
         began = time.monotonic()
         words = f"--ds={ds}", f"--weak={weak}", f"--strong={strong}", f"--loss={','.join(on_cpu)}"
         words = *words, "--seeds=3", f"--jobs={6 if device.type == 'cuda' else 2}"
+        words = *words, f"--device={device.type}"  # else models as small as these are on the CPU
         script("sweep.py", *words, f"--out=runs/gpu/{ds}")
         head(ds, "PGR", "on the CPU", "")
         for name, wanted in on_cpu.items():

@@ -255,3 +255,22 @@ def test_a_worker_that_dies_or_a_full_disk_fails_its_stage_alone(stage, tmp_path
     assert "was memory short?" in failed["killed"] and failed["wrong"].startswith("ZeroDivision")
     assert "No space left on device" in failed["full"]
     assert (tmp_path / "logs/well.log").read_text() == "$ python at_will.py '1 + 1'\nwell\n"
+
+
+def test_a_gpu_is_not_asked_where_it_would_only_wait(monkeypatch):
+    """An H200 took 47 s for the demo, two cores take half a minute: its kernels are too small."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    grid = {"pairs": [("facts", "facts/xs", "facts/m")], "rules": sweep.rules_of("xent", {})}
+    grid["seeds"] = 1
+    tiny = sweep.stages_of("runs/x", grid, {})
+    larger = sweep.stages_of("runs/x", grid | {"pairs": [("facts", "facts/xs", "chess/m")]}, {})
+    assert workers.machine(tiny, 2, None)[:2] == ([""] * 2, "fork")
+    assert workers.machine(larger, None, None) == (["0"], "spawn", None)
+    assert workers.machine(tiny, None, "cuda") == (["0"], "spawn", None)
+
+
+def test_a_worker_without_a_gpu_sees_none(stage, tmp_path):
+    told = stage("print([os.environ['CUDA_VISIBLE_DEVICES']])")  # a KeyError, were it not set
+    assert not workers.run(tmp_path, {"tiny": told}, jobs=1)
+    assert "['']\n" in (tmp_path / "logs/tiny.log").read_text()

@@ -1,10 +1,9 @@
 """An interrupted training goes on, and ends in the same bits.
 
-A training's state is one file of safetensors, its tensors flat and all else as JSON in the header:
-what is trained, AdamW's moments and steps, the schedule, the history, the losses since the last
-evaluation and the best weights so far. The order of the rows is drawn again. loop.fit() writes it
-every --save_every seconds and on SIGTERM or Ctrl-C: into the system's memory between two steps,
-onto the disk and to its name by a thread beside the next ones. No pickle is written or read.
+A training's state is one file of ours (see parts.py): what is trained, AdamW's moments and steps,
+the schedule, the history, the losses since the last evaluation and the best weights so far. The
+order of rows is drawn again. loop.fit() writes it every --save_every seconds and on SIGTERM or
+Ctrl-C: into the system's memory between two steps, onto the disk by a thread beside the next ones.
 """
 
 import array

@@ -28,7 +28,7 @@ GRACE = 20  # seconds in which a stage that is stopped keeps what it needs to go
 def serve(pipe, parent, visible, threads):
     """In a worker: run what comes through the pipe, (words, log) of stages, while the sweep lives.
 
-    visible: the CUDA device of this worker, or None; threads: of torch, or None.
+    visible: the CUDA device of this worker ("": none), or None; threads: of torch, or None.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep decides
     signal.signal(signal.SIGTERM, cli.stop)
@@ -88,10 +88,11 @@ def in_words(words):
 
 
 def machine(todo, jobs, device):
-    """(devices, one of each worker, or None on a CPU; how processes start; threads of each).
+    """(devices, one of each worker, "" or None on a CPU; how processes start; threads of each).
 
     On GPUs one worker a CUDA device, unless --jobs says otherwise. On a CPU as many as there are
-    cores, but not more than stages that could ever run at once; they share the threads.
+    cores, but not more than stages that could ever run at once; they share the threads. Where no
+    device is asked for, tiny models take the CPU: a GPU would only wait for Python.
     """
     import torch  # and transformers: forked workers inherit them
 
@@ -99,7 +100,8 @@ def machine(todo, jobs, device):
 
     if device not in (None, "cpu", "cuda"):  # cuda:1, mps
         return [None] * (jobs or 1), "spawn", None
-    if device != "cpu" and (n := torch.cuda.device_count()):
+    tiny = not device and max(map(grids.work, todo.values())) < 1_800_000  # 200,000 parameters
+    if device != "cpu" and not tiny and (n := torch.cuda.device_count()):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n)))
         names = visible.split(",")[:n]
         return [names[k % n] for k in range(jobs or n)], "spawn", None
@@ -110,7 +112,7 @@ def machine(todo, jobs, device):
     jobs = jobs or min(max(2, cores), widest)
     threads = None if "OMP_NUM_THREADS" in os.environ else max(1, cores // jobs)
     # a fork inherits what is imported; elsewhere than on Linux it is unsafe beside threads
-    return [None] * jobs, "fork" if sys.platform == "linux" else "spawn", threads
+    return ["" if tiny else None] * jobs, "fork" if sys.platform == "linux" else "spawn", threads
 
 
 def start(how, device, threads):
