@@ -8,7 +8,7 @@
 #                                   # the scripts, made by the transformers of requirements.txt,
 #                                   # and W2S_MIRROR (see real.md); three seeds
 #     results/gpu.sh bench          # our loop beside Hugging Face's Trainer and, where it is installed,
-#                                   # TRL's; shapes of 0.5B, 1.5B
+#                                   # TRL's; a shape of 1.5B, and (small) of 0.5B
 #     results/gpu.sh large          # a 7B shape: low-rank terms, all weights
 #
 # Tables go to runs/gpu (--out=...) as well. PYTHON=... picks an interpreter.

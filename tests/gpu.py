@@ -1,6 +1,6 @@
 """Does a GPU compute what the CPU computes, and how fast? The parts print results/gpu.md.
 
-    results/gpu.sh check     # and demo, real, bench, large; exit code 1: a check failed
+    results/gpu.sh check     # and demo, real, bench, small, large; exit code 1: a check failed
 
 Random weights in the shapes of real models, rows made on the spot: nothing comes from outside.
 """
@@ -68,9 +68,9 @@ LARGE = {
     "rank 16, `--checkpointing`": {"rank": 16} | AGAIN, "all weights, `--checkpointing`": AGAIN,
     "rank 16, `--micro_batch=8`": {"rank": 16, "micro_batch": 8},
 }
-TOY, WORK = {x: SIDES[x] for x in ("ours", "Trainer, padded")}, {20: 1536, 200: 768}
+TOY, WORK = {x: SIDES[x] for x in ("ours", "Trainer, padded")}, {20: 640, 200: 320}
 PLANS = {  # [(shape, {mean length: rows}, sides)]
-    "bench": [("qwen-1.5b", WORK, SIDES), ("qwen-0.5b", WORK, SIDES)],
+    "bench": [("qwen-1.5b", WORK, SIDES)], "small": [("qwen-0.5b", WORK, SIDES)],
     "large": [("qwen-7b", {200: 256}, LARGE)], "toy": [("tiny", {12: 8}, TOY)],
 }
 # fmt: on
@@ -81,8 +81,9 @@ def main(
     *parts: str, out: str = "runs/gpu", device: str = None, seconds: int = 150, toy: bool = False
 ):
     """Run parts and print their lines of results/gpu.md; toy: so small that a CPU can try it;
-    seconds: of bench and large, after which nothing new begins."""
-    functions = {"check": check, "demo": demo, "real": real, "bench": speed, "large": speed}
+    seconds: of bench, small and large, after which nothing new begins."""
+    functions = {"check": check, "demo": demo, "real": real}
+    functions |= dict.fromkeys(("bench", "small", "large"), speed)
     if not parts or not set(parts) <= set(functions):
         raise BadInput(f"the parts are {', '.join(functions)}: give one or several")
     device, failed = models.pick_device(device), False
