@@ -3,7 +3,7 @@
 # `real` need nothing from outside. Each takes three minutes at most; several may be given at once.
 #
 #     results/gpu.sh check          # packed against padded, one training in many ways, waiting
-#     results/gpu.sh demo           # whole grids of facts, facts_pairs, chess: the CPU's PGR
+#     results/gpu.sh demo           # a grid of each setting: the PGR of a CPU?
 #     results/gpu.sh real           # SST-2 with minilm, smollm2-135m, gemma3-270m, folders beside
 #                                   # the scripts, made by the transformers of requirements.txt,
 #                                   # and W2S_MIRROR (see real.md); three seeds
