@@ -72,7 +72,7 @@ def main(
     of_runs = {run: one for run, of_tasks in metrics.items() for one in of_tasks.values()}
     scores.show(of_runs, setting.METRIC)
     if [records.role(card) for card in cards.values()] == ["weak", "student", "ceiling"]:
-        of = [f"--ds={ds}"] * (ds is not None) + [f"--split={split}"] * (split != "test")
+        of = [f"--ds={names[0]}"] * (ds is not None) + [f"--split={split}"] * (split != "test")
         records.tell_next(["pgr.py", *cards, *of, f"--out={files.beside(runs[0], 'pgr.json')}"])
 
 

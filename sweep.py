@@ -95,16 +95,17 @@ def main(
     loss = loss or "xent" + ",conf" * all(tasks.setting_of(task).SOFT for task, *_ in pairs)
     grid = {"pairs": pairs, "seeds": seeds, "rules": rules_of(loss, shared)}
     nodes = stages_of(out, grid, handed, force)
-    grids.settle(out, grid, handed, write=False)
+    whole = grids.settle(out, grid, handed, write=False)
+    whole["rules"] = rules_of(",".join(whole["rules"]), {})
     if todo := grids.undone(nodes):
-        check(grid, handed)
+        check(whole, handed)
     if slurm:
         ready(slurm, dry_run)
     send = functools.partial(submit, out, nodes, words=grids.words_of(asked), options=slurm)
     if dry_run:
         return send(todo, dry_run=True) if slurm else show_plan(grid, nodes, todo)
     if only:
-        return be_job(only, out, grid, nodes, handed, jobs)
+        return be_job(only, out, whole, nodes, handed, jobs)
     with locks.held(out):
         if not slurm:
             no_jobs(out)
@@ -112,7 +113,8 @@ def main(
         todo = grids.undone(nodes)  # another sweep may have ended just now
         if slurm and todo:
             return send(todo)
-        finish(out, grid, nodes, todo, handed, workers.run(out, todo, jobs, handed.get("device")))
+        failed = workers.run(out, todo, jobs, handed.get("device"))
+        finish(out, whole, nodes, todo, handed, failed)
 
 
 def stages_of(out, grid, handed, force=False):
@@ -152,9 +154,12 @@ def be_job(note, out, grid, nodes, handed, jobs):
 
 
 def finish(out, grid, nodes, todo, handed, failed):
-    """Write and show the results, and tell at last what failed, {name: why}, with exit code 1."""
-    left = grids.undone(nodes)
-    lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"), left)
+    """Write and show the results, and tell at last what failed, {name: why}, with exit code 1.
+
+    grid: all that the folder holds; nodes: the stages of this call.
+    """
+    left, split = grids.undone(nodes), handed.get("split", "test")
+    lines = grids.results(out, grid, tasks.setting_of, split, {*left, *edited(out, grid)})
     told = f"{len(nodes)} stages, {len(todo)} of them to do: {len(failed)} failed"
     print(f"{out}: {told}; {len(lines)} lines in {out}/results.jsonl")
     if lines:
@@ -170,6 +175,17 @@ def show_failed(out, failed):
     """Tell which stages failed, {name: why}, and where their logs are."""
     for name, why in failed.items():
         print(f"failed: {name}: {why} (see {out}/logs/{name}.log)", file=sys.stderr)
+
+
+def edited(out, grid):
+    """The evaluations, in all that a folder holds, of runs whose rule was edited since."""
+    for task, weak, strong, rule, seed in grids.cells(grid):
+        at = grids.places(task, weak, strong, rule, seed)
+        for who, options in (("student", grid["rules"][rule]), ("ceiling", {"loss": "xent"})):
+            card = files.read_card(f"{out}/{at[who]}")
+            setting = tasks.setting_of_card(card) if card else None
+            if card and card["inputs"]["rule"] != code_of(setting, tuple(options.items())):
+                yield f"{at[who]}.eval"
 
 
 def names(option, words):
@@ -245,7 +261,10 @@ def check(grid, handed):
         if split not in protocol.test_splits(setting, task):
             raise BadInput(f"--split={split}: {task} has no such test split")
         for options in grid["rules"].values():
-            train_strong.chosen_rule(setting, UNSET | options, None)
+            try:
+                train_strong.chosen_rule(setting, UNSET | options, None)
+            except BadInput as error:
+                raise BadInput(f"{task}: {error}, or choose another --out") from None
     for model in dict.fromkeys(model for _, *pair in grid["pairs"] for model in pair):
         folders.find_model(model)
 

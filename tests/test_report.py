@@ -140,6 +140,10 @@ def test_performs_like_is_read_off_in_log_parameters():
     assert like == pytest.approx((120e3 * 300e3) ** 0.5)
     inside = cell_of("a/xs", "a/s", (0.8, 0.75, 0.7))  # the ceiling is below the supervisor
     assert outcomes.performs_like(inside, [inside]) == {"size": None, "told": "-"}
+    best, other = (
+        cell_of(*x) for x in (("a/xs", "a/m", (0.5, 0.83, 0.8)), ("a/s", "a/m", (0.6, 0.7, 0.9)))
+    )
+    assert outcomes.performs_like(best, [best, other])["told"] == "> a/m"  # its own ceiling counts
     falls = cell_of("a/xs", "a/s", (0.6, 0.5, 0.4), "nll")
     assert outcomes.performs_like(falls, [falls])["told"] == "77.5 k"
 
@@ -175,6 +179,19 @@ def test_the_page_needs_no_other_file_and_holds_all_pictures(grid):
     for rows in re.findall(r"(?:^\|.*\n)+", told, re.M):  # every row has the same columns
         assert len({row.count("|") for row in rows.splitlines()}) == 1
     assert "| facts | a/xs -> a/m | conf |" in told and "24 of 24 combinations" in told
+
+
+def test_a_picture_of_means_shows_no_rule_of_fewer_tasks(tmp_path, monkeypatch):
+    folder = make_grid(tmp_path / "grid", ds=("facts", "sst2"))
+    file = folder / "results.jsonl"
+    told = [line for line in file.open() if '"sst2"' not in line or '"rule": "conf"' not in line]
+    file.write_text("".join(told))
+    drawn, draw = [], figures.bars_of_rules
+    monkeypatch.setattr(figures, "bars_of_rules", lambda *x: (drawn.append(x[0]), draw(*x))[1])
+    report.make(folder, tasks.setting_of_card)
+    assert [one["rule"] for one in drawn[0]] == ["xent"] and "2 tasks" in (
+        folder / "report.md"
+    ).read_text()
 
 
 def test_one_size_of_students_has_bars_alone(tmp_path):

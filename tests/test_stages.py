@@ -177,6 +177,20 @@ def test_everybody_is_scored_on_the_same_rows(here):
 # ---- again, otherwise, interrupted
 
 
+def test_what_is_gone_or_was_edited_is_made_anew(here, capsys):
+    labels, predictions = here / "runs/s0/labels.jsonl", here / "runs/s0/weak/eval/facts-test.jsonl"
+    before = labels.read_bytes(), predictions.read_bytes()
+    labels.unlink()
+    shutil.rmtree("runs/s1/weak/model")
+    train_weak.main(out="runs/s1/weak", seed=1, **SMALL)
+    label.main("runs/s0/weak")
+    assert capsys.readouterr().out.count("is gone: it is made anew") == 2
+    for spoil in (predictions.unlink, lambda: predictions.write_bytes(before[0])):
+        spoil()
+        eval.main("runs/s0/weak")
+        assert (labels.read_bytes(), predictions.read_bytes()) == before
+
+
 def test_running_everything_again_changes_nothing(here, capsys):
     """openai/weak-to-strong's bug B: a re-run overwrites results and weak labels."""
     before = contents(here)
@@ -405,6 +419,8 @@ def test_what_was_scored_on_a_file_is_compared_on_that_file_and_no_other_of_its_
     eval.main(*RUNS, ds="mine.jsonl", allow_leak=True)
     line = f"next: python pgr.py {' '.join(RUNS)} --ds=mine.jsonl --out=runs/s0/pgr.json"
     assert line in capsys.readouterr().out
+    eval.main(*RUNS, ds="fac?s")  # a glob of one
+    assert line.replace("mine.jsonl", "facts") in capsys.readouterr().out
     pgr.main(*RUNS, ds="mine.jsonl", out="runs/s0/pgr.json")
     with pytest.raises(BadInput, match="is of .*/mine.jsonl, not of --ds=other/mine.jsonl: run "):
         pgr.main(*RUNS, ds="other/mine.jsonl")

@@ -121,6 +121,22 @@ def test_what_a_rule_gave_before_it_was_edited_is_no_result_and_force_makes_it_a
     assert lines(folder, "seconds") == lines(grid, "seconds")
 
 
+def test_a_report_has_no_result_of_before_where_other_seeds_are_asked_for_either(grid, tmp_path):
+    folder = tmp_path / "grid"
+    shutil.copytree(grid, folder)
+    ceiling = folder / "facts/s1/ceiling-facts-s"
+    files.write_card(ceiling, files.read_card(ceiling) | {"inputs": {"rule": "of before"}})
+    here(folder, *(word.replace("seeds=2", "seeds=1") for word in ASKED))
+    assert lines(folder) == lines(grid)[:1]
+
+
+def test_a_folder_has_no_rule_that_one_of_its_tasks_cannot_take(tmp_path):
+    plan = {"pairs": [("facts", "facts/xs", "facts/s")], "rules": {"conf": {}}, "seeds": 1}
+    grids.settle(tmp_path / "grid", plan, {}, write=True)
+    with pytest.raises(BadInput, match="puzzles: moves are hard labels.* or choose another --out"):
+        here(tmp_path / "grid", "--ds=puzzles", "--loss=xent", "--seeds=1")
+
+
 @slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_results(start, grid, tmp_path):
     folder = tmp_path / "grid"
@@ -207,14 +223,20 @@ def test_a_folder_is_of_one_grid_and_one_sweep(grid, tmp_path):
     here(grid, *ASKED)
 
 
-@pytest.mark.parametrize("option", ["test", "judge"])
-def test_a_folder_is_of_one_file_of_each_kind(option, tmp_path):
+@pytest.mark.parametrize("option, run", [("test", False), ("judge", False), ("judge", True)])
+def test_a_folder_is_of_one_file_of_each_kind(option, run, tmp_path):
     given, options = tmp_path / "given", {option: f"{tmp_path}/given"}
     grid = {"pairs": [("facts", "a", "b")], "rules": {"xent": {}}, "seeds": 1}
-    given.write_text("these")
+
+    def write(what):
+        if run:  # a judge that is a model
+            return files.write_card(given, CARD | {"model_sha256": what})
+        given.write_text(what)
+
+    write("these")
     grids.settle(tmp_path / "grid", grid, options, write=True)
     grids.settle(tmp_path / "grid", grid, options, write=True)
-    given.write_text("others")
+    write("others")
     with pytest.raises(BadInput, match="is another grid .*given was "):
         grids.settle(tmp_path / "grid", grid, options, write=False)
 

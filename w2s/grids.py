@@ -62,7 +62,7 @@ def build(folder, grid, handed):
         node = {"name": name, "words": words, "options": given, "out": out, "model": model}
         node["needs"] = [need.removesuffix(".jsonl") for need in needs]
         if nodes.setdefault(name, node) != node:
-            raise BadInput(f"two stages would write {out}: give their models other names")
+            raise BadInput(f"two stages would write {out}: give their models or files other names")
 
     def add_eval(place, task, model):
         file = f"{protocol.name_of(task)}-{handed['eval'].get('split', 'test')}.jsonl"
@@ -143,7 +143,8 @@ def is_done(node):
 
 
 def settle(folder, grid, options, write):
-    """Make `folder` that of this grid, or of all that it holds and this one, in grid.json.
+    """Make `folder` that of this grid, or of all that it holds and this one, in grid.json; returns
+    what that says.
 
     options: what was handed to the stages. BadInput for a folder of other options or other files,
     or one that is none of a grid. Nothing is written unless `write`.
@@ -152,6 +153,8 @@ def settle(folder, grid, options, write):
     tasks = list(dict.fromkeys(task for task, *_ in grid["pairs"]))
     given = [*tasks, *(options.get(name) or "" for name in ("test", "judge"))]
     sums = {path: files.sha256(path) for path in given if Path(path).is_file()}
+    if judge := files.read_card(options.get("judge") or "", run=True):
+        sums[options["judge"]] = judge["model_sha256"]
     now = {"tasks": tasks, "pairs": [list(pair) for pair in grid["pairs"]]}
     now |= {"rules": list(grid["rules"]), "seeds": grid["seeds"], "options": options, "files": sums}
     if file.exists():
@@ -175,6 +178,7 @@ def settle(folder, grid, options, write):
         raise BadInput(f"--out={folder} holds something else (no grid.json): choose another")
     if write and not (file.exists() and now == before):
         files.write_text(file, json.dumps(now, indent=2, ensure_ascii=False) + "\n")
+    return now
 
 
 # ---- how much work

@@ -11,6 +11,7 @@ from w2s.models import pick_dtype
 from w2s.parts import answers, together
 
 CHUNK = 2**23  # logits in memory at once: 32 MB in float32, about twice that in the backward pass
+ON_GPU = 2**27  # half a GB: every chunk reads all output weights, and writes as many gradients
 
 
 class ChunkedLoss(torch.autograd.Function):
@@ -81,7 +82,8 @@ def nll(model, rows):
     owner = [i for i, k in enumerate(counts) for _ in range(k)]
     numbers = (torch.tensor(x, dtype=torch.long) for x in (predicts, targets, owner, counts))
     predicts, targets, owner, counts = (packing.to_device(x, model.device) for x in numbers)
-    losses = ChunkedLoss.apply(hidden[predicts], weight, targets, max(1, CHUNK // len(weight)))
+    size = max(1, (ON_GPU if weight.is_cuda else CHUNK) // len(weight))
+    losses = ChunkedLoss.apply(hidden[predicts], weight, targets, size)
     total = losses.new_zeros(len(tokens)).index_add(0, owner, losses)
     return (total / counts.clamp(min=1).to(losses))[:, None]
 

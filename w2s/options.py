@@ -35,7 +35,7 @@ METRICS = "acc balanced_acc f1 precision recall auroc nll ece score".split()
 ERRORS = ("own", "random", "longest", "shortest", "unconfident", "confident")
 OPTIONS = {
     "ds": (None, "a task (python tasks.py lists them), or the path of your own JSONL file"),
-    "test": (None, "test rows of your own, when --ds is a file (default: a fifth of its groups)"),
+    "test": (None, "test rows of your own, when --ds is a file (default: a fifth of its rows)"),
     "split": (None, "test, or another test split of the task (ETHICS has test_hard)"),
     "model": (None, "folder, .gguf or hub id (default: by task, mostly gpt2 and gpt2-medium)"),
     "out": (NAME, "the run directory, or the file, to make"),

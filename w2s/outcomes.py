@@ -212,9 +212,10 @@ def performs_like(cell, cells):
     """
     models, ceilings, metric = {}, {}, cell["metric"]
     sign = -1 if metric in stats.FALLS else 1
-    for one in files.by(cells, itemgetter("task", "split"))[cell["task"], cell["split"]]:
+    alike = files.by(cells, itemgetter("task", "split"))[cell["task"], cell["split"]]
+    for one in (*alike, cell):  # its own last, as others may have other seeds
         sizes = one["parameters"]
-        models.setdefault(one["supervisor"], (sizes["weak"], sign * one["weak"][metric]))
+        models[one["supervisor"]] = sizes["weak"], sign * one["weak"][metric]
         ceilings[one["strong"]] = sizes["strong"], sign * one["ceiling"][metric]
     models |= ceilings
     curve = sorted((size, value, name) for name, (size, value) in models.items())

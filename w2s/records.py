@@ -96,6 +96,8 @@ def is_done(out, args, inputs, force, suffix=""):
     elif not force and changes:
         told = f"{out} was made with other arguments or inputs ({changes})"
         raise BadInput(f"{told}: choose another --out, or add --force")
+    elif not force and not (lost := out / "model" if card["stage"] in TRAINERS else out).exists():
+        print(f"{lost} is gone: it is made anew")
     elif not force:
         made, now = card["commit"], cli.commit()
         edited = " (+: with changes)" if str(now).endswith("+") else ""

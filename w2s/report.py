@@ -179,7 +179,9 @@ def pictures(folder, section, prefix):
     """Draw what there is to see, as PNG and SVG, and say what it is."""
     metric, cells, means = section["metric"], section["cells"], section["means"]
     tasks, rules = figures.once(cells, "task"), figures.once(cells, "rule")
-    over = f", means over {len(tasks)} tasks" if len(tasks) > 1 else ""
+    over_of = [one["over"]["tasks"] if one["over"] else 1 for one in means]
+    means = [one for one, n in zip(means, over_of) if n == max(over_of)]  # others are of other rows
+    over = f", means over {max(over_of)} tasks" if len(tasks) > 1 else ""
     of_pgr, names = over.replace("means", "medians"), figures.brief(cells)
 
     def title(one):

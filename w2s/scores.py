@@ -36,7 +36,8 @@ def known(file, args, inputs):
     if before["args"]["data"] != args["data"]:
         told = "answers to other rows (--ds, --test, --n_test): add --force to replace them"
         raise BadInput(f"{file} holds this model's {told}")
-    if before["args"] != args or not metrics_file.exists():
+    whole = metrics_file.exists() and file.exists() and files.sha256(file) == before["sha256"]
+    if before["args"] != args or not whole:
         return None
     print(f"{file} is already done; --force scores again")
     return strict.read(metrics_file, {"n": int, "low": float, "high": float})
