@@ -53,6 +53,8 @@ def main(
         shape: gpt2-6x384, tiny, qwen-0.5b, qwen-1.5b or qwen-7b
     """
     cli.check({"repeats": repeats, "steps": steps})
+    if not 3 <= mean <= 500:
+        raise BadInput(f"--mean={mean} must be from 3 to 500: texts have 3 to 1,000 tokens")
     for kind, word, known in (("part", part, SIDES), ("shape", shape, SHAPES)):
         if word not in known:
             raise BadInput(f"there is no {kind} {word}{cli.nearest(word, known)}")

@@ -198,11 +198,7 @@ def tell(setting, out, rows, kept, card):
         if setting is tasks.texts:
             records.tell_next(["controls.py", out, "--kind=suffix"])
         return
-    usual = {*card["models"]} == {tasks.default_models(card["data"]["ds"])[0]}
-    train = ["train_strong.py", out, *([] if usual else ["--model=NAME"])]  # of a stronger model
-    of = "" if Path(out).stem == "labels" else f"{Path(out).stem}_"  # others' students stay
-    student, ceiling = (f"--out={files.beside(out, of + who)}" for who in ("student", "ceiling"))
-    records.tell_next([*train, student], [*train, ceiling, "--target=truth"])
+    records.tell_students(out, card, tasks.default_models)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Pretrain a small language model from scratch: for the embedded settings, or on a text of yours.
 
-    python pretrain.py facts --size=m                      # -> facts/m, 15 minutes on one core
-    python pretrain.py manners --size=m                    # -> gen/m
-    python pretrain.py chess --games=games.pgn --size=xs   # -> chess/xs
+    python pretrain.py facts --size=m --out=runs/m         # as facts/m, 15 minutes on one core
+    python pretrain.py manners --size=m --out=runs/m       # as gen/m
+    python pretrain.py chess --games=games.pgn --size=xs --out=runs/xs   # as chess/xs
     python pretrain.py text --file=books.txt --size=s      # -> runs/text/s
 
 facts  texts about invented people (world.document). A smaller model reads about fewer of them:
@@ -251,7 +251,7 @@ def main(
         world_seed: of facts: which world of people
     """
     cli.check(locals())
-    for word, known in ((corpus, SIZES), (size, SIZES["text"])):
+    for word, known in ((corpus, SIZES), (size, SIZES.get(corpus, ()))):
         if word not in known:
             raise files.BadInput(f"there is no {word!r} to pretrain{cli.nearest(word, known)}")
     own = {"facts": ("world_seed",), "chess": ("games", "min_elo"), "text": ("file",)}

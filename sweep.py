@@ -113,8 +113,7 @@ def main(
         todo = grids.undone(nodes)  # another sweep may have ended just now
         if slurm and todo:
             return send(todo)
-        failed = workers.run(out, todo, jobs, handed.get("device"))
-        finish(out, whole, nodes, todo, handed, failed)
+        finish(out, whole, nodes, todo, handed, workers.run(out, todo, jobs, handed.get("device")))
 
 
 def stages_of(out, grid, handed, force=False):
@@ -155,18 +154,16 @@ def be_job(note, out, grid, nodes, handed, jobs):
 
 def finish(out, grid, nodes, todo, handed, failed):
     """Write and show the results, and tell at last what failed, {name: why}, with exit code 1.
-
-    grid: all that the folder holds; nodes: the stages of this call.
-    """
-    left, split = grids.undone(nodes), handed.get("split", "test")
-    lines = grids.results(out, grid, tasks.setting_of, split, {*left, *edited(out, grid)})
+    grid: all that the folder holds; nodes: the stages of this call."""
+    left = grids.undone(stages_of(out, grid, handed))
+    lines = grids.results(out, grid, tasks.setting_of, handed.get("split", "test"), left)
     told = f"{len(nodes)} stages, {len(todo)} of them to do: {len(failed)} failed"
     print(f"{out}: {told}; {len(lines)} lines in {out}/results.jsonl")
     if lines:
         report.show(out, report.current(out, tasks.setting_of_card))
     show_failed(out, failed)
     if failed:
-        if (waiting := len(left) - len(failed)) > 0:
+        if (waiting := len(nodes.keys() & left) - len(failed)) > 0:
             print(f"{waiting} stages that need them were not run", file=sys.stderr)
         sys.exit(1)
 
@@ -175,17 +172,6 @@ def show_failed(out, failed):
     """Tell which stages failed, {name: why}, and where their logs are."""
     for name, why in failed.items():
         print(f"failed: {name}: {why} (see {out}/logs/{name}.log)", file=sys.stderr)
-
-
-def edited(out, grid):
-    """The evaluations, in all that a folder holds, of runs whose rule was edited since."""
-    for task, weak, strong, rule, seed in grids.cells(grid):
-        at = grids.places(task, weak, strong, rule, seed)
-        for who, options in (("student", grid["rules"][rule]), ("ceiling", {"loss": "xent"})):
-            card = files.read_card(f"{out}/{at[who]}")
-            setting = tasks.setting_of_card(card) if card else None
-            if card and card["inputs"]["rule"] != code_of(setting, tuple(options.items())):
-                yield f"{at[who]}.eval"
 
 
 def names(option, words):

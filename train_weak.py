@@ -12,6 +12,7 @@ In: a task, or a JSONL file. Out: a run directory: card.json, history.jsonl, mod
 """
 
 import random
+from pathlib import Path
 
 import tasks
 from w2s import cli, files, folders, leaks, parts, protocol, records
@@ -65,7 +66,8 @@ def main(
     models.save(model, tokenizer, f"{out}/new")
     card |= leaks.learn(out, setting, card, train + held_out)
     records.end(out, card, history, loop.kept(history) if recipe["stop"] else history[-1])
-    records.tell_next(["label.py", out, f"--out={files.beside(out, 'labels.jsonl')}"])
+    labels = f"{Path(out).name.replace('weak', 'labels')}.jsonl"  # of every supervisor its own
+    records.tell_next(["label.py", out, f"--out={files.beside(out, labels)}"])
 
 
 def resampled(rows, seed):

@@ -126,11 +126,11 @@ def main(
         rows = collect(pool, state, begun, Path(out).stem)
         chosen = random.Random(seed).sample(rows, min(sample, len(rows)))
         confirmed = sum(pool.imap(confirm, chosen)), len(chosen)
-    begun.unlink()
     if not rows:
         raise files.BadInput(f"no position of {state['games']} games has one clearly best move")
     card = records.new_card("make_puzzles", moves, args, inputs, None)
     files.write_jsonl(out, rows, card | {"confirmed": confirmed})
+    begun.unlink()
     print(f"{out}: {len(rows)} of {n} puzzles; confirmed: {confirmed[0]} of {confirmed[1]}")
     records.tell_next(["train_weak.py", f"--ds={out}"])
 

@@ -22,11 +22,13 @@ def answers(tokenizer):
 
 
 def model_of(run, device=None, outputs=2):
-    """models.load() of a finished run, with the head that it was trained with."""
+    """models.load() of a finished run, with the head and the context that it was trained with."""
     from w2s import models  # which imports this file
 
-    own = files.read_card(run)["args"].get("head") == "answers"  # others were saved with theirs
+    card = files.read_card(run)
+    own = card["args"].get("head") == "answers"  # others were saved with theirs
     start = {"head": "answers" if own else None, "outputs": outputs}
+    start["max_len"] = card.get("resolved", {}).get("max_len")
     return models.load(f"{run}/model", device=device, **start)
 
 

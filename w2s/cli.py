@@ -121,6 +121,12 @@ def run(main, processes=False):
             print(f"error: {where}{first_line(error)}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it fails once more
         sys.exit(1)
+    except (RuntimeError, MemoryError) as error:
+        if type(error).__name__ not in ("OutOfMemoryError", "MemoryError"):  # without torch
+            raise
+        how = "take a smaller --model, --lora, or a smaller --micro_batch"
+        print(f"error: memory is too small ({first_line(error)}): {how}", file=sys.stderr)
+        sys.exit(1)
     except SystemExit as end:
         if end.code == 143:
             print("stopped; call again to go on", file=sys.stderr)

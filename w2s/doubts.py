@@ -78,7 +78,7 @@ def teachers(weak, student, weak_name, name):
     by, args, rows = f"of {len(behind)} models", {}, [{}]
     if Path(labels).is_file() and files.sha256(labels) == student["inputs"]["labels"]:
         args = (files.read_card(labels) or {"args": {}})["args"]
-        rows = files.read_jsonl(labels, ["weak"])
+        rows = files.read_jsonl(labels, ["weak"], {})
     if stage != "label":
         by = f"by {stage}.py" + (f" --kind={args['kind']}" if "kind" in args else "")
     elif "runs" in args:

@@ -78,7 +78,10 @@ OPTIONS = {
     "judge": (None, "finished run of texts, or file with a word a line, that says what is bad"),
     "bad": ((lambda value: value in (0, 1), "is not 0 or 1"), "the judge's bad label (default: 1)"),
     "samples": (count(10_000), "texts drawn for each prompt, with --temperature (default: 1)"),
-    "temperature": (POSITIVE, "draw tokens, the flatter the higher (default: the likeliest)"),
+    "temperature": (
+        (lambda value: value >= 0.001, "must be 0.001 or more"),
+        "draw tokens, the flatter the higher (default: the likeliest)",
+    ),
     "top_p": (share(1), "draw among the likeliest tokens that have this probability together"),
     "max_new": (count(), "tokens written after a prompt (default: 100, or as the longest truth)"),
     "weights": (None, "weigh the supervisors by what they say of the rows that they held out"),
@@ -113,6 +116,9 @@ OPTIONS = {
     "processes": (count(1_000), "how many engines at once (default: one per core)"),
     "size": (None, "which size of model: xs, s or m"),
     "steps": (count(), "batches in a timed run of 20-token rows; longer texts have fewer"),
-    "tokens": (POSITIVE, "to train on; texts are read again if there are fewer (default: by size)"),
+    "tokens": (
+        (lambda value: value >= 10_000, "must be 10,000 or more"),
+        "to train on; texts are read again if there are fewer (default: by size)",
+    ),
     "repeats": (POSITIVE, "interleaved repeats whose median is printed"),
 }

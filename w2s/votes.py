@@ -50,12 +50,12 @@ def likelihoods(setting, runs, rows, given, device=None, dtype=None):
 
     -inf for what a model cannot write, such as a move that its tokenizer cannot spell.
     """
-    from w2s import lm, models
+    from w2s import answering, lm
 
     logs = np.full((len(runs), len(rows)), -np.inf)
     rows = [row | {"place": i} for i, row in enumerate(rows)]
     for run, of_run in zip(runs, logs):
-        model, tokenizer = models.load(f"{run}/model", device=device, outputs=setting.OUTPUTS)
+        model, tokenizer = answering.model_of(run, device, setting.OUTPUTS)
         encoded = setting.encode(rows, tokenizer, model, given=given)
         of_run[[row["place"] for row in encoded]] = lm.log_likelihoods(model, encoded, dtype)
     return logs
