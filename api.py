@@ -101,7 +101,7 @@ def export(args, force, allow_leak):
     print(f"{sum(lengths):,} tokens, {epochs * sum(lengths):,} in {epochs} epochs (characters / 4)")
     run = files.beside(out, {"weak": "api_student", "truth": "api_ceiling"}[target])
     print("fine-tune a model on it; then, with its name,")
-    records.tell_next(["api.py", "answer", "--model=NAME", f"--chat={out}", f"--out={run}"])
+    cli.tell_next(["api.py", "answer", "--model=NAME", f"--chat={out}", f"--out={run}"])
 
 
 def chat_lines(rows, field, soft, system):

@@ -74,7 +74,7 @@ def main(
     files.write_jsonl(out, changed, source | card)  # who supervised, test rows, leaks: stays
     print(f"{out}: {accuracy(changed):.1%} of the labels are right, before {accuracy(rows):.1%}")
     if not source.get("test_rows"):
-        records.tell_students(out, source, tasks.default_models)
+        cli.tell_students(out, source, tasks.default_models)
 
 
 def accuracy(rows):

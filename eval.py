@@ -73,7 +73,7 @@ def main(
     scores.show(of_runs, setting.METRIC)
     if [records.role(card) for card in cards.values()] == ["weak", "student", "ceiling"]:
         of = [f"--ds={names[0]}"] * (ds is not None) + [f"--split={split}"] * (split != "test")
-        records.tell_next(["pgr.py", *cards, *of, f"--out={files.beside(runs[0], 'pgr.json')}"])
+        cli.tell_next(["pgr.py", *cards, *of, f"--out={files.beside(runs[0], 'pgr.json')}"])
 
 
 def check_options(args):
@@ -211,7 +211,8 @@ def answers_of(file, rows):
     Of pairs it has a and b as well, either way round: the sides of a user's pairs are drawn anew.
     """
     sides, said = [name for name in ("a", "b") if name in rows[0]], {}
-    for line in files.read_jsonl(file, ["id", "weak", *sides]):
+    lines = files.read_jsonl(file, ["id", "weak", *sides])
+    for line in lines:
         given = [line[side] for side in sides]
         said[line["id"], *given[::-1]] = 1 - line["weak"]
         said[line["id"], *given] = line["weak"]
@@ -219,6 +220,9 @@ def answers_of(file, rows):
     if missing := [name for name, *given in asked if (name, *given) not in said]:
         told = f"lacks {len(missing)} of the {len(rows)} test rows, such as {missing[0]!r}"
         raise BadInput(f"{file} {told} (python tasks.py TASK prints them)")
+    if len(lines) > len(rows):
+        told = "are of no test row (a file is tested whole where it is --test, too)"
+        print(f"{len(lines) - len(rows)} of {len(lines)} answers {told}")
     return [said[one] for one in asked]
 
 

@@ -196,9 +196,9 @@ def tell(setting, out, rows, kept, card):
         print(remark)
     if card["test_rows"]:
         if setting is tasks.texts:
-            records.tell_next(["controls.py", out, "--kind=suffix"])
+            cli.tell_next(["controls.py", out, "--kind=suffix"])
         return
-    records.tell_students(out, card, tasks.default_models)
+    cli.tell_students(out, card, tasks.default_models)
 
 
 if __name__ == "__main__":

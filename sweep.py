@@ -95,8 +95,7 @@ def main(
     loss = loss or "xent" + ",conf" * all(tasks.setting_of(task).SOFT for task, *_ in pairs)
     grid = {"pairs": pairs, "seeds": seeds, "rules": rules_of(loss, shared)}
     nodes = stages_of(out, grid, handed, force)
-    whole = grids.settle(out, grid, handed, write=False)
-    whole["rules"] = rules_of(",".join(whole["rules"]), {})
+    whole = all_of(out, grid, handed)
     if todo := grids.undone(nodes):
         check(whole, handed)
     if slurm:
@@ -114,6 +113,12 @@ def main(
         if slurm and todo:
             return send(todo)
         finish(out, whole, nodes, todo, handed, workers.run(out, todo, jobs, handed.get("device")))
+
+
+def all_of(out, grid, handed):
+    """A grid and all that its folder holds, as one grid."""
+    whole = grids.settle(out, grid, handed, write=False)
+    return whole | {"rules": rules_of(",".join(whole["rules"]), {})}
 
 
 def stages_of(out, grid, handed, force=False):

@@ -82,7 +82,7 @@ def main(
     models.save(model, tokenizer, f"{out}/new")
     card |= leaks.learn(out, setting, card, train + held_out, labels_card, leak)
     records.end(out, card, history, loop.kept(history) if recipe["stop"] else history[-1])
-    records.tell_next(["eval.py", out, *([] if data else ["--ds=test.jsonl"])])
+    cli.tell_next(["eval.py", out, *([] if data else ["--ds=test.jsonl"])])
 
 
 def chosen_rule(setting, args, batch_size):

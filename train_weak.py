@@ -67,7 +67,7 @@ def main(
     card |= leaks.learn(out, setting, card, train + held_out)
     records.end(out, card, history, loop.kept(history) if recipe["stop"] else history[-1])
     labels = f"{Path(out).name.replace('weak', 'labels')}.jsonl"  # of every supervisor its own
-    records.tell_next(["label.py", out, f"--out={files.beside(out, labels)}"])
+    cli.tell_next(["label.py", out, f"--out={files.beside(out, labels)}"])
 
 
 def resampled(rows, seed):

@@ -132,7 +132,7 @@ def main(
     files.write_jsonl(out, rows, card | {"confirmed": confirmed})
     begun.unlink()
     print(f"{out}: {len(rows)} of {n} puzzles; confirmed: {confirmed[0]} of {confirmed[1]}")
-    records.tell_next(["train_weak.py", f"--ds={out}"])
+    cli.tell_next(["train_weak.py", f"--ds={out}"])
 
 
 def collect(pool, state, begun, name):

@@ -60,7 +60,7 @@ def main(
         if not records.is_done(one["out"], one, inputs, force):
             finetune(rows, source, one, inputs, save_every, force)
         new = files.beside(out, "weak_gen" if stage[0] == "train_weak.py" else "student_gen")
-        records.tell_next([*stage, f"--model={one['out']}/model", f"--out={new}"])
+        cli.tell_next([*stage, f"--model={one['out']}/model", f"--out={new}"])
 
 
 def finetune(rows, source, args, inputs, save_every, force):

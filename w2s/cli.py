@@ -13,16 +13,18 @@ import io
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 
 import fire
 
 from w2s import locks, strict
-from w2s.files import HERE, first_line, rank, world
+from w2s.files import HERE, beside, first_line, rank, world
 from w2s.options import OPTIONS
 from w2s.strict import BadInput
 
@@ -253,3 +255,21 @@ def convert(name, word, parameter):
         if math.isfinite(wanted(word)):
             return wanted(word)
     raise BadInput(f"--{name}={word} is not {'a whole number' if wanted is int else 'a number'}")
+
+
+def tell_students(out, card, default_models):
+    """Tell how student and ceiling learn from a labels file, by its card, perhaps {}.
+
+    default_models(task): supervisor and student; after another supervisor the student is open.
+    """
+    usual = card.get("models") and {*card["models"]} == {default_models(card["data"]["ds"])[0]}
+    train = ["train_strong.py", out, *([] if usual else ["--model=NAME"])]  # of a stronger model
+    of = "" if Path(out).stem == "labels" else f"{Path(out).stem}_"  # others' students stay
+    student, ceiling = (f"--out={beside(out, of + who)}" for who in ("student", "ceiling"))
+    tell_next([*train, student], [*train, ceiling, "--target=truth"])
+
+
+def tell_next(*commands):
+    """Print what to call next, ready to be pasted; a command is a list of words."""
+    lines = [shlex.join(["python", *map(str, command)]) for command in commands]
+    print("next: " + "\n      ".join(lines))

@@ -4,7 +4,8 @@ logits [N, 2] (float32 or float64), weak [N] = the supervisor's P(label = 1), pr
 (start of training) to 1 (its end) -> losses [N], whose mean is minimised. Then a rule's options.
 To add a rule, write a function and a line in LOSSES: whole_batch=True says that a row's loss
 depends on the other rows of the batch, which it then sees at once. Its options have defaults, and
-can be alpha, prior (--conf_prior) and radius; another needs an argument in train_strong.py, too.
+can be alpha, prior (--conf_prior) and radius; another has to be added to main() and chosen_rule()
+of train_strong.py, to RULE of pgr.py and to options.py.
 
 Confidence is |P(1) - 1/2|, 0 to 1/2. "Hardened" is made 0 or 1; no gradient flows through it.
 """

@@ -9,7 +9,6 @@ the inputs and of the code of a rule, and which rows it is all about (protocol.d
 import json
 import os
 import platform
-import shlex
 import time
 from pathlib import Path
 
@@ -191,21 +190,3 @@ def check_training(setting, args):
     for name in ("head", "micro_batch", "checkpointing", "lora", "compile"):
         if probe and args[name]:
             raise BadInput(f"--{name} does not go with --probe, which trains the last layer alone")
-
-
-def tell_students(out, card, default_models):
-    """Tell how student and ceiling learn from a labels file, by its card, perhaps {}.
-
-    default_models(task): supervisor and student; after another supervisor the student is open.
-    """
-    usual = card.get("models") and {*card["models"]} == {default_models(card["data"]["ds"])[0]}
-    train = ["train_strong.py", out, *([] if usual else ["--model=NAME"])]  # of a stronger model
-    of = "" if Path(out).stem == "labels" else f"{Path(out).stem}_"  # others' students stay
-    student, ceiling = (f"--out={files.beside(out, of + who)}" for who in ("student", "ceiling"))
-    tell_next([*train, student], [*train, ceiling, "--target=truth"])
-
-
-def tell_next(*commands):
-    """Print what to call next, ready to be pasted; a command is a list of words."""
-    lines = [shlex.join(["python", *map(str, command)]) for command in commands]
-    print("next: " + "\n      ".join(lines))
