@@ -29,6 +29,12 @@ class InThisProcess:
         pass
 
 
+def test_texts_longer_than_the_bench_makes_are_refused():
+    for mean in (-5, 2_000):
+        with pytest.raises(BadInput, match="must be from 3 to 500"):
+            bench.main(mean=mean)
+
+
 def test_the_bench_prints_its_tables_at_toy_size(capsys, monkeypatch):
     monkeypatch.setattr(bench, "ProcessPoolExecutor", InThisProcess)
     monkeypatch.setattr(bench, "matmul_rate", lambda *how: 1e9)  # the longest part of the test

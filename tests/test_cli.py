@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import tqdm
 
 from w2s import cli
@@ -103,6 +104,8 @@ def test_a_wrong_word_is_told_in_one_line(words, told):
         ("n_val", -1),
         ("alpha", 1.1),
         ("alpha", -0.1),
+        ("temperature", 1e-50),
+        ("tokens", 5),
     ]
     + [("seed", 2**63), ("device", "gpu"), ("device", "cuda:x")]
     + [
@@ -180,6 +183,17 @@ def test_the_users_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path):
         "or give the path of a .jsonl file\n"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_memory_that_is_too_small_is_one_line_and_exit_code_1(monkeypatch, capsys):
+    def main():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+
+    monkeypatch.setattr(sys, "argv", ["train_weak.py"])
+    with pytest.raises(SystemExit) as done:
+        cli.run(main)
+    told = capsys.readouterr().err
+    assert done.value.code == 1 and told.count("\n") == 1 and "2.00 GiB): take a smaller" in told
 
 
 def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(monkeypatch, capsys):

@@ -10,7 +10,7 @@ from conftest import CARD
 
 import pgr
 import tasks
-from w2s import curves, files
+from w2s import curves, doubts, files
 from w2s.files import BadInput
 
 DATA = {"ds": "sst2", "test": None, "sha256": {}, "data_seed": 0, "n_train": None, "n_test": None}
@@ -217,6 +217,13 @@ def test_what_labelled_is_named_where_it_is_not_the_supervisor_alone(runs):
             f"runs/student learned from labels {by} (75.0% of them right), so its PGR, taken "
             "against runs/weak, is not against what labelled"
         ]
+    files.write_jsonl(labels, [{"id": "0", "weak": "Nf3"}], CARD | {"args": {"runs": ["runs/b"]}})
+    student = CARD | {"stage": "train_strong", "args": {"labels": str(labels), "target": "weak"}}
+    student |= {"labels_from": "label", "inputs": {"labels": files.sha256(labels)}}
+    student |= {"supervisor": ["of runs/b", "x"]}  # of moves
+    assert doubts.teachers({"model_sha256": "of runs/b"}, student, "w", "s") == [
+        "s learned from labels of runs/b, so its PGR, taken against w, is not against what labelled"
+    ]
     labels.write_text("made anew")
     assert "labels by controls.py, so its PGR" in result()["notes"][0]
     change(runs / "student", supervisor=["another"])

@@ -140,6 +140,7 @@ def test_a_model_and_what_it_knows_come_out(corpus, games, tmp_path, monkeypatch
         (("text",), "text needs --file=FILE"),
         (("chees",), "no 'chees' to pretrain .did you mean chess"),
         (("facts", "xl"), "no 'xl' to pretrain"),
+        (("manners", "s"), "no 's' to pretrain"),
         (("chess", "xs", "no.pgn"), "no.pgn does not exist"),
         (("chess", "xs", __file__), "chess/xs holds something else than this model"),
         (("facts", "xs", __file__), "--games is no option of facts: leave it out"),

@@ -428,7 +428,11 @@ def test_puzzle_making_goes_on_where_it_was_interrupted(engine, tmp_path, monkey
     monkeypatch.undo()
     with pytest.raises(BadInput, match="interrupted call with other arguments"):
         make_puzzles.main(**call | {"n": 400}, out=str(tmp_path / "b/p.jsonl"))
-    make_puzzles.main(**call, out=str(tmp_path / "b/p.jsonl"))
+    monkeypatch.setattr(files, "write_jsonl", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_puzzles.main(**call, out=str(tmp_path / "b/p.jsonl"))
+    monkeypatch.undo()
+    make_puzzles.main(**call, out=str(tmp_path / "b/p.jsonl"))  # not from the start
     told = capsys.readouterr()
     assert "going on after 32 games" in told.out and "of 500 puzzles" in told.out
     assert read(tmp_path / "a/p.jsonl") == read(tmp_path / "b/p.jsonl") and not list(

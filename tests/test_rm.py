@@ -182,7 +182,9 @@ def test_a_training_pair_whose_prompt_is_tested_is_left_out(tmp_path):
     assert {row["label"] for row in protocol.test_rows(pairs, data)} == {0, 1}
 
 
-def test_answers_to_own_pairs_hold_whichever_way_round_the_sides_are_drawn(tmp_path, monkeypatch):
+def test_answers_to_own_pairs_hold_whichever_way_round_the_sides_are_drawn(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"p{i} ", "a": f"x{i}", "b": "y", "label": i % 2} for i in range(40)]
     ds = write(tmp_path / "mine.jsonl", rows)
@@ -193,6 +195,9 @@ def test_answers_to_own_pairs_hold_whichever_way_round_the_sides_are_drawn(tmp_p
     drawn = protocol.test_rows(pairs, protocol.describe(pairs, ds, test=ds))
     turned = sum(row["a"] == "y" for row in drawn)
     assert metrics["acc"] == 1 and 5 < turned < 35
+    more = write(tmp_path / "more.jsonl", [*said, said[0] | {"id": "another"}])
+    eval.main(answers=more, **asked | {"out": "runs/more"})
+    assert "1 of 41 answers are of no test row" in capsys.readouterr().out
     write(tmp_path / "theirs.jsonl", [said[0] | {"b": "z"}, *said[1:]])
     with pytest.raises(BadInput, match="lacks 1 of the 40 test rows, such as 'mine/1'"):
         eval.main(answers="theirs.jsonl", force=True, **asked)

@@ -113,6 +113,7 @@ def test_join_is_by_id_and_refuses_a_mismatch():
 def finished(path, **changes):
     card = records.new_card("train_weak", texts, {"seed": 0}, {"in": "x"}, None)
     files.write_card(path, card | changes)
+    (path / "model").mkdir(exist_ok=True)
 
 
 @pytest.fixture(autouse=True)

@@ -11,13 +11,14 @@ import sys
 import pytest
 from conftest import CARD
 
+import controls
 import eval
 import label
 import pgr
 import tasks
 import train_strong
 import train_weak
-from w2s import files, loop, models, protocol, records
+from w2s import answering, files, loop, models, protocol, records
 from w2s.files import HERE, BadInput
 
 SMALL = {"n_train": 100, "n_test": 100}
@@ -150,6 +151,26 @@ def test_the_student_sees_weak_labels_and_the_rule_the_ceiling_truth_and_cross_e
         ("label", "xent", {}),
         ("label", "xent", {}),
     ]
+
+
+def test_a_supervisor_gets_labels_and_a_student_of_its_own(here, capsys):
+    train_weak.main(out="runs/weak_2", epochs=1, **SMALL)
+    assert "next: python label.py runs/weak_2 --out=runs/labels_2.jsonl" in capsys.readouterr().out
+    shutil.copytree("runs/s0", "runs/s2")
+    controls.main("runs/s2/labels.jsonl", kind="coin")
+    told = "next: python train_strong.py runs/s2/coin.jsonl --out=runs/s2/coin_student\n"
+    assert told in capsys.readouterr().out
+    card = files.read_card("runs/s2/labels.jsonl")
+    files.write_card("runs/s2/labels.jsonl", card | {"models": ["bert"]})
+    controls.main("runs/s2/labels.jsonl", kind="random")
+    assert "runs/s2/random.jsonl --model=NAME --out=" in capsys.readouterr().out
+
+
+def test_a_run_is_read_in_the_context_that_it_was_trained_in(here, monkeypatch):
+    card = files.read_card(RUNS[0])
+    files.write_card(RUNS[0], card | {"resolved": card["resolved"] | {"max_len": 4096}})
+    monkeypatch.setattr(models, "load", lambda path, **how: how)
+    assert answering.model_of(RUNS[0])["max_len"] == 4096  # not the 1,024 of a model without a run
 
 
 def test_where_a_run_lies_unless_out_says_so(tmp_path, monkeypatch, capsys):

@@ -262,7 +262,8 @@ def tell_students(out, card, default_models):
 
     default_models(task): supervisor and student; after another supervisor the student is open.
     """
-    usual = card.get("models") and {*card["models"]} == {default_models(card["data"]["ds"])[0]}
+    task = card.get("data") and card["data"]["ds"]
+    usual = task and {*card["models"]} == {default_models(task)[0]}
     train = ["train_strong.py", out, *([] if usual else ["--model=NAME"])]  # of a stronger model
     of = "" if Path(out).stem == "labels" else f"{Path(out).stem}_"  # others' students stay
     student, ceiling = (f"--out={beside(out, of + who)}" for who in ("student", "ceiling"))
