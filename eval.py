@@ -221,8 +221,7 @@ def answers_of(file, rows):
         told = f"lacks {len(missing)} of the {len(rows)} test rows, such as {missing[0]!r}"
         raise BadInput(f"{file} {told} (python tasks.py TASK prints them)")
     if len(lines) > len(rows):
-        told = "are of no test row (a file is tested whole where it is --test, too)"
-        print(f"{len(lines) - len(rows)} of {len(lines)} answers {told}")
+        print(f"{len(lines) - len(rows)} of {len(lines)} answers are of no test row (see --test)")
     return [said[one] for one in asked]
 
 

@@ -258,10 +258,8 @@ def convert(name, word, parameter):
 
 
 def tell_students(out, card, default_models):
-    """Tell how student and ceiling learn from a labels file, by its card, perhaps {}.
-
-    default_models(task): supervisor and student; after another supervisor the student is open.
-    """
+    """Tell how student and ceiling learn from labels, by their card; the student's name is open
+    where the supervisor is none of default_models(task)."""
     task = card.get("data") and card["data"]["ds"]
     usual = task and {*card["models"]} == {default_models(task)[0]}
     train = ["train_strong.py", out, *([] if usual else ["--model=NAME"])]  # of a stronger model

@@ -143,8 +143,7 @@ def is_done(node):
 
 
 def settle(folder, grid, options, write):
-    """Make `folder` that of this grid, or of all that it holds and this one, in grid.json; returns
-    what that says.
+    """Make `folder` that of this grid and all that it holds; returns what grid.json then says.
 
     options: what was handed to the stages. BadInput for a folder of other options or other files,
     or one that is none of a grid. Nothing is written unless `write`.
