@@ -128,20 +128,16 @@ def ask(client, model, system, row, top):
 
 
 def read(choice):
-    """{"answer", "prob"} of a choice: by log-probabilities where it has them, else by its word."""
-    prob = by_tokens((choice.logprobs and choice.logprobs.content) or [])
-    word = by_word(choice.message.content)
-    return {"answer": choice.message.content, "prob": word if prob is None else prob}
-
-
-def by_tokens(tokens):
-    """P(1) among 0 and 1 as the first token that is not blank, or None where it is neither."""
+    """{"answer", "prob"} of a choice: P(1) among 0 and 1 as its first token that is not blank;
+    where no log-probabilities tell that, by its word."""
+    tokens = (choice.logprobs and choice.logprobs.content) or []
     first = next((token for token in tokens if bare(token.token)), None)
     mass = {"0": 0.0, "1": 0.0}
     for other in (first and first.top_logprobs) or []:
         if bare(other.token) in mass:
             mass[bare(other.token)] += math.exp(other.logprob)
-    return mass["1"] / total if (total := sum(mass.values())) else None
+    answer, total = choice.message.content, sum(mass.values())
+    return {"answer": answer, "prob": mass["1"] / total if total else by_word(answer)}
 
 
 def bare(text):
