@@ -72,16 +72,15 @@ def is_done(node):
 def add(out, script, *words, needs=(), **options):
     """Add a stage that makes `out`, once all that it needs is made."""
     words = [f"{script}.py", *words, *grids.words_of(options), f"--out={out}"]
-    NODES[out] = {"name": out, "words": words, "needs": [n for n in needs if n in NODES]}
-    NODES[out] |= {"out": out, "model": "", "options": options}
+    needs = [need for need in needs if need in NODES]
+    NODES[out] = {"words": words, "needs": needs, "out": out, "model": ""}
     return out
 
 
 def score(run, **options):
     """Add the predictions of a run."""
-    file = f"{run}/eval"
     words = ["eval.py", run, *grids.words_of(options)]
-    NODES[file] = {"name": file, "words": words, "needs": [run], "out": file, "model": ""}
+    NODES[f"{run}/eval"] = {"words": words, "needs": [run], "out": f"{run}/eval", "model": ""}
 
 
 def probed(sizes):
@@ -108,7 +107,7 @@ def grid(folder, ds, pairs, rules, seeds, options):
     for node in sorted(nodes, key=lambda node: places[node["name"]]):
         place = node["out"] if grids.script_of(node) != "eval" else node["out"].rpartition("/")[0]
         needs = [next(n["out"] for n in nodes if n["name"] == need) for need in node["needs"]]
-        NODES.setdefault(place, node | {"name": place, "needs": needs})
+        NODES.setdefault(place, node | {"needs": needs})
 
 
 def nlp(out, ds, models, seeds, sizes, _):
