@@ -22,8 +22,7 @@ VALUES = {
 }
 RELATIONS = list(VALUES)
 SPECIALS = "<pad> <bos> <unk> . ? yes no the of is".split()
-WORDS = [value for values in VALUES.values() for value in values]
-VOCABULARY = SPECIALS + RELATIONS + WORDS + SYLLABLES  # 142 words
+VOCABULARY = SPECIALS + RELATIONS + sum(VALUES.values(), []) + SYLLABLES  # 142 words
 N_SCHOOL, N_TRAIN, N_TEST = 1600, 400, 400
 DOCUMENTS = {"biography": 44, "statement": 20, "quiz": 64}  # how often each is drawn
 
