@@ -169,17 +169,16 @@ def chess_known(model, tokenizer, held_out, _):
     """{"accuracy", "legal"}: how often the likeliest next move was played, and could be."""
     import board
 
-    right, legal = [], []
+    shares = {"accuracy": [], "legal": []}
     for game, said in zip(held_out, likeliest(model, held_out)):
         moves, answers = (tokenizer.convert_ids_to_tokens(ids) for ids in (game[1:], said))
         position = board.position()
         for move, answer in zip(moves, answers):
             if not board.standard(position, move):  # what comes after it is not known
                 break
-            right.append(answer == move)
-            legal.append(board.is_legal(position.fen(), answer))
+            shares["accuracy"].append(answer == move)
+            shares["legal"].append(board.is_legal(position.fen(), answer))
             position.push_san(move)
-    shares = {"accuracy": right, "legal": legal}
     return {name: round(statistics.fmean(found), 4) for name, found in shares.items()}
 
 
