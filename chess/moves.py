@@ -104,10 +104,7 @@ def next_token(model, tokens):
 
 
 def answer(model, tokenizer, rows, dtype=None, bar=None):
-    """The move that a language model plays, greedily, in each row; NO_MOVE where it names none.
-
-    A model that spells its moves is asked for token after token, of all rows not yet done at once.
-    """
+    """The move that a language model plays, greedily, in each row; NO_MOVE where it names none."""
     import board
     from w2s import models
 

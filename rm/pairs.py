@@ -126,10 +126,7 @@ def candidates(ds, split):
 
 
 def read(ds, split):
-    """All usable pairs of a split: {"id", "group", "prompt", "preferred", "other"}.
-
-    Those with an empty field, without a common prompt or with equal completions are counted.
-    """
+    """The usable pairs, {"id", "group", "prompt", "preferred", "other"}; others are told."""
     usable, dropped = [], collections.Counter()
     for row in facts_pairs(split) if ds == "facts_pairs" else candidates(ds, split):
         if isinstance(row, str):
