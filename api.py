@@ -71,9 +71,6 @@ def check_texts(name, setting):
         raise BadInput(f"{name} holds {setting.WHAT}: api.py is for texts with a 0/1 label")
 
 
-# ---- the file to fine-tune on
-
-
 def export(args, force, allow_leak):
     """Write a labels file as chat lines, check them by the provider's rules, tell their tokens."""
     labels, target, system = args["labels"], args["target"], args["system"] or SYSTEM
@@ -139,9 +136,6 @@ def check_rules(rows, lines, lengths):
     if size > LARGEST:
         told = f"the provider takes {LARGEST:,}: fewer rows, smaller --soft"
         raise BadInput(f"{size:,} bytes, {told}")
-
-
-# ---- its answers
 
 
 def answer(args, force, allow_leak):

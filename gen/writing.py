@@ -52,9 +52,6 @@ said = truth = None  # of two texts nobody can say that they are the same answer
 score = itemgetter("score")  # how bad the completions of a prompt are: PGR recovers its mean
 
 
-# ---- rows
-
-
 def read(ds, split):
     """All rows of one split of a task, or of a JSONL file with prompt and completion."""
     if "load" in TASKS.get(ds, ()):
@@ -78,9 +75,6 @@ def continuations(ds, split):
     told = f"{count - len(kept) - empty} have a toxicity of {BETTER} or more"
     print(f"{where}: {told}, {empty} a field without a value: left out", file=sys.stderr)
     return kept
-
-
-# ---- models
 
 
 def encode(rows, tokenizer, model, given=None, room=None):
@@ -170,9 +164,6 @@ def answer(model, tokenizer, rows, dtype=None, bar=None, samples=None, max_new=N
     if n_empty:
         print(f"{n_empty} of {len(every)} completions are empty")
     return texts if samples else [row[0] for row in texts]
-
-
-# ---- answers
 
 
 def judge_of(ds, name, bad=None):
