@@ -160,23 +160,17 @@ def half(setting, data, which):
     if n := len(pool) - len(apart):
         tell(ds, f"{n} {what} share a group or a {key} with the test set and are left out")
     pool = told_balanced(setting, ds, what, apart, balanced) if setting.BALANCED else apart
-    rows = cut_half(pool, data, which)
-    if not rows:
-        told = f"no {what} are left, they are of one class or all of them are tested"
-        cut = f"no {setting.WHAT} are left for the {which} half, as groups are not cut"
-        raise BadInput(f"{ds}: {cut if pool else told}")
-    return setting.finish(rows, data["data_seed"])
-
-
-def cut_half(pool, data, which):
-    """The rows of the "weak" or the "strong" half of the pool, at most n_train of them."""
     cut = {"weak": [], "strong": []}
     for group in by_group(pool, f"halves {data['data_seed']}"):
         min(cut["weak"], cut["strong"], key=len).extend(group)
-    if data["n_train"] and data["n_train"] > len(cut[which]):
-        n, asked = len(cut[which]), f"--n_train={data['n_train']}"
-        tell(data["ds"], f"{n} rows in its {which} half, fewer than {asked}")
-    return cut[which][: data["n_train"] or MAX_TRAIN]
+    rows, asked = cut[which], data["n_train"]
+    if asked and asked > len(rows):
+        tell(ds, f"{len(rows)} rows in its {which} half, fewer than --n_train={asked}")
+    if not rows:
+        told = f"no {what} are left, they are of one class or all of them are tested"
+        none = f"no {setting.WHAT} are left for the {which} half, as groups are not cut"
+        raise BadInput(f"{ds}: {none if pool else told}")
+    return setting.finish(rows[: asked or MAX_TRAIN], data["data_seed"])
 
 
 def told_balanced(setting, ds, what, rows, balance):
