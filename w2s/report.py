@@ -1,7 +1,4 @@
-"""The report of a grid: report.md, a self-contained report.html, pictures, and pgr.json.
-
-What it says is a list of blocks, which pages.py turns into Markdown and HTML.
-"""
+"""The report of a grid: report.md, a self-contained report.html, pictures, and pgr.json."""
 
 import itertools
 import json
