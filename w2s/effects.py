@@ -159,9 +159,6 @@ def sure_of_sign(value, found):
     return (1 + level) / 2
 
 
-# ---- planning, and tasks as a sample
-
-
 def needed(effects, top, bottom, half, seeds=(2, 3, 5, 10, 20, 50)):
     """{seeds: how many groups make half the width of a ratio's interval `half`}, None: no number.
 

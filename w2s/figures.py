@@ -90,9 +90,6 @@ def limits(shown, metric):
     return bottom, high + max(0.12 * (high - bottom), 0.01)
 
 
-# ---- bars
-
-
 def bars(axes, shown, key="acc"):
     """Estimates with their intervals; shown: {label: ({key, "low", "high"}, colour[, hatch])}."""
     above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 9}
@@ -155,9 +152,6 @@ def bars_of_rules(cells, metric, title):
         told = axis(metric) + ", 95 % intervals" * alone
         panel.set(title=name, ylabel=told, ylim=limits(shown, metric))
     return figure
-
-
-# ---- lines against the student's size
 
 
 def line(axes, cells, look, what, **more):

@@ -73,9 +73,6 @@ def columns(setting, rows):
     return {name: np.array(list(map(of, rows))) for name, of in known.items() if of}
 
 
-# ---- the cells of one task
-
-
 def read_task(folder, lines, setting, metric):
     """{path: columns(), "ids", "groups" and "values" of the metric [N]} of a task's predictions."""
     data, first = {}, None
@@ -168,9 +165,6 @@ def duel(key, fours, metric):
     told |= {"seeds": sorted({four.n_seeds for four in fours})}
     pgr = stats.against(known)["pgr"] if known else None
     return told | {"metric": stats.against(fours)["metric"], "pgr": pgr}
-
-
-# ---- over tasks
 
 
 def over_tasks(cells, threes, metric):
