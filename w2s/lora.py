@@ -45,6 +45,7 @@ def merge(model):
     for module in model.modules():
         if hasattr(module, "reshard"):  # what the last forward pass has left gathered
             module.reshard()
+    for module in model.modules():
         if hasattr(module, "lora_a"):
             learned = 2 * (module.lora_a @ module.lora_b)
             if module.weight.dtype != learned.dtype:
