@@ -19,6 +19,9 @@ TYPES |= {"int64": "I64", "uint8": "U8"}
 MINE = set()  # parts that this process read or wrote
 
 
+# ---- files of tensors
+
+
 def start_file(path, tensors, said, values=None):
     """Write {name: tensor} and JSON to a temporary file beside `path`, which is returned.
 
@@ -106,6 +109,9 @@ def together(name, *values):
     from w2s import parallel  # and with it torch
 
     return getattr(parallel, name)(*values)
+
+
+# ---- long answers
 
 
 def answers(model, tokens, size, run, options, name=None, draws=False):

@@ -21,6 +21,9 @@ from w2s.parts import about, end_file, own, start_file, together
 NAME = "state.safetensors"  # in a run directory
 
 
+# ---- runs that were begun and not finished
+
+
 def goes_on(out, changes, force):
     """For is_done(): tell how a run that was begun and not finished goes on.
 
@@ -36,6 +39,9 @@ def goes_on(out, changes, force):
     else:
         others = f" with other arguments: {changes}" if changes else ""
         print(f"{out} was begun and not finished: starting again{others}")
+
+
+# ---- a training
 
 
 def digest(rows, *others):
