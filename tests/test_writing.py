@@ -189,6 +189,7 @@ def test_the_most_probable_text_is_that_of_the_mixture(tiny, tmp_path):
         (tmp_path / architecture).mkdir()
         (tmp_path / architecture / "model").symlink_to(tiny(architecture))
         runs.append(str(tmp_path / architecture))
+        files.write_card(runs[-1], CARD)
     rows = [{"id": str(i), "prompt": one} for i, one in enumerate(PROMPTS)]
     answers = [["ab", "c", "same", "", "de"], ["cd", "x y z", "same", "q", "ed"]]
     logs = [  # [K][row][candidate]
@@ -217,6 +218,7 @@ def test_the_most_probable_move_is_that_of_both_players(tmp_path):
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "model").symlink_to(HERE / folder)
+        files.write_card(tmp_path / folder, CARD)
     answers = [["Nf3", "?", "c5"], ["f4", "e6", "a6"]]
     rows = [{"id": game, "prompt": game} for game in games]
     mean = [[0.0, 0.0] for _ in rows]
