@@ -77,7 +77,7 @@ def main(
         strong: students of every supervisor
         loss: rules, each with its own options: xent,conf:alpha=0.75 (default: xent, and conf)
         out: the folder of the grid (default: runs/demo, or runs/grid with --ds or models)
-        jobs: stages side by side (default: one a GPU; on a CPU, as for tiny models, its cores)
+        jobs: stages side by side (default: one a GPU; for tiny models, or without one, the cores)
         force: redo the finished stages whose rule or input has changed since, and no others
         dry_run: print the commands that are missing, what sharing saves, and the time
         slurm: submit all as jobs, with these options of sbatch: "--gres=gpu:1 --time=4:00:00"

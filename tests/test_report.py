@@ -140,10 +140,9 @@ def test_performs_like_is_read_off_in_log_parameters():
     assert like == pytest.approx((120e3 * 300e3) ** 0.5)
     inside = cell_of("a/xs", "a/s", (0.8, 0.75, 0.7))  # the ceiling is below the supervisor
     assert outcomes.performs_like(inside, [inside]) == {"size": None, "told": "-"}
-    best, other = (
-        cell_of(*x) for x in (("a/xs", "a/m", (0.5, 0.83, 0.8)), ("a/s", "a/m", (0.6, 0.7, 0.9)))
-    )
-    assert outcomes.performs_like(best, [best, other])["told"] == "> a/m"  # its own ceiling counts
+    best = cell_of("a/xs", "a/m", (0.5, 0.83, 0.8))  # its own ceiling counts, no other's
+    other = cell_of("a/s", "a/m", (0.6, 0.7, 0.9))
+    assert outcomes.performs_like(best, [best, other])["told"] == "> a/m"
     falls = cell_of("a/xs", "a/s", (0.6, 0.5, 0.4), "nll")
     assert outcomes.performs_like(falls, [falls])["told"] == "77.5 k"
 
@@ -189,9 +188,8 @@ def test_a_picture_of_means_shows_no_rule_of_fewer_tasks(tmp_path, monkeypatch):
     drawn, draw = [], figures.bars_of_rules
     monkeypatch.setattr(figures, "bars_of_rules", lambda *x: (drawn.append(x[0]), draw(*x))[1])
     report.make(folder, tasks.setting_of_card)
-    assert [one["rule"] for one in drawn[0]] == ["xent"] and "2 tasks" in (
-        folder / "report.md"
-    ).read_text()
+    assert [one["rule"] for one in drawn[0]] == ["xent"]
+    assert "means over 2 tasks" in (folder / "report.md").read_text()
 
 
 def test_one_size_of_students_has_bars_alone(tmp_path):

@@ -92,7 +92,7 @@ def machine(todo, jobs, device):
 
     On GPUs one worker a CUDA device, unless --jobs says otherwise. On a CPU as many as there are
     cores, but not more than stages that could ever run at once; they share the threads. Where no
-    device is asked for, tiny models take the CPU: a GPU would only wait for Python.
+    device is asked for, trainings of below 200,000 parameters take it: a GPU would wait for Python.
     """
     import torch  # and transformers: forked workers inherit them
 
@@ -100,7 +100,7 @@ def machine(todo, jobs, device):
 
     if device not in (None, "cpu", "cuda"):  # cuda:1, mps
         return [None] * (jobs or 1), "spawn", None
-    tiny = not device and max(map(grids.work, todo.values())) < 1_800_000  # 200,000 parameters
+    tiny = not device and max(map(grids.work, todo.values())) < 1_800_000  # as grids.work() counts
     if device != "cpu" and not tiny and (n := torch.cuda.device_count()):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n)))
         names = visible.split(",")[:n]
